@@ -1,0 +1,98 @@
+"""Two controls for an honest comparison: does it matter which weights, and which values?"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from synflow_jax._types import Masks, Params, Prunable
+from synflow_jax.errors import check_key
+from synflow_jax.select import select
+from synflow_jax.tree import find_layers, is_prunable, pick, place
+
+
+def shuffle(key: Any, masks: Masks) -> Masks:
+    """Redraw which weights of each layer are kept, and keep as many.
+
+    Args:
+      key: a random key, such as jax.random.key(0).
+      masks: bool tree, True = keep.
+
+    Returns:
+      masks of the same tree and the same count in every leaf.
+
+    Raises:
+      TypeError: key is no random key, or a leaf is not bool.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> mask = {"w": jnp.arange(100).reshape(10, 10) < 30}
+      >>> shuffled = shuffle(jax.random.key(0), mask)
+      >>> int(shuffled["w"].sum()), bool((shuffled["w"] == mask["w"]).all())
+      (30, False)
+
+    Source: Frankle et al. 2021 (arXiv 2009.08576), section 5.
+    """
+    check_key(key)
+    leaves, treedef = jax.tree.flatten(masks)
+    if any(getattr(leaf, "dtype", None) != jnp.bool_ for leaf in leaves):
+        raise TypeError("masks must be bool arrays, True = keep")
+    return treedef.unflatten(_shuffle(key, leaves))
+
+
+@jax.jit
+def _shuffle(key: Any, leaves: list[jax.Array]) -> list[jax.Array]:
+    none = [jnp.zeros(leaf.shape, bool) for leaf in leaves]
+    scores = [
+        jax.random.uniform(jax.random.fold_in(key, i), leaf.shape, jnp.float32)
+        for i, leaf in enumerate(leaves)
+    ]
+    triples = zip(scores, none, leaves, strict=True)
+    return [select([s], [m], jnp.sum(leaf, dtype=jnp.int32))[0] for s, m, leaf in triples]
+
+
+def reinitialise(
+    key: Any,
+    params: Params,
+    init: Callable[[Any], Params] | None = None,
+    *,
+    prunable: Prunable = is_prunable,
+) -> Params:
+    """Draw the prunable weights anew, so that masks found on the old ones fit them by chance.
+
+    Args:
+      key: a random key, such as jax.random.key(0).
+      params: any pytree of arrays; not modified.
+      init: key -> params draws all from the network's own initialisation; without it, each leaf
+        has its values permuted, which for independent draws is the same in distribution.
+      prunable: (path, leaf) -> bool chooses what is drawn anew; all else stays.
+
+    Returns:
+      params with new values in the prunable leaves.
+
+    Raises:
+      TypeError: key is no random key.
+      ValueError: init returns another tree than params.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> old = {"w": jnp.arange(6.0).reshape(2, 3), "bias": jnp.zeros(3)}
+      >>> new = reinitialise(jax.random.key(0), old)
+      >>> sorted(new["w"].ravel().tolist()), bool((new["w"] == old["w"]).all())
+      ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], False)
+
+    Source: Frankle et al. 2021 (arXiv 2009.08576), section 5.
+    """
+    check_key(key)
+    layers = find_layers(params, prunable)
+    if init is not None:
+        new = init(key)
+        if jax.tree.structure(new) != jax.tree.structure(params):
+            raise ValueError("init must return the tree structure of params")
+        return place(params, layers.chosen, pick(new, layers.chosen), lambda leaf: leaf)
+    drawn = [
+        jax.random.permutation(jax.random.fold_in(key, i), jnp.ravel(leaf)).reshape(leaf.shape)
+        for i, leaf in enumerate(pick(params, layers.chosen))
+    ]
+    return place(params, layers.chosen, drawn, lambda leaf: leaf)

@@ -1,0 +1,243 @@
+"""The methods as the papers run them; all the work is in `prune` and the saliencies."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax.numpy as jnp
+
+from synflow_jax._types import ApplyFn, LossFn, Masks, Params, Prunable, Schedule, Scope
+from synflow_jax.data_saliency import grasp_saliency, snip_saliency
+from synflow_jax.errors import check_masks
+from synflow_jax.prune import prune, run_rounds
+from synflow_jax.saliency import magnitude_saliency, random_saliency, synflow_saliency
+from synflow_jax.schedule import exponential, one_shot
+from synflow_jax.scope import globally
+from synflow_jax.tree import find_layers, is_prunable, pick
+
+
+def synflow(
+    params: Params,
+    apply_fn: ApplyFn,
+    shape: Any,
+    rho: Any,
+    *,
+    rounds: int = 100,
+    schedule: Schedule = exponential,
+    scope: Scope = globally,
+    prunable: Prunable = is_prunable,
+) -> Masks:
+    """Find which weights to keep, before training and without data, S = |θ| ⊙ ∂R_SF/∂|θ|.
+
+    Args:
+      params: any pytree of arrays; not modified.
+      apply_fn: apply_fn(params, x) -> y, the network in evaluation mode.
+      shape: one example without the batch axis, (32, 32, 3), or a pytree of
+        jax.ShapeDtypeStruct, likewise without it.
+      rho: compression ratio ρ, prunable weights before over after; 100 keeps 1 %.
+      rounds: n, how often to score and prune; 100 in the paper.
+      schedule: exponential, linear or one_shot.
+      scope: globally, layerwise or erk.
+      prunable: (path, leaf) -> bool chooses what is pruned.
+
+    Returns:
+      masks, bool with the treedef of params, True = keep.
+
+    Raises:
+      ValueError: an argument makes no sense, or the dense flow is 0 or not finite.
+      TypeError: an argument is of the wrong kind.
+
+    Warns:
+      CollapseWarning: the flow died on the way, or rho leaves fewer weights than layers.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.array([[1.0, -2.0]]), "v": jnp.array([[3.0], [0.5]])}
+      >>> masks = synflow(weights, lambda p, x: x @ p["w"] @ p["v"], (1,), rho=2.0)
+      >>> masks["w"].tolist(), masks["v"].tolist()
+      ([[True, False]], [[True], [False]])
+
+    Source: Tanaka et al. 2020 (arXiv 2006.05467), section 6, algorithm 1.
+    """
+    return prune(
+        params,
+        synflow_saliency(apply_fn, shape),
+        rho,
+        rounds,
+        schedule=schedule,
+        scope=scope,
+        prunable=prunable,
+    )[0]
+
+
+def magnitude(
+    params: Params,
+    rho: Any,
+    *,
+    rounds: int = 1,
+    schedule: Schedule = exponential,
+    scope: Scope = globally,
+    prunable: Prunable = is_prunable,
+) -> Masks:
+    """Keep the weights of largest magnitude, S = |θ|.
+
+    Args:
+      params: any pytree of arrays; not modified.
+      rho: compression ratio ρ, prunable weights before over after.
+      rounds: n; the result is that of one round whatever n is.
+      schedule: exponential, linear or one_shot.
+      scope: globally, layerwise or erk.
+      prunable: (path, leaf) -> bool chooses what is pruned.
+
+    Returns:
+      masks, bool with the treedef of params, True = keep.
+
+    Raises:
+      ValueError: an argument makes no sense.
+      TypeError: an argument is of the wrong kind.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> magnitude({"w": jnp.array([[1.0, -4.0, 2.0]])}, 3.0)["w"].tolist()
+      [[False, True, False]]
+
+    Source: Tanaka et al. 2020, section 4.
+    """
+    rest = {"schedule": schedule, "scope": scope, "prunable": prunable}
+    return prune(params, magnitude_saliency(), rho, rounds, **rest)[0]
+
+
+def random(
+    key: Any,
+    params: Params,
+    rho: Any = None,
+    *,
+    densities: Scope | Masks | None = None,
+    prunable: Prunable = is_prunable,
+) -> Masks:
+    """Keep weights drawn at random.
+
+    Args:
+      key: a random key, such as jax.random.key(0).
+      params: any pytree of arrays; only shapes matter.
+      rho: compression ratio ρ; not given where densities is a mask tree.
+      densities: None draws from the whole network; `uniform` gives every layer the same density;
+        `erk` the Erdős–Rényi-kernel one; any scope does; masks have their layer counts copied.
+      prunable: (path, leaf) -> bool chooses what is pruned.
+
+    Returns:
+      masks, bool with the treedef of params, True = keep.
+
+    Raises:
+      ValueError: rho is below 1, or is given beside masks.
+      TypeError: key is no random key, or rho is missing.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> masks = random(jax.random.key(0), {"w": jnp.ones((10, 10))}, 4.0)
+      >>> int(masks["w"].sum())
+      25
+
+    Source: Tanaka et al. 2020, section 2; for ERK, Evci et al. 2020 (arXiv 1911.11134).
+    """
+    saliency = random_saliency(key)
+    if densities is None or callable(densities):
+        if rho is None:
+            raise TypeError("random needs rho, or a mask tree as densities")
+        scope: Any = globally if densities is None else densities
+        return prune(params, saliency, rho, 1, schedule=one_shot, scope=scope, prunable=prunable)[0]
+    if rho is not None:
+        raise ValueError("rho must not be given where densities is a mask tree: it has the counts")
+    check_masks(params, densities, "densities")
+    layers = find_layers(params, prunable)
+    kept = pick(densities, layers.chosen)
+    counts = jnp.stack([jnp.sum(mask, dtype=jnp.int32) for mask in kept])
+    return run_rounds(params, saliency, layers, counts[None], nested=False)[0]
+
+
+def snip(
+    params: Params,
+    loss_fn: LossFn,
+    batches: Iterable[Any],
+    rho: Any,
+    *,
+    rounds: int = 1,
+    schedule: Schedule = exponential,
+    scope: Scope = globally,
+    nested: bool = False,
+    prunable: Prunable = is_prunable,
+) -> Masks:
+    """Keep the weights that the loss feels most, S = |Σ_b θ ⊙ ∂L_b/∂(m ⊙ θ)|.
+
+    Args:
+      params: any pytree of arrays; not modified.
+      loss_fn: loss_fn(params, batch) -> scalar mean loss; `cross_entropy` builds one.
+      batches: a list (or anything that can be read again) of batches.
+      rho: compression ratio ρ, prunable weights before over after.
+      rounds: n; 1 in the paper.
+      schedule: exponential, linear or one_shot.
+      scope: globally, layerwise or erk.
+      nested: pruned weights stay out; else they may come back, as in the reference.
+      prunable: (path, leaf) -> bool chooses what is pruned.
+
+    Returns:
+      masks, bool with the treedef of params, True = keep.
+
+    Raises:
+      ValueError: an argument makes no sense, or the loss is not finite.
+      TypeError: an argument is of the wrong kind, such as an iterator for batches.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.array([[1.0], [-2.0]])}
+      >>> snip(weights, lambda p, x: jnp.mean(x @ p["w"]), [jnp.ones((1, 2))], 2.0)["w"].tolist()
+      [[False], [True]]
+
+    Source: Lee, Ajanthan and Torr 2019 (arXiv 1810.02340).
+    """
+    rest = {"schedule": schedule, "scope": scope, "nested": nested, "prunable": prunable}
+    return prune(params, snip_saliency(loss_fn, batches), rho, rounds, **rest)[0]
+
+
+def grasp(
+    params: Params,
+    loss_fn: LossFn,
+    batches: Iterable[Any],
+    rho: Any,
+    *,
+    rounds: int = 1,
+    schedule: Schedule = exponential,
+    scope: Scope = globally,
+    nested: bool = False,
+    prunable: Prunable = is_prunable,
+) -> Masks:
+    """Keep the weights that hold up the gradient's norm, S = θ ⊙ H∇L over the prunable leaves.
+
+    Args:
+      params: any pytree of arrays; not modified.
+      loss_fn: loss_fn(params, batch) -> scalar mean loss; the reference divides the logits by 200:
+        cross_entropy(apply_fn, temperature=200.0).
+      batches: a list (or anything that can be read again) of batches; memory is that of one.
+      rho: compression ratio ρ, prunable weights before over after.
+      rounds: n; 1 in the paper.
+      schedule: exponential, linear or one_shot.
+      scope: globally, layerwise or erk.
+      nested: pruned weights stay out; else they may come back, as in the reference.
+      prunable: (path, leaf) -> bool chooses what is pruned.
+
+    Returns:
+      masks, bool with the treedef of params, True = keep.
+
+    Raises:
+      ValueError: an argument makes no sense, or the loss is not finite.
+      TypeError: an argument is of the wrong kind, such as an iterator for batches.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.array([[1.0, 3.0]])}
+      >>> grasp(weights, lambda p, x: jnp.sum(p["w"] ** 2), [0], 2.0)["w"].tolist()
+      [[False, True]]
+
+    Source: Wang, Zhang and Grosse 2020 (arXiv 2002.07376), as in Tanaka et al. 2020.
+    """
+    rest = {"schedule": schedule, "scope": scope, "nested": nested, "prunable": prunable}
+    return prune(params, grasp_saliency(loss_fn, batches, prunable), rho, rounds, **rest)[0]

@@ -1,0 +1,156 @@
+"""A table of a pruned network that a person reads, in a terminal or a notebook."""
+
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from synflow_jax._types import ApplyFn, Masks, Params, Prunable
+from synflow_jax.collapse import dead_branches
+from synflow_jax.diagnostics import layer_flow, log2_flow
+from synflow_jax.errors import check_masks
+from synflow_jax.tree import find_layers, is_prunable, pick
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prunable layer. `flow` is its ΣS over R_SF of the network as pruned, where measured."""
+
+    layer: str
+    shape: tuple[int, ...]
+    weights: int
+    kept: int
+    flow: float | None = None
+    state: str = ""
+
+    @property
+    def density(self) -> float:
+        """Kept over all weights of the layer."""
+        return self.kept / max(self.weights, 1)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Rows a layer, and what the whole network comes to; prints as a table."""
+
+    rows: tuple[Row, ...]
+    log2_flow: tuple[float, float] | None = None  # dense, as pruned
+
+    @property
+    def weights(self) -> int:
+        """Prunable weights before pruning."""
+        return sum(row.weights for row in self.rows)
+
+    @property
+    def kept(self) -> int:
+        """Weights kept."""
+        return sum(row.kept for row in self.rows)
+
+    def _caption(self) -> str:
+        rho = f"ρ = {self.weights / self.kept:.4g}" if self.kept else "nothing kept"
+        if self.log2_flow is None:
+            return rho
+        dense, pruned = self.log2_flow
+        return f"{rho} · log2 flow {dense:.2f} dense, {pruned:.2f} as pruned"
+
+    def __rich__(self) -> Table:
+        """Lay the rows out for rich."""
+        flows = self.log2_flow is not None
+        table = Table(caption=self._caption())
+        table.add_column("layer", overflow="fold")
+        for name in ("shape", "weights", "kept", "density", *(["flow"] if flows else []), ""):
+            table.add_column(name, justify="right")
+        total = Row("total", (), self.weights, self.kept)
+        for row in self.rows:
+            table.add_row(*_cells(row, flows), style="red" if row.state else None)
+        table.add_section()
+        table.add_row(*_cells(total, flows), style="bold")
+        return table
+
+    def __str__(self) -> str:
+        """Render the table as text."""
+        console = Console(file=io.StringIO(), width=100, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get().rstrip("\n")
+
+    def _repr_html_(self) -> str:
+        console = Console(file=io.StringIO(), width=100, record=True, force_jupyter=False)
+        console.print(self)
+        frame = '<pre style="line-height:normal;font-family:monospace">{code}</pre>'
+        return console.export_html(inline_styles=True, code_format=frame)
+
+
+def _cells(row: Row, flows: bool) -> list[str]:
+    flow = [] if not flows else ["" if row.flow is None else f"{row.flow:.3g}"]
+    shape = "×".join(map(str, row.shape))
+    return [
+        row.layer,
+        shape,
+        f"{row.weights:,}",
+        f"{row.kept:,}",
+        f"{row.density:.3%}",
+        *flow,
+        row.state,
+    ]
+
+
+def report(
+    params: Params,
+    masks: Masks,
+    apply_fn: ApplyFn | None = None,
+    shape: Any = None,
+    *,
+    prunable: Prunable = is_prunable,
+) -> Report:
+    """Make a table of what is kept in each layer, and of the flow through it.
+
+    Args:
+      params: any pytree of arrays.
+      masks: bool tree with the treedef of params.
+      apply_fn: apply_fn(params, x) -> y; with it and shape, flow is measured, too.
+      shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+      prunable: (path, leaf) -> bool, the layers to list.
+
+    Returns:
+      A Report: `print` shows it, a notebook draws it, `.rows` has the numbers. A layer is marked
+      collapsed where it has no kept weight, dead where it has some that no flow reaches.
+
+    Raises:
+      ValueError: masks does not fit params, or only one of apply_fn and shape is given.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.ones((2, 2))}
+      >>> table = report(weights, {"w": jnp.array([[True, False], [False, False]])})
+      >>> table.rows[0].density
+      0.25
+    """
+    check_masks(params, masks)
+    if (apply_fn is None) != (shape is None):
+        raise ValueError("report needs both apply_fn and shape to measure flow, or neither")
+    layers = find_layers(params, prunable)
+    kept = [int(mask.sum()) for mask in pick(masks, layers.chosen)]
+    flow, dead, shares = None, (), {}
+    if apply_fn is not None:
+        pair = [float(log2_flow(params, apply_fn, shape, m)) for m in (None, masks)]
+        flow = (pair[0], pair[1])
+        dead = dead_branches(params, masks, apply_fn, shape, prunable=prunable)
+        sums = layer_flow(params, apply_fn, shape, masks)
+        alive = math.isfinite(pair[1])
+        shares = {p: float(s) / 2.0 ** pair[1] if alive else 0.0 for p, s in sums.items()}
+    columns = zip(layers.paths, layers.shapes, layers.sizes, kept, strict=True)
+    rows = [
+        Row(path, shape_, size, k, shares.get(path), _state(path, size, k, dead))
+        for path, shape_, size, k in columns
+    ]
+    return Report(tuple(rows), flow)
+
+
+def _state(path: str, size: int, kept: int, dead: tuple[str, ...]) -> str:
+    if size and not kept:
+        return "collapsed"
+    return "dead" if path in dead else ""

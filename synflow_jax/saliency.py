@@ -1,0 +1,229 @@
+"""Saliencies: functions (params, masks) -> scores, one floating number a weight, higher = keep.
+
+A gradient saliency is ∂R(m ⊙ θ)/∂m = θ ⊙ ∂R/∂(m ⊙ θ). Scores have the treedef of the params; leaves
+that are not floating score 0. Every saliency is a pytree whose functions are static, so that two
+saliencies of equal parts share one compiled program. Half-precision leaves are scored in float32,
+and every matrix product runs in the highest precision that the device has.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from synflow_jax import objectives
+from synflow_jax._types import ApplyFn, Masks, Params, Scores
+from synflow_jax.errors import check_key
+from synflow_jax.inputs import Inputs, read_shape
+from synflow_jax.masks import masked
+from synflow_jax.tree import (
+    Function,
+    as_function,
+    is_floating,
+    pick,
+    place,
+    widen,
+)
+
+register = partial(partial, jax.tree_util.register_dataclass)
+
+
+def highest_precision(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Run matrix products in full precision: a TPU's default would round scores to bfloat16."""
+
+    @wraps(fn)
+    def scored(*args: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return fn(*args)
+
+    return scored
+
+
+def zero_scores(leaf: Any) -> jax.Array:
+    """Score a leaf that is not floating."""
+    return jnp.zeros(leaf.shape, jnp.float32)
+
+
+@partial(jax.jit, static_argnames=("inputs",))
+def _flow(params: Params, apply_fn: Function, inputs: Inputs) -> jax.Array:
+    # Jitted by itself so that one trace of the user's function serves gradient and value alike.
+    return objectives.flow(params, apply_fn, inputs)
+
+
+def value_and_scores(
+    objective: Callable[[Params], jax.Array], start: Params, factor: Params
+) -> tuple[jax.Array, Scores]:
+    """Return R(start) and factor ⊙ ∂R/∂start."""
+    floating = tuple(is_floating(leaf) for leaf in jax.tree.leaves(start))
+
+    def of_floating(leaves: list[jax.Array]) -> jax.Array:
+        return objective(place(start, floating, leaves, lambda leaf: leaf))
+
+    value, gradients = jax.value_and_grad(of_floating)(pick(start, floating))
+    pairs = zip(pick(factor, floating), gradients, strict=True)
+    scores = [theta * gradient for theta, gradient in pairs]
+    return value, place(start, floating, scores, zero_scores)
+
+
+@register(data_fields=["objective"], meta_fields=["absolute"])
+@dataclass(frozen=True)
+class GradientSaliency:
+    """θ ⊙ ∂R/∂(m ⊙ θ) of any objective."""
+
+    objective: Function
+    absolute: bool
+
+    @highest_precision
+    def __call__(self, params: Params, masks: Masks) -> Scores:
+        """Score every weight."""
+        wide = widen(params)
+        scores = value_and_scores(self.objective, masked(wide, masks), wide)[1]
+        return jax.tree.map(jnp.abs, scores) if self.absolute else scores
+
+
+def gradient_saliency(
+    objective: Callable[[Params], jax.Array], absolute: bool = False
+) -> GradientSaliency:
+    """Turn a scalar function of the params into a saliency, S = θ ⊙ ∂R/∂(m ⊙ θ).
+
+    Args:
+      objective: params -> scalar, differentiable.
+      absolute: score by |S|, as SNIP does.
+
+    Returns:
+      saliency(params, masks) -> scores.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> score = gradient_saliency(lambda params: jnp.sum(params["w"] ** 3))
+      >>> weights = {"w": jnp.array([[1.0, 2.0]])}
+      >>> score(weights, {"w": jnp.array([[True, True]])})["w"].tolist()
+      [[3.0, 24.0]]
+
+    Source: Tanaka et al. 2020, section 4, equation 1.
+    """
+    return GradientSaliency(as_function(objective, "objective"), bool(absolute))
+
+
+@register(data_fields=["apply_fn"], meta_fields=["inputs"])
+@dataclass(frozen=True)
+class FlowSaliency:
+    """SynFlow's saliency, |θ| ⊙ ∂R_SF/∂|m ⊙ θ|, with the flow itself on the side."""
+
+    apply_fn: Function
+    inputs: Inputs
+
+    def __call__(self, params: Params, masks: Masks) -> Scores:
+        """Score every weight; what is pruned scores 0."""
+        return self.flow_and_scores(params, masks)[1]
+
+    @highest_precision
+    def flow(self, params: Params, masks: Masks) -> jax.Array:
+        """Return R_SF of the network as masked."""
+        return _flow(masked(widen(params), masks), self.apply_fn, self.inputs)
+
+    @highest_precision
+    def flow_and_scores(self, params: Params, masks: Masks) -> tuple[jax.Array, Scores]:
+        """Return R_SF and the scores from one gradient."""
+        # With |m ⊙ θ| as the factor, a pruned weight scores 0 whatever the slope of |·| at 0 is.
+        start = objectives.absolute(masked(widen(params), masks))
+        return value_and_scores(lambda p: _flow(p, self.apply_fn, self.inputs), start, start)
+
+
+def synflow_saliency(apply_fn: ApplyFn, shape: Any) -> FlowSaliency:
+    """Score each weight by the flow through it, S = |θ| ⊙ ∂R_SF/∂|θ|, without data.
+
+    Args:
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode.
+      shape: one example without the batch axis, (32, 32, 3), or a pytree of
+        jax.ShapeDtypeStruct, likewise without it.
+
+    Returns:
+      saliency(params, masks) -> scores, all non-negative for a network that has a flow.
+
+    Raises:
+      TypeError: shape is no shape.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.array([[1.0, -2.0]]), "v": jnp.array([[3.0], [0.5]])}
+      >>> score = synflow_saliency(lambda p, x: x @ p["w"] @ p["v"], (1,))
+      >>> score(weights, {"w": jnp.ones((1, 2), bool), "v": jnp.ones((2, 1), bool)})["w"].tolist()
+      [[3.0, 1.0]]
+
+    Source: Tanaka et al. 2020, section 6, equations 4 and 5.
+    """
+    return FlowSaliency(as_function(apply_fn, "apply_fn"), read_shape(shape))
+
+
+@register(data_fields=[], meta_fields=[])
+@dataclass(frozen=True)
+class MagnitudeSaliency:
+    """|θ|, the ranking of the saliency θ² of ½‖θ‖², without its underflow."""
+
+    def __call__(self, params: Params, masks: Masks) -> Scores:
+        """Score every weight, whatever the masks say."""
+        del masks
+        return jax.tree.map(
+            lambda p: jnp.abs(p) if is_floating(p) else zero_scores(p), widen(params)
+        )
+
+
+def magnitude_saliency() -> MagnitudeSaliency:
+    """Score each weight by its magnitude |θ|.
+
+    Returns:
+      saliency(params, masks) -> scores.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.array([[1.0, -2.0]])}
+      >>> magnitude_saliency()(weights, {"w": jnp.array([[True, True]])})["w"].tolist()
+      [[1.0, 2.0]]
+
+    Source: Tanaka et al. 2020, section 4 (magnitude as the saliency of ½‖θ‖²).
+    """
+    return MagnitudeSaliency()
+
+
+@register(data_fields=["key"], meta_fields=[])
+@dataclass(frozen=True)
+class RandomSaliency:
+    """Independent uniform scores, the same in every round."""
+
+    key: Any
+
+    def __call__(self, params: Params, masks: Masks) -> Scores:
+        """Score every weight, whatever the weights and masks are."""
+        del masks
+        leaves, treedef = jax.tree.flatten(params)
+        scores = [
+            jax.random.uniform(jax.random.fold_in(self.key, i), leaf.shape, jnp.float32)
+            for i, leaf in enumerate(leaves)
+        ]
+        return treedef.unflatten(scores)
+
+
+def random_saliency(key: Any) -> RandomSaliency:
+    """Score each weight by a uniform random number: the only score that is no gradient.
+
+    Args:
+      key: a random key, such as jax.random.key(0).
+
+    Returns:
+      saliency(params, masks) -> scores in [0, 1).
+
+    Raises:
+      TypeError: key is no random key.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> weights = {"w": jnp.ones((2, 3))}
+      >>> random_saliency(jax.random.key(0))(weights, weights)["w"].shape
+      (2, 3)
+    """
+    check_key(key)
+    return RandomSaliency(key)

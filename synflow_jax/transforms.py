@@ -1,0 +1,80 @@
+"""Masks that hold in any Optax training loop."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from synflow_jax._types import Masks, Params
+from synflow_jax.errors import check_masks
+from synflow_jax.masks import masked
+from synflow_jax.tree import is_floating
+
+
+class KeepMasksState(NamedTuple):
+    """The masks, so that they travel with checkpoints and shardings, and the inner state."""
+
+    masks: Masks
+    inner_state: Any
+
+
+def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
+    """Keep pruned weights at exactly zero, from the first step, whatever `tx` does.
+
+    The inner transform sees gradients and params that are zero where a mask is False, so norms and
+    moments are those of the pruned network; its updates are then replaced there by −θ, which sets
+    dense params to zero in the first step and stops decay, momentum and noise afterwards. Put it
+    outermost: keep_masks(optax.chain(...), masks), keep_masks(optax.MultiSteps(...), masks).
+    The first gradient is yours: start from apply_masks(params, masks) where it should be that of
+    the pruned network.
+
+    Args:
+      tx: any Optax transform.
+      masks: bool tree with the treedef of the params, True = keep.
+
+    Returns:
+      An Optax transform; its update needs params. Its state holds the masks.
+
+    Raises:
+      ValueError: masks does not fit the params (at init), or update was called without params.
+      TypeError: tx is no Optax transform, or a mask is not bool.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> params = {"w": jnp.array([1.0, 2.0])}
+      >>> tx = keep_masks(optax.sgd(0.1), {"w": jnp.array([True, False])})
+      >>> updates, state = tx.update({"w": jnp.array([5.0, 5.0])}, tx.init(params), params)
+      >>> optax.apply_updates(params, updates)["w"].tolist()
+      [0.5, 0.0]
+    """
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise TypeError(f"tx must be an Optax transform, got {type(tx).__name__}")
+    if isinstance(tx, optax.MultiSteps):
+        tx = tx.gradient_transformation()
+    inner = optax.with_extra_args_support(tx)
+
+    def init(params: Params) -> KeepMasksState:
+        check_masks(params, masks)
+        return KeepMasksState(masks, inner.init(masked(params, masks)))
+
+    def update(
+        updates: Any, state: KeepMasksState, params: Params | None = None, **extra: Any
+    ) -> tuple[Any, KeepMasksState]:
+        if params is None:
+            raise ValueError("keep_masks needs params: call tx.update(gradients, state, params)")
+        gate = state.masks
+        changes, inner_state = inner.update(
+            masked(updates, gate), state.inner_state, masked(params, gate), **extra
+        )
+        held = jax.tree.map(_hold, changes, gate, params)
+        return held, KeepMasksState(gate, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _hold(change: Any, mask: jax.Array, leaf: Any) -> Any:
+    if not is_floating(leaf):
+        return change
+    wide = max(change.dtype, leaf.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
+    return jnp.where(mask, change.astype(wide), -leaf.astype(wide))
