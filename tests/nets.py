@@ -1,0 +1,108 @@
+"""Small networks that the tests share, so that they share compiled functions, too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+WIDTHS = (5, 7, 6, 4)
+CONV_SHAPE = (6, 6, 2)
+
+
+def mlp(params, x):
+    """A ReLU network with biases; one layer after another."""
+    for i in range(len(params)):
+        layer = params[f"layer{i}"]
+        x = x @ layer["kernel"] + layer["bias"][None, :]
+        x = jax.nn.relu(x) if i + 1 < len(params) else x
+    return x
+
+
+def mlp_params(seed=0, widths=WIDTHS, dtype=jnp.float32, bias=0.1):
+    """Gaussian weights and biases."""
+    rng = np.random.default_rng(seed)
+    layers = {}
+    for i, (inside, out) in enumerate(zip(widths, widths[1:], strict=False)):
+        kernel = rng.standard_normal((inside, out)) / np.sqrt(inside)
+        layers[f"layer{i}"] = {
+            "bias": jnp.asarray(bias * rng.standard_normal(out), dtype),
+            "kernel": jnp.asarray(kernel, dtype),
+        }
+    return layers
+
+
+def conv(x, kernel, stride=1):
+    """A 3×3 convolution as nine shifted products: XLA's own is slow inside CPU loops."""
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    rows, columns = -(-x.shape[1] // stride), -(-x.shape[2] // stride)
+    shifted = [
+        padded[:, i : i + stride * rows : stride, j : j + stride * columns : stride]
+        for i in range(3)
+        for j in range(3)
+    ]
+    return jnp.concatenate(shifted, -1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def batch_norm(x, norm):
+    """BatchNorm with running statistics."""
+    shape = (1,) * (x.ndim - 1) + (-1,)
+    scale = norm["scale"] / jnp.sqrt(norm["var"] + 1e-5)
+    shift = norm["bias"] - norm["mean"] * scale
+    return x * scale.reshape(shape) + shift.reshape(shape)
+
+
+def residual(params, x):
+    """Stem, max-pool, a residual block with BatchNorm, mean over positions, linear head."""
+    x = jax.nn.relu(conv(x, params["stem"]["kernel"]))
+    window = (1, 2, 2, 1)
+    x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+    inner = jax.nn.relu(batch_norm(conv(x, params["up"]["kernel"]), params["norm"]))
+    x = jax.nn.relu(x + conv(inner, params["down"]["kernel"]))
+    return jnp.mean(x, (1, 2)) @ params["head"]["kernel"]
+
+
+def residual_params(seed=0, dtype=jnp.float32, width=4):
+    """Gaussian kernels; a BatchNorm away from its start, with mean 0."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape):
+        return jnp.asarray(rng.standard_normal(shape) / np.sqrt(np.prod(shape[:-1])), dtype)
+
+    return {
+        "stem": {"kernel": normal(3, 3, CONV_SHAPE[-1], width)},
+        "up": {"kernel": normal(3, 3, width, width)},
+        "norm": {
+            "scale": jnp.asarray(np.abs(rng.standard_normal(width)) + 0.5, dtype),
+            "bias": jnp.asarray(0.1 * rng.standard_normal(width), dtype),
+            "mean": jnp.zeros(width, dtype),
+            "var": jnp.asarray(rng.uniform(0.5, 2.0, width), dtype),
+        },
+        "down": {"kernel": normal(3, 3, width, width)},
+        "head": {"kernel": normal(width, 3)},
+    }
+
+
+def all_true(params):
+    """Masks that keep every weight."""
+    return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+
+
+def squared_loss(params, batch):
+    """A smooth scalar loss of the MLP."""
+    x, y = batch
+    return jnp.mean(jnp.square(jnp.tanh(mlp(params, x)) - y))
+
+
+def batches(count=3, size=4, dtype=jnp.float32, seed=0):
+    """Random inputs and targets for the MLP."""
+    rng = np.random.default_rng(seed)
+    pairs = [(rng.standard_normal((size, WIDTHS[0])), rng.uniform(-1, 1, (size, WIDTHS[-1])))]
+    pairs += [
+        (rng.standard_normal((size, WIDTHS[0])), rng.uniform(-1, 1, (size, WIDTHS[-1])))
+        for _ in range(count - 1)
+    ]
+    return [(jnp.asarray(x, dtype), jnp.asarray(y, dtype)) for x, y in pairs]
+
+
+def kept(masks):
+    """Count what is kept of the kernels."""
+    return sum(int(layer["kernel"].sum()) for layer in masks.values() if "kernel" in layer)

@@ -1,0 +1,264 @@
+"""The laws of synaptic flow, as properties of random networks."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nets import CONV_SHAPE, WIDTHS, all_true, conv, mlp, mlp_params, residual, residual_params
+
+import synflow_jax as sf
+
+seeds = st.integers(0, 10_000)
+few = settings(max_examples=15, deadline=None)
+score = jax.jit(lambda saliency, params, masks: saliency(params, masks))
+MLP = sf.synflow_saliency(mlp, WIDTHS[:1])
+RES = sf.synflow_saliency(residual, CONV_SHAPE)
+# Sums of a few hundred float32 products of either sign, each rounded at 6e-8.
+RTOL = 2e-5
+
+
+def random_masks(params, seed, density=0.7):
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        share = density if leaf.ndim >= 2 else 1.0
+        return jnp.asarray(rng.uniform(size=leaf.shape) < share)
+
+    return jax.tree.map(draw, params)
+
+
+def total(scores, *path):
+    for part in path:
+        scores = scores[part]
+    return float(jnp.sum(scores))
+
+
+@given(seeds)
+@few
+def test_p1_what_enters_a_hidden_unit_leaves_it(seed):
+    params = mlp_params(seed)
+    flows = sf.neuron_flow(params, mlp, WIDTHS[:1])
+    scores = score(MLP, params, all_true(params))
+    for i in range(2):
+        into = flows[f"layer{i}/kernel"].into + scores[f"layer{i}"]["bias"]
+        np.testing.assert_allclose(into, flows[f"layer{i + 1}/kernel"].out_of, rtol=RTOL)
+
+
+@given(seeds)
+@few
+def test_p1_holds_for_the_training_loss_as_well(seed):
+    params = mlp_params(seed)
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.standard_normal((6, WIDTHS[0])), jnp.float32)
+
+    def loss(p):
+        return jnp.mean(jnp.square(mlp(p, x) - 1.0))
+
+    scores = score(sf.gradient_saliency(loss), params, all_true(params))
+    for i in range(2):
+        into = jnp.sum(scores[f"layer{i}"]["kernel"], 0) + scores[f"layer{i}"]["bias"]
+        out_of = jnp.sum(scores[f"layer{i + 1}"]["kernel"], 1)
+        # Signed terms cancel: an absolute error of the size of the terms' rounding.
+        np.testing.assert_allclose(into, out_of, rtol=1e-4, atol=1e-5)
+
+
+@given(seeds)
+@few
+def test_p2_layers_carry_the_flow_and_biases_add_to_it(seed):
+    params = mlp_params(seed)
+    flows = {k: float(v) for k, v in sf.layer_flow(params, mlp, WIDTHS[:1]).items()}
+    for i in range(2):
+        into = flows[f"layer{i}/kernel"] + flows[f"layer{i}/bias"]
+        assert into == pytest.approx(flows[f"layer{i + 1}/kernel"], rel=RTOL)
+    end = flows["layer2/kernel"] + flows["layer2/bias"]
+    assert np.log2(end) == pytest.approx(float(sf.log2_flow(params, mlp, WIDTHS[:1])), abs=1e-4)
+
+
+@given(seeds)
+@few
+def test_p2_a_residual_branch_carries_its_own_flow_only(seed):
+    params = residual_params(seed)
+    params["norm"]["bias"] = jnp.zeros(4)
+    params["norm"]["scale"] = params["norm"]["scale"] * 0.5
+    scores = score(RES, params, all_true(params))
+    flow = 2.0 ** float(sf.log2_flow(params, residual, CONV_SHAPE))
+    assert total(scores, "up", "kernel") == pytest.approx(total(scores, "down", "kernel"), rel=RTOL)
+    assert total(scores, "stem", "kernel") == pytest.approx(flow, rel=RTOL)
+    assert total(scores, "head", "kernel") == pytest.approx(flow, rel=RTOL)
+    assert total(scores, "up", "kernel") < 0.999 * flow
+
+
+@given(seeds, st.integers(1, 3))
+@few
+def test_p3_euler_a_group_of_degree_d_sums_to_d_times_the_flow(seed, degree):
+    weight = jnp.asarray(np.random.default_rng(seed).standard_normal((4, 4)), jnp.float32)
+
+    def tied(params, x):
+        for _ in range(degree):
+            x = x @ params["w"]
+        return x
+
+    flow = 2.0 ** float(sf.log2_flow({"w": weight}, tied, (4,)))
+    sums = sf.layer_flow({"w": weight}, tied, (4,))
+    assert float(sums["w"]) == pytest.approx(degree * flow, rel=RTOL)
+
+
+@pytest.mark.parametrize(
+    ("net", "make", "shape"),
+    [(mlp, mlp_params, WIDTHS[:1]), (residual, residual_params, CONV_SHAPE)],
+)
+def test_p4_pruning_costs_no_more_flow_than_the_scores_say(net, make, shape):
+    saliency = sf.synflow_saliency(net, shape)
+    flow = jax.jit(lambda params, masks: saliency.flow(params, masks))
+    for seed in range(15):
+        params = make(seed)
+        before, after = random_masks(params, seed, 0.9), random_masks(params, seed + 1, 0.8)
+        after = jax.tree.map(jnp.logical_and, before, after)
+        scores = score(saliency, params, before)
+        lost = sum(
+            float(jnp.sum(jnp.where(now, 0.0, s)))
+            for s, now in zip(jax.tree.leaves(scores), jax.tree.leaves(after), strict=True)
+        )
+        start, end = float(flow(params, before)), float(flow(params, after))
+        assert end >= start - lost - 1e-5 * start
+        assert end < start
+
+
+@given(seeds)
+@few
+def test_p5_signs_do_not_matter_bitwise(seed):
+    params = residual_params(seed)
+    rng = np.random.default_rng(seed)
+
+    def flip(leaf):
+        return leaf * jnp.asarray(rng.choice([-1.0, 1.0], leaf.shape), leaf.dtype)
+
+    flipped = {**params, **{k: jax.tree.map(flip, params[k]) for k in ("stem", "up", "down")}}
+    one, two = (score(RES, p, all_true(params)) for p in (params, flipped))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, two))
+
+
+@given(seeds)
+@few
+def test_p5_permuting_hidden_units_permutes_the_scores(seed):
+    params = mlp_params(seed)
+    order = np.random.default_rng(seed).permutation(WIDTHS[1])
+    moved = dict(params)
+    moved["layer0"] = jax.tree.map(lambda leaf: leaf[..., order], params["layer0"])
+    moved["layer1"] = {**params["layer1"], "kernel": params["layer1"]["kernel"][order]}
+    one, two = (score(MLP, p, all_true(params)) for p in (params, moved))
+    for name, axis in (("layer0", -1), ("layer1", 0)):
+        want = jnp.take(one[name]["kernel"], order, axis)
+        np.testing.assert_allclose(two[name]["kernel"], want, rtol=RTOL)
+
+
+def test_p5_rescaling_a_unit_by_a_power_of_two_changes_no_score():
+    params = mlp_params(3)
+    moved = dict(params)
+    moved["layer0"] = jax.tree.map(lambda leaf: leaf * 8.0, params["layer0"])
+    moved["layer1"] = {**params["layer1"], "kernel": params["layer1"]["kernel"] / 8.0}
+    one, two = (score(MLP, p, all_true(params)) for p in (params, moved))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, two))
+
+
+def test_p5_powers_of_two_a_layer_leave_all_masks():
+    params = mlp_params(4, bias=0.0)
+    grown = {
+        name: jax.tree.map(lambda leaf, f=2.0**power: leaf * f, params[name])
+        for name, power in zip(params, (9, -5, 3), strict=True)
+    }
+    one, two = (sf.synflow(p, mlp, WIDTHS[:1], 5.0) for p in (params, grown))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, two))
+
+
+def brute_force(kernels):
+    """Add up every path of a bias-free MLP, and every path through each weight."""
+    sizes = [kernels[0].shape[0]] + [k.shape[1] for k in kernels]
+    flow, scores = 0.0, [np.zeros(k.shape) for k in kernels]
+    for path in itertools.product(*(range(n) for n in sizes)):
+        steps = list(itertools.pairwise(path))
+        product = np.prod([abs(k[s]) for k, s in zip(kernels, steps, strict=True)])
+        flow += product
+        for table, step in zip(scores, steps, strict=True):
+            table[step] += product
+    return flow, scores
+
+
+@given(seeds)
+@settings(max_examples=8, deadline=None)
+def test_p6_scores_are_sums_over_paths(seed):
+    params = mlp_params(seed, widths=(3, 4, 3, 2), bias=0.0)
+    masks = random_masks(params, seed)
+    kernels = [
+        np.where(masks[n]["kernel"], params[n]["kernel"], 0).astype(np.float64) for n in params
+    ]
+    flow, sums = brute_force(kernels)
+    scores = sf.synflow_saliency(mlp, (3,))(params, masks)
+    for name, want in zip(params, sums, strict=True):
+        np.testing.assert_allclose(scores[name]["kernel"], want, rtol=RTOL, atol=1e-7)
+    got = float(sf.log2_flow(params, mlp, (3,), masks))
+    assert got == pytest.approx(np.log2(flow) if flow else -np.inf, abs=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_p6_masks_are_nested_and_one_round_is_the_global_top(seed):
+    params = residual_params(seed)
+    _, info = sf.prune(params, RES, 8.0, 6)
+    # Nested: no layer ever grows, and the whole count falls to the target.
+    assert (np.diff(np.asarray(info.kept), axis=0) <= 0).all()
+    masks, _ = sf.prune(params, RES, 4.0, 1)
+    scores = score(RES, params, all_true(params))
+    names = ("down", "head", "stem", "up")
+    flat = np.concatenate([np.asarray(scores[n]["kernel"]).ravel() for n in names])
+    got = np.concatenate([np.asarray(masks[n]["kernel"]).ravel() for n in names])
+    count = -(-flat.size // 4)
+    assert got.sum() == count
+    assert flat[got].min() >= flat[~got].max()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_p6_pruned_weights_never_return(seed):
+    params = residual_params(seed)
+    masks = all_true(params)
+    kernels = ("down", "head", "stem", "up")
+    for rho in (2.0, 3.0, 6.0):
+        new, _ = sf.prune(sf.apply_masks(params, masks), RES, rho, 1)
+        for name in kernels:
+            assert not bool((new[name]["kernel"] & ~masks[name]["kernel"]).any())
+        masks = new
+
+
+def wide_net(params, x):
+    for i in range(4):
+        x = jax.nn.relu(conv(x, params[f"c{i}"]))
+    return jnp.mean(x, (1, 2)) @ params["head"]
+
+
+def test_mean_field_predicts_the_flow_of_a_large_random_net():
+    # R is multilinear, so E[R] = R(E|θ|): constant kernels of the mean |w| predict log R. With
+    # 64 channels the deviation of a sum of 576 terms leaves about 0.01 decades.
+    rng = np.random.default_rng(0)
+    widths = (3, 64, 64, 64, 64)
+    params = {
+        f"c{i}": jnp.asarray(
+            rng.standard_normal((3, 3, widths[i], widths[i + 1])) * np.sqrt(2 / (9 * widths[i])),
+            jnp.float32,
+        )
+        for i in range(4)
+    }
+    params["head"] = jnp.asarray(rng.standard_normal((64, 10)) / 8, jnp.float32)
+    constant = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.mean(jnp.abs(leaf))), params)
+    got, want = (float(sf.log2_flow(p, wide_net, (8, 8, 3))) for p in (params, constant))
+    assert abs(got - want) * np.log10(2) < 0.02
+    # An oracle independent of the network code: corners, edges and inside of an 8×8 map lose
+    # taps to the padding, so propagate the tap counts by hand.
+    line = np.ones(8)
+    for _ in range(4):
+        line = np.convolve(line, np.ones(3), "same")
+    by_hand = np.mean(np.outer(line, line)) * 3 * 64**4 * 10 / 1.0
+    means = [float(jnp.mean(jnp.abs(leaf))) for leaf in params.values()]
+    assert np.log10(by_hand * np.prod(means)) == pytest.approx(want * np.log10(2), abs=1e-3)
