@@ -1,5 +1,7 @@
 """Small networks that the tests share, so that they share compiled functions, too."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ def mlp_params(seed=0, widths=WIDTHS, dtype=jnp.float32, bias=0.1):
     """Gaussian weights and biases."""
     rng = np.random.default_rng(seed)
     layers = {}
-    for i, (inside, out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (inside, out) in enumerate(itertools.pairwise(widths)):
         kernel = rng.standard_normal((inside, out)) / np.sqrt(inside)
         layers[f"layer{i}"] = {
             "bias": jnp.asarray(bias * rng.standard_normal(out), dtype),

@@ -1,5 +1,6 @@
 """What every method must do alike, in every way of calling it."""
 
+import itertools
 import math
 
 import jax
@@ -10,7 +11,7 @@ from nets import WIDTHS, batches, kept, mlp, mlp_params, squared_loss
 
 import synflow_jax as sf
 
-N = sum(a * b for a, b in zip(WIDTHS, WIDTHS[1:], strict=False))
+N = sum(a * b for a, b in itertools.pairwise(WIDTHS))
 KEY = jax.random.key(0)
 FLOAT32 = batches()
 
