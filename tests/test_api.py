@@ -8,8 +8,7 @@ import pytest
 
 import synflow_jax as sf
 
-CONTRACT = set(
-    """
+CONTRACT = """
     synflow magnitude random snip grasp prune
     synflow_saliency magnitude_saliency random_saliency snip_saliency grasp_saliency
     gradient_saliency cross_entropy gradient_norm weight_energy
@@ -18,8 +17,8 @@ CONTRACT = set(
     log2_flow layer_flow neuron_flow conservation_gap report
     collapsed_layers dead_branches max_compression critical_compression effective_density
     PruneInfo Report NeuronFlow KeepMasksState CollapseWarning
-    """.split()
-)
+"""
+CONTRACT = set(CONTRACT.split())
 PLAIN = {"gradient_norm", "weight_energy"}
 FUNCTIONS = [n for n in sorted(CONTRACT) if inspect.isfunction(getattr(sf, n, None))]
 
