@@ -1,0 +1,1 @@
+"""What the experiments share: models, data, methods, training, rows, table and figure."""

@@ -1,0 +1,87 @@
+"""The figure of a comparison: accuracy against compression, and how far each method stays whole."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from experiments.common.rows import Row
+from experiments.common.sweep import DENSE
+from experiments.common.table import critical, group_rows, mean
+
+STYLES = {
+    "synflow": ("#0072B2", "-", "o"),
+    "snip": ("#D55E00", "-", "s"),
+    "grasp": ("#CC79A7", "-", "D"),
+    "magnitude": ("#E69F00", "-", "^"),
+    "random": ("#666666", "-", "v"),
+    "synflow-shuffled": ("#56B4E9", "--", "o"),
+    "random-erk": ("#009E73", "--", "P"),
+}
+
+
+def plot(rows: list[Row], title: str, path: Path) -> None:
+    """Draw accuracy against ρ, a line a method with its range over seeds, to a PNG file.
+
+    Below, a bar a method runs to ρ_cr, the largest ρ of the grid without layer collapse; crosses on
+    the lines are points where some seed lost a layer. The dashed line is ρ_max = N / L.
+
+    Args:
+      rows: all rows of the comparison.
+      title: what is compared.
+      path: the PNG file to write.
+    """
+    methods = [name for name in STYLES if any(row["method"] == name for row in rows)]
+    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(9.2, 6.2), layout="constrained")
+        ratios = [4, 0.17 * len(methods) + 0.2]
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
+        for name in methods:
+            _curve(upper, rows, name)
+        _references(upper, lower, rows)
+        _bars(lower, rows, methods)
+        upper.set(title=title, ylabel="test accuracy (%)", ylim=(0, 104))
+        upper.grid(alpha=0.25)
+        figure.legend(loc="outside right upper", frameon=False)
+        figure.savefig(path, dpi=160)
+
+
+def _curve(axes: Any, rows: list[Row], name: str) -> None:
+    color, line, marker = STYLES[name]
+    groups = {x: seeds for (method, x), seeds in group_rows(rows).items() if method == name}
+    grid = sorted(groups)
+    rho = [10**x for x in grid]
+    values = [[100 * row["accuracy"] for row in groups[x]] for x in grid]
+    axes.fill_between(rho, [*map(min, values)], [*map(max, values)], color=color, alpha=0.13, lw=0)
+    middle = [100 * mean(groups[x]) for x in grid]
+    axes.plot(rho, middle, line, color=color, marker=marker, ms=5, label=name)
+    lost = [x for x in grid if any(row["collapsed"] for row in groups[x])]
+    heights = [100 * mean(groups[x]) for x in lost]
+    axes.plot([10**x for x in lost], heights, "x", color="black", ms=8, mew=1.2, zorder=5)
+
+
+def _references(upper: Any, lower: Any, rows: list[Row]) -> None:
+    dense = 100 * mean([row for row in rows if row["method"] == DENSE])
+    limit = rows[0]["prunable"] / len(rows[0]["kept_per_layer"])
+    upper.plot([], [], "x", color="black", ms=8, mew=1.2, label="a layer collapsed")
+    upper.axhline(dense, color="black", lw=1, ls=":", label=f"dense, {dense:.1f} %")
+    power = f"$\\rho_{{max}} = 10^{{{math.log10(limit):.2f}}}$"
+    upper.axvline(limit, color="black", lw=1, ls="--", label=power)
+    lower.axvline(limit, color="black", lw=1, ls="--")
+
+
+def _bars(axes: Any, rows: list[Row], methods: list[str]) -> None:
+    last = max(row["log10_rho"] for row in rows)
+    for height, name in enumerate(reversed(methods)):
+        color = STYLES[name][0]
+        value = critical(rows, name) or 0.0
+        axes.plot([1, 10**value], [height, height], color=color, lw=2.5, solid_capstyle="butt")
+        marker = ">" if value == last else "|"
+        axes.plot(10**value, height, marker, color=color, ms=7, mew=2.5)
+    axes.set_yticks(range(len(methods)), methods[::-1], fontsize=9)
+    axes.set(xscale="log", xlim=(1, None), ylim=(-0.7, len(methods) - 0.3))
+    axes.set_xlabel("compression ρ = prunable / kept weights")
+    title = r"no layer collapse up to $\rho_{cr}$ (arrow: none on this grid)"
+    axes.set_title(title, fontsize=9, loc="left", pad=3)
