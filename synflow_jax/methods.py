@@ -65,6 +65,7 @@ def synflow(
         rounds,
         schedule=schedule,
         scope=scope,
+        nested=True,  # 0 outranks the negative scores that trained statistics can give
         prunable=prunable,
     )[0]
 

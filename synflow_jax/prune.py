@@ -23,6 +23,7 @@ from synflow_jax.schedule import exponential
 from synflow_jax.scope import globally
 from synflow_jax.select import select
 from synflow_jax.tree import (
+    Function,
     Layers,
     all_true,
     as_function,
@@ -85,8 +86,6 @@ def prune(
     check_rounds(rounds)
     layers = find_layers(params, prunable)
     check_finite(params)
-    if not callable(saliency):
-        raise TypeError(f"saliency must be a function, got {saliency!r}")
     counts = budgets(layers, rho, rounds, schedule, scope)
     return run_rounds(params, saliency, layers, counts, nested)
 
@@ -99,18 +98,13 @@ def run_rounds(
     if getattr(saliency, "on_host", False):
         chosen, rows = _host_loop(params, saliency, layers, start, counts, nested)
     else:
-        wrapped = saliency if _is_pytree(saliency) else as_function(saliency, "saliency")
-        chosen, rows = _device_loop(params, wrapped, start, counts, layers=layers, nested=nested)
+        held = as_function(saliency, "saliency")
+        chosen, rows = _device_loop(params, held, start, counts, layers=layers, nested=nested)
     masks = place(params, layers.chosen, chosen, all_true)
     info = PruneInfo(layers.paths, layers.sizes, *rows)
     if not is_traced(info, masks):
         _report(info, params, saliency)
     return masks, info
-
-
-def _is_pytree(saliency: Any) -> bool:
-    leaves = jax.tree.leaves(saliency)
-    return not any(leaf is saliency for leaf in leaves)
 
 
 def _full(params: Params, layers: Layers, chosen: list[jax.Array]) -> Masks:
@@ -169,13 +163,15 @@ def _checked_scores(tree: Any, params: Params, layers: Layers) -> list[jax.Array
 @partial(jax.jit, static_argnames=("layers", "nested"))
 def _device_loop(
     params: Params,
-    saliency: Any,
+    held: Function,
     start: list[jax.Array],
     counts: jax.Array,
     *,
     layers: Layers,
     nested: bool,
 ) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
+    saliency = held.fn
+
     def turn(chosen: list[jax.Array], count: jax.Array) -> tuple[list[jax.Array], Any]:
         return _round(params, saliency, layers, nested, chosen, count)
 
