@@ -16,24 +16,40 @@ from synflow_jax.tree import Layers
 
 def budgets(layers: Layers, rho: Any, rounds: int, schedule: Schedule, scope: Scope) -> Any:
     """Count what each competition keeps after each round, in float64: int32[n, competitions]."""
+    for name, value in (("schedule", schedule), ("scope", scope)):
+        if not callable(value):
+            raise TypeError(
+                f"{name} must be a function such as those that synflow_jax exports, got {value!r}"
+            )
     n = 1 if schedule is one_shot else rounds
     steps = np.arange(1, n + 1, dtype=np.float64)
     if not is_traced(rho):
-        counts = np.asarray(scope(layers.shapes, schedule(steps, n, np.float64(rho))))
+        densities = np.asarray(schedule(steps, n, np.float64(rho)), np.float64)
+        if densities.shape != (n,) or not ((densities >= 0) & (densities <= 1)).all():
+            raise ValueError(
+                "schedule(k, rounds, rho) must map the array k of rounds to as many densities "
+                f"from 0 to 1, got {densities.tolist()}"
+            )
+        counts = np.asarray(scope(layers.shapes, densities))
         _check_counts(counts, layers, n)
-        return jnp.asarray(np.clip(counts, 0, sum(layers.sizes)), jnp.int32)
+        return jnp.asarray(counts, jnp.int32)
     with jax.enable_x64(True):  # float32 would miss by several weights in ten million
         wide = lax.convert_element_type(rho, jnp.float64)
+        # What a traced rho is cannot be checked: below 1 it keeps all, NaN and infinity nothing.
         counts = scope(layers.shapes, schedule(jnp.asarray(steps), n, wide))
+        most = jnp.float64(sum(layers.sizes))
+        counts = jnp.clip(jnp.where(jnp.isnan(counts), 0.0, counts), 0.0, most)
         return lax.convert_element_type(counts, jnp.int32)
 
 
 def _check_counts(counts: np.ndarray, layers: Layers, rounds: int) -> None:
     allowed = [(rounds, 1), (rounds, len(layers.paths))]
-    if counts.shape not in allowed or not np.isfinite(counts).all():
+    known = counts.shape in allowed and np.isfinite(counts).all()
+    sizes = np.array(layers.sizes) if counts.shape == allowed[1] else sum(layers.sizes)
+    if not known or (counts < 0).any() or (counts > sizes).any():
         raise ValueError(
-            f"scope must return finite counts of shape {allowed[0]} or {allowed[1]}, got "
-            f"{counts.shape}; schedule must map an array of rounds to densities"
+            f"scope must return counts of shape {allowed[0]} or {allowed[1]}, from 0 to the "
+            f"weights there are, got shape {counts.shape}: {counts.tolist()}"
         )
     if sum(layers.sizes) >= 2**31 - 1:
         raise ValueError(f"params has {sum(layers.sizes)} prunable weights; the most is 2^31 - 2")

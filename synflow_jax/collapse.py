@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from synflow_jax._types import ApplyFn, Masks, Params, Prunable
 from synflow_jax.diagnostics import flow_scores, is_source, prepare
-from synflow_jax.errors import CollapseWarning, check_masks
+from synflow_jax.errors import CollapseWarning, check_bool, check_masks
 from synflow_jax.masks import masked
 from synflow_jax.tree import find_layers, is_prunable, named_leaves, pick, place, widen
 
@@ -34,30 +34,44 @@ def collapsed_layers(masks: Masks) -> tuple[str, ...]:
 
     Source: Tanaka et al. 2020, section 3.
     """
-    check_masks(masks, masks)
+    check_bool(masks)
     pairs = [(path, leaf) for path, leaf in named_leaves(masks) if leaf.size]
     return tuple(path for path, leaf in pairs if not leaf.any())
 
 
+DRAWS = 32
+
+
 def _live(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable: Prunable) -> Any:
-    """Name the layers and find the kept weights that lie on a path from input to output."""
+    """Name the layers and find the kept weights that lie on a path from input to output.
+
+    Weights are drawn anew, from ½ to 1½ over the mean number of weights that feed a unit: sums
+    then neither overflow nor underflow, and a max-pool lets each of its inputs win some draw.
+    """
     masks, saliency = prepare(params, masks, apply_fn, shape)
     layers = find_layers(params, prunable)
-    kept = pick(masked(widen(params), masks), layers.chosen)
-    plain = place(widen(params), layers.chosen, [_average(leaf) for leaf in kept], lambda p: p)
-    pairs = zip(named_leaves(plain), layers.chosen, strict=True)
+    kept = [leaf != 0 for leaf in pick(masked(widen(params), masks), layers.chosen)]
+    pairs = zip(named_leaves(params), layers.chosen, strict=True)
     sources = tuple(is_source(path, leaf) and not hit for (path, leaf), hit in pairs)
+    plain = widen(params)
     plain = place(plain, sources, [jnp.zeros_like(x) for x in pick(plain, sources)], lambda p: p)
-    scores = pick(flow_scores(saliency, plain, masks), layers.chosen)
-    return layers, [score > 0 for score in scores]
+    live = [jnp.zeros(leaf.shape, bool) for leaf in kept]
+    for draw in range(DRAWS):
+        keys = jax.random.split(jax.random.key(draw), len(kept))
+        drawn = [_draw(key, leaf) for key, leaf in zip(keys, kept, strict=True)]
+        cast = [d.astype(p.dtype) for d, p in zip(drawn, pick(plain, layers.chosen), strict=True)]
+        scores = flow_scores(saliency, place(plain, layers.chosen, cast, lambda p: p), masks)
+        pairs = zip(live, pick(scores, layers.chosen), strict=True)
+        live = [one | (score > 0) for one, score in pairs]
+    return layers, live
 
 
-def _average(leaf: jax.Array) -> jax.Array:
-    """Scale a kernel so that units sum to about 1: paths then neither overflow nor underflow."""
-    absolute = jnp.abs(leaf)
-    total = jnp.sum(absolute)
-    units = jnp.sum(jnp.sum(absolute, axis=tuple(range(leaf.ndim - 1))) > 0).astype(leaf.dtype)
-    return absolute * (units / jnp.where(total > 0, total, jnp.ones_like(total)))
+@jax.jit
+def _draw(key: jax.Array, kept: jax.Array) -> jax.Array:
+    units = jnp.sum(jnp.any(kept, axis=tuple(range(kept.ndim - 1))))
+    feeding = jnp.maximum(jnp.sum(kept), 1) / jnp.maximum(units, 1)
+    weights = jax.random.uniform(key, kept.shape, jnp.float32, 0.5, 1.5) / feeding
+    return jnp.where(kept, weights, jnp.zeros_like(weights))
 
 
 def effective_density(
@@ -203,6 +217,7 @@ def critical_compression(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CollapseWarning)
             masks = method(10.0**log10_rho)
+        check_masks(params, masks, "method(rho)")
         return all(bool(leaf.any()) for leaf in pick(masks, layers.chosen))
 
     low, high = 0.0, math.log10(max_compression(params, prunable=prunable))

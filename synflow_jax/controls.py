@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax._types import Masks, Params, Prunable
-from synflow_jax.errors import check_key
+from synflow_jax.errors import check_bool, check_key, check_structure
 from synflow_jax.select import select
 from synflow_jax.tree import find_layers, is_prunable, pick, place
 
@@ -35,9 +35,8 @@ def shuffle(key: Any, masks: Masks) -> Masks:
     Source: Frankle et al. 2021 (arXiv 2009.08576), section 5.
     """
     check_key(key)
+    check_bool(masks)
     leaves, treedef = jax.tree.flatten(masks)
-    if any(getattr(leaf, "dtype", None) != jnp.bool_ for leaf in leaves):
-        raise TypeError("masks must be bool arrays, True = keep")
     return treedef.unflatten(_shuffle(key, leaves))
 
 
@@ -63,7 +62,7 @@ def reinitialise(
 
     Args:
       key: a random key, such as jax.random.key(0).
-      params: any pytree of arrays; not modified.
+      params: the dense params, any pytree of arrays; not modified.
       init: key -> params draws all from the network's own initialisation; without it, each leaf
         has its values permuted, which for independent draws is the same in distribution.
       prunable: (path, leaf) -> bool chooses what is drawn anew; all else stays.
@@ -88,9 +87,15 @@ def reinitialise(
     layers = find_layers(params, prunable)
     if init is not None:
         new = init(key)
-        if jax.tree.structure(new) != jax.tree.structure(params):
-            raise ValueError("init must return the tree structure of params")
-        return place(params, layers.chosen, pick(new, layers.chosen), lambda leaf: leaf)
+        check_structure(params, new, "init(key)")
+        drawn = pick(new, layers.chosen)
+        for path, shape, leaf in zip(layers.paths, layers.shapes, drawn, strict=True):
+            if tuple(leaf.shape) != shape:
+                raise ValueError(
+                    f"init(key) must have the shapes of params: {path!r} is {shape} in params "
+                    f"and {tuple(leaf.shape)} in init(key)"
+                )
+        return place(params, layers.chosen, drawn, lambda leaf: leaf)
     drawn = [
         jax.random.permutation(jax.random.fold_in(key, i), jnp.ravel(leaf)).reshape(leaf.shape)
         for i, leaf in enumerate(pick(params, layers.chosen))

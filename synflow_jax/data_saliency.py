@@ -4,7 +4,7 @@ Each batch goes through one jitted step, so that memory is that of one batch, an
 summed: the objective is that of the sum of the batches' mean losses, as in the reference.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ from synflow_jax.tree import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DataSaliency:
     """What SNIP and GraSP share: a loss, and batches that are read on the host, one at a time."""
 
@@ -39,20 +39,40 @@ class DataSaliency:
     def gradients(self, start: list[jax.Array], params: Params, chosen: tuple[bool, ...]) -> Any:
         """Sum ∂L/∂start over the batches: the gradient of the summed mean losses."""
         total = None
-        for index, batch in enumerate(self.batches):
-            value, gradient = _loss_gradient(self.loss_fn, start, params, widen(batch), chosen)
+        for index, batch in enumerate(self.read()):
+            value, gradient = _loss_gradient(self.loss_fn, start, params, batch, chosen)
             _check_loss(value, index)
             total = gradient if total is None else jax.tree.map(jnp.add, total, gradient)
-        if total is None:
-            raise ValueError("batches must hold at least one batch, got none")
         return total
+
+    def read(self) -> Iterator[Any]:
+        """Read all batches, half precision widened; a second reading must find some, too."""
+        empty = True
+        for batch in self.batches:
+            empty = False
+            yield widen(batch)
+        if empty:
+            raise ValueError(
+                "batches must hold at least one batch each time it is read, got none: pass "
+                "list(batches) where a loader is used up after the first reading"
+            )
 
 
 def _objective(loss_fn: Function, params: Params, batch: Any, chosen: tuple[bool, ...]) -> Any:
     def loss(leaves: list[jax.Array]) -> jax.Array:
-        value = loss_fn(place(params, chosen, leaves, lambda leaf: leaf), batch)
+        state = place(params, chosen, leaves, lambda leaf: leaf)
+        try:
+            value = loss_fn(state, batch)
+        except (TypeError, ValueError) as error:
+            shapes = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(batch)]
+            raise ValueError(
+                f"loss_fn(params, batch) failed on a batch with arrays of shapes {shapes}; "
+                "batches is a list of batches, as in [(x, labels)]. "
+                f"It said {type(error).__name__}: {error}"
+            ) from error
         if getattr(value, "shape", None) != () or not is_floating(value):
-            raise TypeError(f"loss_fn must return a floating scalar, got {value!r}")
+            found = getattr(value, "shape", type(value).__name__)
+            raise TypeError(f"loss_fn must return a floating scalar, got {found}")
         return value
 
     return loss
@@ -79,8 +99,11 @@ def _check_loss(value: jax.Array, index: int) -> None:
 
 
 def _check_batches(batches: Any) -> None:
-    if isinstance(batches, dict) or not isinstance(batches, Iterable):
-        raise TypeError(f"batches must be a list of batches, got {type(batches).__name__}")
+    alone = hasattr(batches, "shape") or isinstance(batches, dict | str)
+    if alone or not isinstance(batches, Iterable):
+        raise TypeError(
+            f"batches must be a list of batches, got {type(batches).__name__}: pass [batch]"
+        )
     if iter(batches) is batches:
         raise TypeError(
             "batches must be read more than once (every round, and twice by GraSP), and an "
@@ -89,6 +112,7 @@ def _check_batches(batches: Any) -> None:
         )
 
 
+@dataclass(frozen=True, eq=False)
 class SnipSaliency(DataSaliency):
     """|θ ⊙ Σ ∂L/∂(m ⊙ θ)|; a pruned weight may score again."""
 
@@ -103,7 +127,7 @@ class SnipSaliency(DataSaliency):
         return place(wide, floating, scores, zero_scores)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GraspSaliency(DataSaliency):
     """θ ⊙ H g with g = ∇L over the prunable leaves; signed, and low is pruned."""
 
@@ -117,8 +141,8 @@ class GraspSaliency(DataSaliency):
         start, kept = pick(whole, chosen), pick(masks, chosen)
         gradients = _gate(self.gradients(start, whole, chosen), kept)
         total = [jnp.zeros_like(leaf) for leaf in start]
-        for batch in self.batches:
-            args = (self.loss_fn, start, whole, widen(batch), chosen, gradients)
+        for batch in self.read():
+            args = (self.loss_fn, start, whole, batch, chosen, gradients)
             total = jax.tree.map(jnp.add, total, _hessian_product(*args))
         scores = [theta * product for theta, product in zip(start, total, strict=True)]
         return place(wide, chosen, scores, zero_scores)
@@ -166,7 +190,8 @@ def grasp_saliency(
     Args:
       loss_fn: loss_fn(params, batch) -> scalar mean loss; for classifiers the reference divides
         the logits by 200: cross_entropy(apply_fn, temperature=200.0).
-      batches: a list (or anything that can be read again) of batches, each read twice.
+      batches: a list (or anything that can be read again) of batches, each read twice and the
+        same both times: a loader that reshuffles mixes g and H of different batches.
       prunable: which leaves the gradient is taken over.
 
     Returns:

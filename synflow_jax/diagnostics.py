@@ -21,7 +21,8 @@ from synflow_jax.tree import (
     widen,
 )
 
-SOURCES = frozenset({"bias", "b", "mean", "embedding", "pos_embedding", "cls"})
+SOURCES = frozenset({"mean", "embedding", "pos_embedding", "cls"})
+FACTORS = frozenset({"scale", "var", "gamma", "weight_norm"})
 
 
 def prepare(params: Params, masks: Masks | None, apply_fn: ApplyFn, shape: Any) -> Any:
@@ -55,11 +56,31 @@ def log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None
 
     Source: Tanaka et al. 2020, section 6, equation 4.
     """
-    masks, saliency = prepare(params, masks, apply_fn, shape)
-    value = jnp.log2(_flow(saliency, params, masks))
+    value = any_log2_flow(params, apply_fn, shape, masks)
     if not is_traced(value) and not value < jnp.inf:
-        raise ValueError(f"the flow is not finite in {value.dtype}: give wider params (float64)")
+        masks, saliency = prepare(params, masks, apply_fn, shape)
+        raise ValueError(explain_flow(saliency, params, masks))
     return value
+
+
+def any_log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None) -> Any:
+    """Measure log2 of the flow as it is: infinite beyond the dtype, NaN below 0."""
+    masks, saliency = prepare(params, masks, apply_fn, shape)
+    return jnp.log2(_flow(saliency, params, masks))
+
+
+def explain_flow(saliency: Any, params: Params, masks: Masks) -> str:
+    """Say what a flow is that is no positive number, and why that may be."""
+    flow = _flow(saliency, params, masks)
+    said = f"the flow must be above 0 and finite, and it is {float(flow)}. "
+    if flow < 0:
+        return said + "A running mean that is subtracted, or an apply_fn that ignores its params?"
+    if flow == 0:
+        pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf)]
+        zeros = [p for p, leaf in pairs if not is_source(p, leaf) and not leaf.any()]
+        return said + (f"Leaves that are all zero: {', '.join(zeros)}." if zeros else "")
+    wider = "give float64 params (jax_enable_x64)" if flow.dtype == jnp.float32 else "scale it down"
+    return said + f"{flow.dtype} ends at {float(jnp.finfo(flow.dtype).max):.0e}: {wider}."
 
 
 _flow = jax.jit(lambda saliency, params, masks: saliency.flow(params, masks))
@@ -158,15 +179,20 @@ def _neurons(score: jax.Array) -> NeuronFlow:
 
 
 def is_source(path: str, leaf: Any) -> bool:
-    """Whether a leaf is added to the signal, so that flow starts there: a bias, a mean, …."""
-    return is_floating(leaf) and path.split("/")[-1] in SOURCES
+    """Whether a leaf is added to the signal, so that flow starts there: a bias, a mean, ….
+
+    By its name, or by having fewer than two axes and no name of a factor (scale, var, gamma).
+    """
+    name = path.split("/")[-1]
+    return is_floating(leaf) and (name in SOURCES or (leaf.ndim < 2 and name not in FACTORS))
 
 
 @highest_precision
 def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array:
     """Measure by how much the network breaks conservation: |⟨∂R/∂x, x⟩ + ΣS(sources) − R|/R.
 
-    All flow starts at the input or at a source (a bias, a running mean, an embedding), so for
+    All flow starts at the input or at a source (a bias, a running mean, an embedding: leaves of
+    fewer than two axes that are not named scale, var or gamma, and embeddings by name), so for
     homogeneous networks the gap is 0 up to rounding, at any depth and with any skip. Softmax,
     LayerNorm, tanh, GELU and the like open it, and the theorems of the paper do not hold there.
 

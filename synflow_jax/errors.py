@@ -5,9 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
+from jax.tree_util import tree_flatten_with_path
 
-from synflow_jax.tree import is_floating, named_leaves
+from synflow_jax.tree import is_floating, named_leaves, path_string
 
 
 class CollapseWarning(UserWarning):
@@ -23,12 +25,16 @@ def check_rho(rho: Any) -> None:
     """Refuse what is no compression ratio: prunable weights before over after, at least 1."""
     if is_traced(rho):
         if rho.shape != () or not is_floating(rho):
-            raise TypeError(f"rho must be a floating scalar, got a traced {rho.dtype}{rho.shape}")
+            raise TypeError(
+                f"rho must be a floating scalar, got a traced {rho.dtype}{rho.shape}: pass a float"
+            )
         return
     try:
-        value = float(rho)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"rho must be a number, at least 1, got {rho!r}") from error
+        value = None if isinstance(rho, str | bool) else float(rho)
+    except (TypeError, ValueError):
+        value = None
+    if value is None:
+        raise TypeError(f"rho must be a number, at least 1, got a {type(rho).__name__}")
     if not math.isfinite(value):
         raise ValueError(f"rho must be a finite number, at least 1, got {value}")
     if value < 1:
@@ -41,7 +47,7 @@ def check_rho(rho: Any) -> None:
 
 def check_rounds(rounds: Any) -> None:
     """Refuse a number of rounds that is no positive whole number."""
-    if not isinstance(rounds, int) or isinstance(rounds, bool):
+    if not isinstance(rounds, int | np.integer) or isinstance(rounds, bool):
         raise TypeError(f"rounds must be an int, got {type(rounds).__name__}")
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}")
@@ -49,21 +55,45 @@ def check_rounds(rounds: Any) -> None:
 
 def check_masks(params: Any, masks: Any, name: str = "masks") -> None:
     """Refuse masks that do not fit the params leaf by leaf."""
-    if jax.tree.structure(params) != jax.tree.structure(masks):
-        raise ValueError(
-            f"{name} must have the tree structure of params: params is "
-            f"{jax.tree.structure(params)}, {name} is {jax.tree.structure(masks)}"
-        )
+    check_structure(params, masks, name)
+    check_bool(masks, name)
     pairs = zip(named_leaves(params), jax.tree.leaves(masks), strict=True)
     for (path, leaf), mask in pairs:
-        if getattr(mask, "dtype", None) != jnp.bool_:
-            found = getattr(mask, "dtype", type(mask).__name__)
-            raise TypeError(f"{name} must be bool arrays (True = keep): {path!r} is {found}")
         if tuple(mask.shape) != tuple(leaf.shape):
             raise ValueError(
                 f"{name} must have the shapes of params: {path!r} is {tuple(leaf.shape)} "
                 f"in params and {tuple(mask.shape)} in {name}"
             )
+
+        if not is_floating(leaf) and not is_traced(mask) and not mask.all():
+            raise ValueError(
+                f"{name} must be True on leaves that are not floating: {path!r} is {leaf.dtype}"
+            )
+
+
+def check_bool(masks: Any, name: str = "masks") -> None:
+    """Refuse masks that are not bool arrays."""
+    for path, mask in tree_flatten_with_path(masks)[0]:
+        if getattr(mask, "dtype", None) != jnp.bool_:
+            found = getattr(mask, "dtype", type(mask).__name__)
+            where = path_string(path)
+            raise TypeError(f"{name} must be bool arrays (True = keep): {where!r} is {found}")
+
+
+def check_structure(params: Any, other: Any, name: str) -> None:
+    """Refuse a tree that is not built as params is, and say where they part."""
+    if jax.tree.structure(params) == jax.tree.structure(other):
+        return
+    mine, theirs = (
+        {path_string(path) for path, _ in tree_flatten_with_path(tree)[0]}
+        for tree in (params, other)
+    )
+    more, less = sorted(mine - theirs)[:3], sorted(theirs - mine)[:3]
+    where = f"only params has {more}, only {name} has {less}"
+    if mine == theirs:
+        where = f"the names agree, the containers do not ({type(params).__name__} and "
+        where += f"{type(other).__name__} at the top; a FrozenDict is no dict)"
+    raise ValueError(f"{name} must have the tree structure of params: {where}")
 
 
 def check_key(key: Any) -> None:
@@ -71,7 +101,11 @@ def check_key(key: Any) -> None:
     dtype = getattr(key, "dtype", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not typed and dtype != jnp.uint32:
-        raise TypeError(f"key must be a random key such as jax.random.key(0), got {key!r}")
+        raise TypeError(
+            f"key must be a random key such as jax.random.key(0), got a {type(key).__name__}"
+        )
+    if len(key.shape) != (0 if typed else 1):
+        raise TypeError(f"key must be one random key, got an array of shape {key.shape}")
 
 
 @jax.jit

@@ -54,7 +54,9 @@ def call_on_ones(apply_fn: ApplyFn, params: Params, inputs: Inputs) -> Any:
     try:
         outputs = apply_fn(params, x)
     except Exception as error:  # whatever the user's network raises, with what it saw
-        hint = HINTS.get(type(error).__name__, "shape is one example without the batch axis")
+        usual = "shape is one example without the batch axis"
+        usual = usual if type(error) in (TypeError, ValueError) else "it must run under jax.jit"
+        hint = HINTS.get(type(error).__name__, usual)
         raise ValueError(
             f"apply_fn(params, x) failed on the ones of {saw} made from `shape`: {hint}. "
             f"It said {type(error).__name__}: {error}"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from synflow_jax._types import ApplyFn, LossFn, Masks, Params, Prunable, Schedule, Scope
@@ -30,7 +31,8 @@ def synflow(
 
     Args:
       params: any pytree of arrays; not modified.
-      apply_fn: apply_fn(params, x) -> y, the network in evaluation mode.
+      apply_fn: apply_fn(params, x) -> y, the network in evaluation mode; pure, and made once: an
+        equal function reuses the compiled program, a new lambda compiles anew.
       shape: one example without the batch axis, (32, 32, 3), or a pytree of
         jax.ShapeDtypeStruct, likewise without it.
       rho: compression ratio ρ, prunable weights before over after; 100 keeps 1 %.
@@ -141,11 +143,14 @@ def random(
     Source: Tanaka et al. 2020, section 2; for ERK, Evci et al. 2020 (arXiv 1911.11134).
     """
     saliency = random_saliency(key)
-    if densities is None or callable(densities):
+    is_tree = jax.tree.structure(densities) == jax.tree.structure(params)
+    if densities is None or (callable(densities) and not is_tree):
         if rho is None:
             raise TypeError("random needs rho, or a mask tree as densities")
         scope: Any = globally if densities is None else densities
         return prune(params, saliency, rho, 1, schedule=one_shot, scope=scope, prunable=prunable)[0]
+    if isinstance(densities, float | int):
+        raise TypeError(f"densities must be a scope or a mask tree, got {densities}: pass rho")
     if rho is not None:
         raise ValueError("rho must not be given where densities is a mask tree: it has the counts")
     check_masks(params, densities, "densities")

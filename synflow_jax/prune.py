@@ -10,6 +10,7 @@ from jax import lax
 
 from synflow_jax._types import Masks, Params, Prunable, Saliency, Schedule, Scope
 from synflow_jax.budget import budgets
+from synflow_jax.diagnostics import explain_flow
 from synflow_jax.errors import (
     CollapseWarning,
     check_finite,
@@ -31,7 +32,6 @@ from synflow_jax.tree import (
     floating_dtype,
     is_floating,
     is_prunable,
-    named_leaves,
     pick,
     place,
     widen,
@@ -101,9 +101,10 @@ def run_rounds(
         held = as_function(saliency, "saliency")
         chosen, rows = _device_loop(params, held, start, counts, layers=layers, nested=nested)
     masks = place(params, layers.chosen, chosen, all_true)
-    info = PruneInfo(layers.paths, layers.sizes, *rows)
+    *measured, idle = rows
+    info = PruneInfo(layers.paths, layers.sizes, *measured)
     if not is_traced(info, masks):
-        _report(info, params, saliency)
+        _report(info, idle[0].tolist(), params, saliency)
     return masks, info
 
 
@@ -138,9 +139,11 @@ def _select_and_measure(
     finite = jnp.stack([jnp.all(jnp.isfinite(score)) for score in scores])
     triples = zip(scores, chosen, new, strict=True)
     whole = flow.astype(scores[0].dtype)
-    lost = [jnp.where(was & ~now, s / whole, jnp.zeros_like(s)) for s, was, now in triples]
+    divisor = jnp.where(whole > 0, whole, jnp.ones_like(whole))
+    lost = [jnp.where(was & ~now, s / divisor, jnp.zeros_like(s)) for s, was, now in triples]
     share = sum((jnp.sum(leaf) for leaf in lost), start=0 * whole)
-    return new, (kept, jnp.log2(flow), share, jnp.all(finite))
+    idle = jnp.stack([~jnp.any(score) for score in scores])
+    return new, (kept, jnp.log2(flow), share, jnp.all(finite), idle)
 
 
 def _checked_scores(tree: Any, params: Params, layers: Layers) -> list[jax.Array]:
@@ -151,10 +154,12 @@ def _checked_scores(tree: Any, params: Params, layers: Layers) -> list[jax.Array
         )
     scores = pick(tree, layers.chosen)
     for path, shape, score in zip(layers.paths, layers.shapes, scores, strict=True):
-        if not is_floating(score) or score.shape != shape:
+        known = hasattr(score, "dtype") and is_floating(score)
+        if not known or tuple(score.shape) != shape:
+            found = f"{score.dtype}{score.shape}" if hasattr(score, "dtype") else type(score)
             raise TypeError(
                 f"saliency must return a floating score a weight: {path!r} has shape {shape} "
-                f"and its scores are {score.dtype}{score.shape}"
+                f"and its scores are {found}"
             )
     wide = floating_dtype(widen(scores))
     return [score.astype(wide) for score in scores]
@@ -176,12 +181,12 @@ def _device_loop(
         return _round(params, saliency, layers, nested, chosen, count)
 
     # A scan is a fori_loop that stacks one row of measurements a round.
-    chosen, (kept, log2_flow, share, finite) = lax.scan(turn, start, counts)
+    chosen, (kept, log2_flow, share, finite, idle) = lax.scan(turn, start, counts)
     after = jnp.nan
     if isinstance(saliency, FlowSaliency):
         after = jnp.log2(saliency.flow(params, _full(params, layers, chosen)))
     log2_flow = jnp.append(log2_flow, jnp.asarray(after, log2_flow.dtype))
-    return chosen, (kept, log2_flow, share, finite)
+    return chosen, (kept, log2_flow, share, finite, idle)
 
 
 _select_round = jax.jit(_select_and_measure, static_argnames=("nested",))
@@ -201,35 +206,45 @@ def _host_loop(
         scores = _checked_scores(tree, params, layers)
         chosen, row = _select_round(scores, chosen, count, jnp.float32(jnp.nan), nested=nested)
         rows.append(row)
-    kept, log2_flow, share, finite = (jnp.stack(column) for column in zip(*rows, strict=True))
-    return chosen, (kept, jnp.append(log2_flow, log2_flow[:1]), share, finite)
+    kept, log2_flow, share, finite, idle = map(jnp.stack, zip(*rows, strict=True))
+    return chosen, (kept, jnp.append(log2_flow, log2_flow[:1]), share, finite, idle)
 
 
-def _report(info: PruneInfo, params: Params, saliency: Any) -> None:
+def _report(info: PruneInfo, idle: list[bool], params: Params, saliency: Any) -> None:
     """Raise or warn where the numbers say that the masks mean nothing."""
-    if isinstance(saliency, FlowSaliency) and not bool(jnp.isfinite(info.log2_flow[0])):
-        raise ValueError(_no_flow(2.0 ** float(info.log2_flow[0]), params, saliency, info.layers))
+    measured = isinstance(saliency, FlowSaliency)
+    if measured and not bool(jnp.isfinite(info.log2_flow[0])):
+        raise ValueError(explain_flow(saliency, params, jax.tree.map(all_true, params)))
     if not bool(jnp.all(info.finite)):
         first = int(jnp.argmin(info.finite)) + 1
         raise ValueError(f"saliency must return finite scores: round {first} had NaN or infinity")
+    if measured or getattr(saliency, "on_host", False):
+        _report_idle([path for path, none in zip(info.layers, idle, strict=True) if none], info)
     died = int(info.collapsed_at)
     if died:
+        before = float(info.log2_flow[died - 1])
+        low = before < float(jnp.finfo(info.log2_flow.dtype).minexp) + 32
+        cause = f"; before, its log2 was {before:.0f}: it may be underflow, give float64 params"
         warnings.warn(
             f"the flow is 0 from round {died} of {len(info.share)} on: the network as pruned "
-            "computes a constant; use more rounds or a smaller rho",
+            f"computes a constant; use more rounds or a smaller rho{cause if low else ''}",
             CollapseWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
-def _no_flow(flow: float, params: Params, saliency: Any, layers: tuple[str, ...]) -> str:
-    scores = saliency(params, jax.tree.map(all_true, params))
-    sums = {path: float(jnp.sum(leaf)) for path, leaf in named_leaves(scores)}
-    empty = [path for path in layers if sums[path] == 0]
-    zeros = [p for p, leaf in named_leaves(params) if is_floating(leaf) and not leaf.any()]
-    return (
-        f"the flow of the dense network must be above 0 and finite, and it is {flow}. "
-        + (f"Leaves whose scores sum to 0: {', '.join(empty)}. " if empty else "")
-        + (f"Leaves that are all zero: {', '.join(zeros)}. " if zeros else "")
-        + ("" if flow == 0 else "float32 ends at 3e38: give float64 params (jax_enable_x64).")
-    )
+def _report_idle(idle: list[str], info: PruneInfo) -> None:
+    """A layer whose scores are all 0 goes first, and in flat-index order: no method chose so."""
+    if len(idle) == len(info.layers):
+        raise ValueError(
+            "every score of the dense network is 0: the objective does not feel the prunable "
+            "leaves. A head that is all zero, or a function that ignores its params?"
+        )
+    if idle:
+        warnings.warn(
+            f"all scores are 0 in {', '.join(idle)}, which therefore go first: is something on "
+            "their path initialised to 0 (a norm's scale, a head)? Score them at another value, or "
+            "leave them out by `prunable`",
+            CollapseWarning,
+            stacklevel=5,
+        )

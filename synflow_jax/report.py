@@ -10,7 +10,7 @@ from rich.table import Table
 
 from synflow_jax._types import ApplyFn, Masks, Params, Prunable
 from synflow_jax.collapse import dead_branches
-from synflow_jax.diagnostics import layer_flow, log2_flow
+from synflow_jax.diagnostics import any_log2_flow, layer_flow
 from synflow_jax.errors import check_masks
 from synflow_jax.tree import find_layers, is_prunable, pick
 
@@ -136,12 +136,13 @@ def report(
     kept = [int(mask.sum()) for mask in pick(masks, layers.chosen)]
     flow, dead, shares = None, (), {}
     if apply_fn is not None:
-        pair = [float(log2_flow(params, apply_fn, shape, m)) for m in (None, masks)]
-        flow = (pair[0], pair[1])
+        # A table of counts is worth reading even where the flow is beyond the dtype.
+        dense, pruned = (any_log2_flow(params, apply_fn, shape, m) for m in (None, masks))
+        flow = (float(dense), float(pruned))
         dead = dead_branches(params, masks, apply_fn, shape, prunable=prunable)
         sums = layer_flow(params, apply_fn, shape, masks)
-        alive = math.isfinite(pair[1])
-        shares = {p: float(s) / 2.0 ** pair[1] if alive else 0.0 for p, s in sums.items()}
+        whole = 2.0 ** flow[1] if flow[1] < 1024 else math.nan  # NaN: beyond the dtype
+        shares = {path: float(s) / whole if whole else 0.0 for path, s in sums.items()}
     columns = zip(layers.paths, layers.shapes, layers.sizes, kept, strict=True)
     rows = [
         Row(path, shape_, size, k, shares.get(path), _state(path, size, k, dead))

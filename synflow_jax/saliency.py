@@ -190,7 +190,7 @@ def magnitude_saliency() -> MagnitudeSaliency:
 
 
 @register(data_fields=["key"], meta_fields=[])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RandomSaliency:
     """Independent uniform scores, the same in every round."""
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from synflow_jax._types import Masks, Params
-from synflow_jax.errors import check_masks
+from synflow_jax.errors import check_bool, check_masks
 from synflow_jax.masks import masked
 from synflow_jax.tree import is_floating
 
@@ -27,7 +27,9 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
     dense params to zero in the first step and stops decay, momentum and noise afterwards. Put it
     outermost: keep_masks(optax.chain(...), masks), keep_masks(optax.MultiSteps(...), masks).
     The first gradient is yours: start from apply_masks(params, masks) where it should be that of
-    the pruned network.
+    the pruned network. Masks and params must have one treedef, so put it outside of, not inside,
+    optax.masked and optax.multi_transform; of optax.MultiSteps, `has_updated` is
+    `tx.has_updated(state.inner_state)`.
 
     Args:
       tx: any Optax transform.
@@ -49,14 +51,19 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
       [0.5, 0.0]
     """
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise TypeError(f"tx must be an Optax transform, got {type(tx).__name__}")
+        raise TypeError(
+            f"tx must be an Optax transform, such as optax.adam(1e-3), got {type(tx).__name__}"
+        )
+    check_bool(masks)
     if isinstance(tx, optax.MultiSteps):
         tx = tx.gradient_transformation()
     inner = optax.with_extra_args_support(tx)
 
     def init(params: Params) -> KeepMasksState:
         check_masks(params, masks)
-        return KeepMasksState(masks, inner.init(masked(params, masks)))
+        # A copy: a step that donates its state must not take the caller's masks with it.
+        own = jax.tree.map(jnp.copy, masks)
+        return KeepMasksState(own, inner.init(masked(params, own)))
 
     def update(
         updates: Any, state: KeepMasksState, params: Params | None = None, **extra: Any

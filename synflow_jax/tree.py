@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path
+from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path
 
 from synflow_jax._types import Params, Prunable
 
@@ -28,7 +28,7 @@ class Layers(NamedTuple):
 
 def path_string(path: tuple[Any, ...]) -> str:
     """Write a key path as `a/b/kernel`; the `value` that NNX puts last is dropped."""
-    if len(path) > 1 and getattr(path[-1], "key", getattr(path[-1], "name", None)) == "value":
+    if len(path) > 1 and path[-1] == GetAttrKey("value"):
         path = path[:-1]
     return keystr(path, simple=True, separator="/")
 
@@ -78,7 +78,7 @@ def find_layers(params: Params, prunable: Prunable) -> Layers:
     if not callable(prunable):
         raise TypeError(f"prunable must be a function (path, leaf) -> bool, got {prunable!r}")
     pairs = named_leaves(params)
-    chosen = tuple(bool(prunable(path, leaf)) for path, leaf in pairs)
+    chosen = tuple(bool(prunable(path, leaf)) and 0 not in leaf.shape for path, leaf in pairs)
     layers = [pair for pair, hit in zip(pairs, chosen, strict=True) if hit]
     for path, leaf in layers:
         if not is_floating(leaf):
@@ -86,7 +86,7 @@ def find_layers(params: Params, prunable: Prunable) -> Layers:
                 f"prunable chose leaf {path!r} of dtype {leaf.dtype}; only floating leaves "
                 "can be pruned: exclude it in prunable(path, leaf)"
             )
-    if not any(np.prod(leaf.shape) for _, leaf in layers):
+    if not layers:
         raise ValueError(
             "params has no prunable leaf: the default takes floating leaves of two or more axes "
             f"that are no bias, norm or embedding, and this tree has {[p for p, _ in pairs]}; "
@@ -135,8 +135,9 @@ def floating_dtype(tree: Any) -> Any:
 class Function:
     """A function that jit compares by value: what it holds of arrays is traced, the rest static.
 
-    A plain function is one static part. A `jax.tree_util.Partial`, or any other callable pytree,
-    gives its arrays as leaves, so that new arrays of the same shapes reuse a compiled program.
+    A plain function is one static part, taken to be pure: what it closes over must not change. A
+    `jax.tree_util.Partial`, or any other callable pytree, gives its arrays as leaves, so that new
+    arrays of the same shapes reuse a compiled program.
     """
 
     def __init__(self, fn: Callable[..., Any]) -> None:
@@ -147,12 +148,15 @@ class Function:
         return self.fn(*args)
 
     def __eq__(self, other: object) -> bool:
-        """Two are equal where they hold equal functions."""
-        return isinstance(other, Function) and self.fn == other.fn
+        """Two are equal where their static parts are, and their arrays are the same."""
+        if not isinstance(other, Function):
+            return False
+        (mine, static), (theirs, rest) = self.tree_flatten(), other.tree_flatten()
+        return static == rest and all(a is b for a, b in zip(mine, theirs, strict=True))
 
     def __hash__(self) -> int:
         """Equal functions hash alike."""
-        return hash(self.fn)
+        return hash(self.tree_flatten()[1])
 
     def tree_flatten(self) -> tuple[list[Any], Any]:
         """Split the callable in its arrays and in all that is static."""

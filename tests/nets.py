@@ -108,3 +108,22 @@ def batches(count=3, size=4, dtype=jnp.float32, seed=0):
 def kept(masks):
     """Count what is kept of the kernels."""
     return sum(int(layer["kernel"].sum()) for layer in masks.values() if "kernel" in layer)
+
+
+def random_masks(params, seed, density=0.7):
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        share = density if leaf.ndim >= 2 else 1.0
+        return jnp.asarray(rng.uniform(size=leaf.shape) < share)
+
+    return jax.tree.map(draw, params)
+
+
+def equal(one, two):
+    return jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, two))
+
+
+def batches_like(params):
+    """Make the shared batches in the dtype of the MLP's params."""
+    return batches(dtype=params["layer0"]["kernel"].dtype)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from nets import CONV_SHAPE, WIDTHS, all_true, mlp, mlp_params, residual, residual_params
+from nets import CONV_SHAPE, WIDTHS, all_true, conv, mlp, mlp_params, residual, residual_params
 
 import synflow_jax as sf
 
@@ -111,6 +111,37 @@ def test_effective_density_neither_overflows_nor_underflows():
     assert sf.effective_density(params, all_true(params), mlp, (4,)) == 1.0
     tiny = jax.tree.map(lambda leaf: 1e-3 * leaf, params)
     assert sf.effective_density(tiny, all_true(tiny), mlp, (4,)) == 1.0
+
+
+def pooled(params, x):
+    x = conv(x, params["conv"])
+    x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    return x.reshape(1, -1) @ params["head"]
+
+
+def test_effective_density_counts_every_input_of_a_max_pool_and_every_size_of_weight():
+    rng = np.random.default_rng(0)
+    params = {
+        "conv": jnp.asarray(rng.standard_normal((3, 3, 2, 3)), jnp.float32),
+        "head": jnp.asarray(rng.standard_normal((3, 2)), jnp.float32),
+    }
+    # On a 2x2 image a 3x3 kernel sees, over the four positions, all of its taps.
+    assert sf.effective_density(params, all_true(params), pooled, (2, 2, 2)) == 1.0
+    tiny = {"one": jnp.array([[1.0, 1e-30]]), "two": jnp.array([[1.0], [1e-30]])}
+    assert sf.effective_density(tiny, all_true(tiny), chain, (1,)) == 1.0
+
+
+def test_biases_are_known_without_names():
+    layers = [(layer["kernel"], layer["bias"]) for layer in mlp_params(0).values()]
+
+    def net(params, x):
+        named = {f"layer{i}": {"kernel": w, "bias": b} for i, (w, b) in enumerate(params)}
+        return mlp(named, x)
+
+    assert float(sf.conservation_gap(layers, net, WIDTHS[:1])) < 1e-5
+    masks = all_true(layers)
+    masks[0] = (jnp.zeros_like(masks[0][0]), masks[0][1])
+    assert sf.effective_density(layers, masks, net, WIDTHS[:1]) == 0.0
 
 
 def test_max_and_critical_compression():

@@ -1,7 +1,5 @@
 """Bad input gets an error at the public function that says what came and what to do."""
 
-import warnings
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -41,7 +39,7 @@ def test_rho_that_is_no_ratio(rho, message):
             call()
 
 
-@pytest.mark.parametrize("rho", ["ten", None, [1, 2]])
+@pytest.mark.parametrize("rho", ["ten", "4", True, None, [1, 2]])
 def test_rho_of_another_kind(rho):
     with pytest.raises(TypeError, match="rho must be a number"):
         sf.magnitude(PARAMS, rho)
@@ -171,7 +169,7 @@ def test_missing_rngs_are_named():
 def test_dense_flow_of_zero_names_the_leaves():
     params = mlp_params(0, bias=0.0)
     params["layer2"] = jax.tree.map(jnp.zeros_like, params["layer2"])
-    with pytest.raises(ValueError, match=r"above 0 and finite.*all zero:.*layer2/kernel"):
+    with pytest.raises(ValueError, match=r"above 0 and finite.*all zero: layer2/kernel\.$"):
         synflow(params)
 
 
@@ -179,8 +177,60 @@ def test_dense_flow_that_overflows_names_the_remedy():
     params = jax.tree.map(lambda leaf: leaf * 1e20, mlp_params(0))
     with pytest.raises(ValueError, match=r"above 0 and finite.*float64"):
         synflow(params)
-    with pytest.raises(ValueError, match=r"not finite.*float64"):
+    with pytest.raises(ValueError, match=r"above 0 and finite.*float32 ends at 3e\+38.*float64"):
         sf.log2_flow(params, mlp, SHAPE)
+    table = sf.report(params, all_true(params), mlp, SHAPE)
+    assert "inf dense" in str(table)
+
+
+def test_float64_that_overflows_is_not_told_to_use_float64(x64):
+    params = jax.tree.map(lambda leaf: leaf * 1e150, mlp_params(0, dtype=jnp.float64))
+    with pytest.raises(ValueError, match=r"float64 ends at 2e\+308: scale it down"):
+        sf.log2_flow(params, mlp, SHAPE)
+
+
+def test_negative_flow_is_told_apart():
+    params = mlp_params(0)
+    with pytest.raises(ValueError, match=r"it is -.*ignores its params"):
+        synflow(params, apply_fn=lambda p, x: -mlp(p, x))
+
+
+def test_a_layer_without_a_score_is_named():
+    params = mlp_params(0)
+    params["layer2"]["kernel"] = jnp.zeros_like(params["layer2"]["kernel"])
+    with pytest.raises(ValueError, match="every score of the dense network is 0"):
+        synflow(params)
+    dead = residual_params(0)
+    dead["norm"] = jax.tree.map(jnp.zeros_like, dead["norm"]) | {"var": dead["norm"]["var"]}
+    with pytest.warns(sf.CollapseWarning, match="all scores are 0 in down/kernel, up/kernel"):
+        sf.synflow(dead, residual, CONV_SHAPE, 2.0, rounds=2)
+    with pytest.raises(ValueError, match="every score"):
+        sf.snip(PARAMS, lambda p, b: jnp.mean(b[0]), batches(), 2.0)
+
+
+def test_underflow_is_not_called_a_small_rho():
+    params = {
+        f"layer{i}": {"kernel": 2.0**-6 * jnp.ones((3, 3)), "bias": jnp.zeros(3)} for i in range(28)
+    }
+    with pytest.warns(sf.CollapseWarning, match="it may be underflow, give float64"):
+        sf.synflow(params, mlp, (3,), 5.0, rounds=4)
+
+
+def test_empty_leaves_are_no_layers():
+    params = {"a": jnp.ones((4, 4)), "none": jnp.ones((0, 5))}
+    assert sf.max_compression(params) == 16.0
+    assert int(sf.magnitude(params, 4.0)["a"].sum()) == 4
+
+
+def test_schedules_and_scopes_of_your_own():
+    with pytest.raises(TypeError, match="schedule must be a function"):
+        sf.magnitude(PARAMS, 2.0, schedule="linear")
+    with pytest.raises(TypeError, match="scope must be a function"):
+        sf.magnitude(PARAMS, 2.0, scope="layerwise")
+    with pytest.raises(ValueError, match="densities from 0 to 1"):
+        sf.magnitude(PARAMS, 2.0, schedule=lambda k, n, rho: 2.0 * k)
+    with pytest.raises(ValueError, match="densities from 0 to 1"):
+        sf.magnitude(PARAMS, 2.0, schedule=lambda k, n, rho: 0.5)
 
 
 def test_under_a_trace_a_dead_flow_is_in_the_info():
@@ -189,112 +239,3 @@ def test_under_a_trace_a_dead_flow_is_in_the_info():
     saliency = sf.synflow_saliency(mlp, SHAPE)
     info = jax.jit(lambda p: sf.prune(p, saliency, 2.0, 2)[1])(params)
     assert bool(jnp.isneginf(info.log2_flow).all())
-
-
-@pytest.mark.parametrize("method", [sf.snip, sf.grasp])
-def test_batches(method):
-    with pytest.raises(TypeError, match="pass list"):
-        method(PARAMS, loss, iter(batches()), 2.0)
-    with pytest.raises(TypeError, match="pass list"):
-        method(PARAMS, loss, (b for b in batches()), 2.0)
-    with pytest.raises(ValueError, match="at least one batch"):
-        method(PARAMS, loss, [], 2.0)
-    with pytest.raises(TypeError, match="must be a list of batches"):
-        method(PARAMS, loss, 3, 2.0)
-
-
-@pytest.mark.parametrize("method", [sf.snip, sf.grasp])
-def test_losses(method):
-    with pytest.raises(TypeError, match="loss_fn must return a floating scalar"):
-        method(PARAMS, lambda p, b: mlp(p, b[0]), batches(), 2.0)
-    with pytest.raises(ValueError, match="nan on batch 1 of batches"):
-        broken = batches()
-        broken[1] = (broken[1][0] * jnp.nan, broken[1][1])
-        method(PARAMS, loss, broken, 2.0)
-    with pytest.raises(TypeError, match="loss_fn must be a function"):
-        method(PARAMS, None, batches(), 2.0)
-
-
-def test_temperature():
-    with pytest.raises(ValueError, match="temperature must be above 0"):
-        sf.cross_entropy(mlp, 0.0)
-
-
-def test_masks_that_do_not_fit():
-    masks = all_true(PARAMS)
-    with pytest.raises(ValueError, match="tree structure of params"):
-        sf.apply_masks(PARAMS, {"layer0": masks["layer0"]})
-    wrong = {**masks, "layer0": {**masks["layer0"], "bias": jnp.ones(3, bool)}}
-    with pytest.raises(ValueError, match=r"'layer0/bias' is \(7,\) in params and \(3,\)"):
-        sf.apply_masks(PARAMS, wrong)
-    floats = jax.tree.map(lambda m: m.astype(jnp.float32), masks)
-    with pytest.raises(TypeError, match="must be bool arrays"):
-        sf.apply_masks(PARAMS, floats)
-    with pytest.raises(ValueError, match="densities must have the tree structure"):
-        sf.random(jax.random.key(0), PARAMS, densities={})
-    with pytest.raises(TypeError, match="masks must be bool"):
-        sf.shuffle(jax.random.key(0), floats)
-
-
-def test_random_wants_rho_or_masks():
-    key = jax.random.key(0)
-    with pytest.raises(TypeError, match="random needs rho"):
-        sf.random(key, PARAMS)
-    with pytest.raises(ValueError, match="rho must not be given"):
-        sf.random(key, PARAMS, 2.0, densities=all_true(PARAMS))
-    with pytest.raises(TypeError, match=r"random key such as jax\.random\.key"):
-        sf.random(0, PARAMS, 2.0)
-    with pytest.raises(TypeError, match="erk needs a rho of known value"):
-        jax.jit(lambda r: sf.random(key, PARAMS, r, densities=sf.erk))(2.0)
-
-
-def test_old_style_keys_work():
-    assert int(sf.random(jax.random.PRNGKey(0), {"w": jnp.ones((4, 4))}, 2.0)["w"].sum()) == 8
-
-
-def test_reinitialise_wants_the_same_tree():
-    with pytest.raises(ValueError, match="tree structure of params"):
-        sf.reinitialise(jax.random.key(0), PARAMS, lambda key: {})
-
-
-def test_own_saliency_and_own_scope():
-    with pytest.raises(TypeError, match="saliency must be a function"):
-        sf.prune(PARAMS, None, 2.0)
-    with pytest.raises(ValueError, match="tree structure of params"):
-        sf.prune(PARAMS, lambda p, m: p["layer0"], 2.0)
-    with pytest.raises(TypeError, match="a floating score a weight"):
-        sf.prune(PARAMS, lambda p, m: m, 2.0)
-    with pytest.raises(ValueError, match="finite scores: round 1"):
-        sf.prune(PARAMS, lambda p, m: jax.tree.map(lambda leaf: leaf * jnp.nan, p), 2.0, 1)
-    with pytest.raises(ValueError, match="scope must return finite counts"):
-        sf.prune(PARAMS, sf.magnitude_saliency(), 2.0, scope=lambda shapes, d: d)
-
-
-def test_fewer_weights_than_layers_warns_with_the_largest_rho():
-    with pytest.warns(sf.CollapseWarning, match=r"N/L = 33\.6667"):
-        sf.magnitude(PARAMS, 60.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        sf.magnitude(PARAMS, 101 / 3)
-
-
-def test_report_and_searches():
-    with pytest.raises(ValueError, match="both apply_fn and shape"):
-        sf.report(PARAMS, all_true(PARAMS), mlp)
-    with pytest.raises(ValueError, match="tolerance must be above 0"):
-        sf.critical_compression(lambda rho: sf.magnitude(PARAMS, rho), PARAMS, tolerance=0)
-
-
-def test_keep_masks_wants_a_transform_and_params():
-    masks = all_true(PARAMS)
-    with pytest.raises(TypeError, match="tx must be an Optax transform"):
-        sf.keep_masks(0.1, masks)
-
-
-def test_errors_leave_the_params_alone():
-    params = residual_params(0)
-    before = jax.tree.map(jnp.copy, params)
-    with pytest.raises(ValueError, match="apply_fn"):
-        sf.synflow(params, residual, (3,), 2.0)
-    sf.synflow(params, residual, CONV_SHAPE, 2.0, rounds=2)
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), before, params))

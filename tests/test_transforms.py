@@ -123,6 +123,19 @@ def test_extra_arguments_reach_the_inner_transform():
     assert float(updates["layer0"]["bias"][0]) == 7.0
 
 
+def test_a_step_that_donates_its_state_leaves_the_masks_alone():
+    masks = jax.tree.map(jnp.copy, MASKS)
+    tx = sf.keep_masks(optax.sgd(0.1), masks)
+
+    def step(params, state):
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    jax.jit(step, donate_argnums=(0, 1))(jax.tree.map(jnp.copy, PARAMS), tx.init(PARAMS))
+    assert sf.report(PARAMS, masks).kept == sf.report(PARAMS, MASKS).kept
+    assert jax.tree.all(jax.tree.map(lambda m: bool(m.any()), tx.init(PARAMS).masks))
+
+
 def test_update_needs_params():
     tx = sf.keep_masks(optax.sgd(0.1), MASKS)
     with pytest.raises(ValueError, match="needs params"):
