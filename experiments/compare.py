@@ -1,4 +1,4 @@
-"""Which pruning at initialisation wins, and which one collapses where?
+r"""Which pruning at initialisation wins, and which one collapses where?
 
 Prunes a network before training by SynFlow, SNIP, GraSP, magnitude and at random, and by two
 controls (SynFlow's masks shuffled inside layers, random weights at ERK densities), over a range of
@@ -7,173 +7,161 @@ layer collapse, flow and time.
 
     python -m experiments.compare           # scikit-learn's digits: about 2 minutes on 2 CPU cores
     python -m experiments.compare --dataset cifar10 --model vgg16 --epochs 160 --batch-size 128 \
-        --learning-rate 0.1 --clip None     # the paper's Figure 6, for an accelerator
+        --learning-rate 0.1 --clip None     # near the paper's Figure 6, for an accelerator
     python -m experiments.compare --rho 10 100 --seeds 1 --epochs 1 --methods synflow magnitude
 
+It differs from the paper in this: the learning rate falls along a cosine, not in steps; accuracy is
+the last epoch's, the best one's beside it; SNIP and GraSP score images that are not augmented.
+
 Writes rows.jsonl (one row a method, ρ and seed), table.txt and figure.png. Finished cells are
-stored at once: a run that was stopped goes on where it was when it is started again.
+stored at once: a run that was stopped goes on where it was when it is started again, and several
+runs may share one folder.
 """
 
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import numpy as np
+import jax
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.common import rows as store
-from experiments.common.data import DatasetName, load
-from experiments.common.methods import MethodName, Network
-from experiments.common.models import MODELS, ModelName
+from experiments.common.config import Config
+from experiments.common.data import load
+from experiments.common.methods import SCORED_ON_DATA, Network
+from experiments.common.models import MODELS
 from experiments.common.plot import plot
 from experiments.common.rows import Row
 from experiments.common.sweep import DENSE, Cell, run_cell
 from experiments.common.table import show
-from experiments.common.train import Budget, Trainer
+from experiments.common.train import Trainer
 from synflow_jax import max_compression
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Compare pruning methods at initialisation on real data."""
+class Plan:
+    """A comparison that is ready to run: what it needs is loaded and checked."""
 
-    dataset: DatasetName = "digits"
-    """Data set; all but digits are prepared TFDS data sets."""
-    model: ModelName = "conv"
-    """Network; vgg and resnet are those of CIFAR."""
-    methods: tuple[MethodName, ...] = get_args(MethodName)
-    """Methods to compare, beside the dense network."""
-    rho: tuple[float, ...] = ()
-    """Compression ratios; none means half decades from 10^0.5 up to the maximal compression."""
-    seeds: int = 3
-    """How many initialisations."""
-    epochs: int = 3
-    """Epochs of training for every network."""
-    batch_size: int = 32
-    """Training examples a step."""
-    learning_rate: float = 0.05
-    """Learning rate at the start of the cosine schedule."""
-    weight_decay: float = 1e-4
-    """L2 decay."""
-    clip: float | None = 1.0
-    """Norm to which longer gradients are cut; None, as in the paper, does not cut."""
-    examples: int | None = None
-    """Train on the first so many examples only."""
-    seeds_at_once: int | None = None
-    """Seeds trained under one vmap; by default one on a CPU and all elsewhere."""
-    data_dir: Path | None = None
-    """Where TFDS keeps its data; by default TFDS_DATA_DIR or ~/tensorflow_datasets."""
-    out: Path | None = None
-    """Folder of the results; by default results/compare/DATASET-MODEL."""
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+    config: Config
+    networks: Sequence[Network]
+    trainer: Trainer
+    cells: Sequence[Cell]
 
     @property
-    def folder(self) -> Path:
-        """Where the results go."""
-        return self.out or Path("results", "compare", f"{self.dataset}-{self.model}")
+    def path(self) -> Path:
+        """The file of rows."""
+        return self.config.folder / "rows.jsonl"
 
-    @property
-    def budget(self) -> Budget:
-        """What every network gets."""
-        rates = self.learning_rate, self.weight_decay, self.clip
-        return Budget(self.epochs, self.batch_size, *rates)
-
-    def settings(self, cell: Cell, seed: int) -> Row:
-        """All that decides the result of one seed of a cell."""
-        return {
-            "dataset": self.dataset,
-            "model": self.model,
-            "method": cell.method,
-            "log10_rho": cell.log10_rho,
-            "rho": cell.rho,
-            "seed": seed,
-            "examples": self.examples,
-            **dataclasses.asdict(self.budget),
-        }
+    def key(self, cell: Cell, seed: int) -> str:
+        """Fingerprint one seed of a cell: its settings and the shapes of the network."""
+        shapes = jax.tree.map(lambda leaf: list(leaf.shape), self.networks[0].params)
+        return store.fingerprint({**self.config.settings(cell, seed), "layers": shapes})
 
 
-def grid(config: Config, params: Any) -> list[float]:
-    """List the compression ratios in rising order."""
-    if config.rho:
-        return sorted(set(config.rho))
-    steps = int(2 * np.log10(max_compression(params)))
-    return [10 ** (step / 2) for step in range(1, steps + 1)]
-
-
-def run(config: Config, console: Console) -> list[Row]:
-    """Do what is missing of a comparison, storing every cell as it is done.
+def prepare(config: Config) -> Plan:
+    """Load the data, build the networks and make the folder of a comparison.
 
     Args:
       config: what to compare.
-      console: where progress is shown.
 
     Returns:
-      The rows of this comparison, those of earlier runs included.
+      The plan.
+
+    Raises:
+      ValueError: data, network and configuration do not fit one another, or the folder has
+        malformed rows.
+      OSError: the data set is not prepared, or the folder cannot be written.
     """
     dataset = load(config.dataset, config.data_dir, config.examples)
     model = MODELS[config.model](dataset.classes)
     networks = [Network(model, dataset, seed) for seed in range(config.seeds)]
     trainer = Trainer(model, dataset, config.budget, config.seeds_at_once)
-    ratios = grid(config, networks[0].params)
-    cells = [Cell(DENSE, 1.0), *(Cell(m, rho) for rho in ratios for m in config.methods)]
-    path = config.folder / "rows.jsonl"
+    if SCORED_ON_DATA & set(config.methods):
+        for network in networks:
+            network.sample()
+    ratios = grid(config, networks[0].params)  # an image too small for the network is refused here
+    methods = list(dict.fromkeys(config.methods))
+    cells = [Cell(DENSE, 1.0), *(Cell(method, rho) for rho in ratios for method in methods)]
+    plan = Plan(config, networks, trainer, cells)
+    store.add(plan.path, [])  # now rather than after an hour of training: can it be read, written?
+    return plan
+
+
+def grid(config: Config, params: Any) -> list[float]:
+    """List the compression ratios in rising order, one a key."""
+    if config.rho:
+        by_key = {store.log10_key(rho): rho for rho in reversed(config.rho)}
+        return [by_key[key] for key in sorted(by_key)]
+    steps = int(2 * math.log10(max_compression(params)))
+    return [10 ** (step / 2) for step in range(1, steps + 1)]
+
+
+def run(plan: Plan, console: Console) -> list[Row]:
+    """Do what is missing of a comparison, storing every cell as it is done.
+
+    Args:
+      plan: what to compare.
+      console: where progress is shown; where it is no terminal, one line a cell.
+
+    Returns:
+      The rows of this comparison, those of earlier runs included.
+    """
     with _progress(console) as progress:
-        task = progress.add_task("cells", total=len(cells))
-        for cell in cells:
+        task = progress.add_task("cells", total=len(plan.cells))
+        for cell in plan.cells:
             progress.update(task, description=f"{cell.method} at ρ = {cell.rho:.4g}")
-            _run_missing(config, cell, networks, trainer, path, progress)
+            new = _run_missing(plan, cell, progress)
+            if new and not console.is_terminal:
+                console.print(_line(cell, new), highlight=False, soft_wrap=True)
             progress.advance(task)
-    return _wanted(config, cells, store.read(path))
+    by_key = {row["config"]: row for row in store.read(plan.path)}
+    return [by_key[plan.key(cell, net.seed)] for cell in plan.cells for net in plan.networks]
 
 
 def _progress(console: Console) -> Progress:
     columns = TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn()
-    return Progress(*columns, TimeElapsedColumn(), console=console)
+    disable = not console.is_terminal
+    return Progress(*columns, TimeElapsedColumn(), console=console, disable=disable)
 
 
-def _run_missing(
-    config: Config,
-    cell: Cell,
-    networks: Sequence[Network],
-    trainer: Trainer,
-    path: Path,
-    progress: Progress,
-) -> None:
-    stored = store.read(path)
-    done = {row["config"] for row in stored}
-    keys = [store.fingerprint(config.settings(cell, network.seed)) for network in networks]
-    missing = [(net, key) for net, key in zip(networks, keys, strict=True) if key not in done]
+def _run_missing(plan: Plan, cell: Cell, progress: Progress) -> list[Row]:
+    """Run the seeds of a cell that have no row yet, and store and return theirs."""
+    done = {row["config"] for row in store.read(plan.path)}
+    keys = {network.seed: plan.key(cell, network.seed) for network in plan.networks}
+    missing = [network for network in plan.networks if keys[network.seed] not in done]
     if not missing:
-        return
-    task = progress.add_task("  epochs", total=config.epochs)
-    results = run_cell(cell, [net for net, _ in missing], trainer, partial(progress.advance, task))
+        return []
+    task = progress.add_task("  epochs", total=plan.config.epochs)
+    results = run_cell(cell, missing, plan.trainer, partial(progress.advance, task))
     progress.remove_task(task)
     new = [
-        {"config": key, **config.settings(cell, net.seed), **result}
-        for (net, key), result in zip(missing, results, strict=True)
+        {"config": keys[net.seed], **plan.config.settings(cell, net.seed), "rho": cell.rho} | result
+        for net, result in zip(missing, results, strict=True)
     ]
-    store.write(path, stored + new)
+    store.add(plan.path, new)
+    return new
 
 
-def _wanted(config: Config, cells: Sequence[Cell], stored: list[Row]) -> list[Row]:
-    by_key = {row["config"]: row for row in stored}
-    settings = [config.settings(cell, seed) for cell in cells for seed in range(config.seeds)]
-    return [by_key[store.fingerprint(one)] for one in settings]
+def _line(cell: Cell, rows: Sequence[Row]) -> str:
+    accuracies = " ".join(f"{100 * row['accuracy']:.1f}" for row in rows)
+    return f"{cell.method:<16} ρ = {cell.rho:<9.4g} accuracy {accuracies}"
 
 
 def main(config: Config) -> None:
     """Run a comparison, print its tables and write its files."""
+    try:
+        plan = prepare(config)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
     console = Console(width=None if sys.stdout.isatty() else 100)
-    rows = run(config, console)
+    rows = run(plan, console)
     show(rows, config.folder / "table.txt", console)
     title = f"{config.model} on {config.dataset}, {config.seeds} seeds, {config.epochs} epochs"
     plot(rows, title, config.folder / "figure.png")
@@ -181,4 +169,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    main(tyro.cli(Config, prog="python -m experiments.compare", description=__doc__))

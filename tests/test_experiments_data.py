@@ -55,12 +55,24 @@ def test_tfds_data_sets_are_read_whole(name, shape, classes):
     assert data.augmented == name.startswith("cifar")
 
 
+@pytest.mark.parametrize("examples", [0, -1, 13])
+def test_an_impossible_number_of_examples_of_tfds_is_named(examples):
+    import tensorflow_datasets as tfds
+
+    with (
+        tfds.testing.mock_data(num_examples=12),
+        pytest.raises(ValueError, match=f"1 to 12 on mnist, got {examples}"),
+    ):
+        load("mnist", examples=examples)
+
+
 def test_a_data_set_that_is_not_prepared_names_the_command(tmp_path):
     command = f"tfds build mnist --file_format=array_record --data_dir={tmp_path}"
     with pytest.raises(FileNotFoundError) as caught:
         load("mnist", tmp_path)
     assert command in str(caught.value)
     assert "pip install tensorflow" in str(caught.value)
+    assert str(caught.value.__cause__) in str(caught.value)
 
 
 def test_a_crop_is_a_window_of_the_padded_image_flipped_or_not():
@@ -71,7 +83,9 @@ def test_a_crop_is_a_window_of_the_padded_image_flipped_or_not():
     plain = [crop.tobytes() in windows for crop in crops]
     flipped = [crop[:, ::-1].tobytes() in windows for crop in crops]
     assert all(a or b for a, b in zip(plain, flipped, strict=True))
+    # Of 40 fair coins, 6 to 34 heads; fewer or more is one draw in a hundred thousand.
     assert 5 < sum(plain) < 35
+    # 40 draws of 162 crops repeat few.
     assert len({crop.tobytes() for crop in crops}) > 20
 
 
@@ -83,3 +97,9 @@ def test_balanced_draws_as_many_of_every_class_by_seed():
     np.testing.assert_array_equal(one.images, again.images)
     assert (one.images != other.images).any()
     np.testing.assert_array_equal(labels[one.images.ravel()], one.labels)
+
+
+def test_too_few_of_a_class_are_named():
+    split = Split(np.zeros((5, 1, 1, 1), np.uint8), np.array([0, 0, 0, 1, 1], np.int32))
+    with pytest.raises(ValueError, match=r"at least 3 of every class .* got 2 of class 1"):
+        balanced(split, 3, 2, 0)

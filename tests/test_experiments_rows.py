@@ -1,17 +1,22 @@
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from experiments.common import rows as store
-from experiments.common.table import critical, details, summary
+from experiments.common.table import critical, details, summaries, summary
 
+ROOT = Path(__file__).parent.parent
 ROW = {
     "method": "synflow",
     "log10_rho": 1.0,
     "accuracy": 0.5,
     "accuracy_best": 0.5,
     "kept": 10,
+    "diverged": False,
     "collapsed": [],
     "log10_flow": 1.0,
     "seconds": 0.1,
@@ -45,7 +50,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
 def test_a_malformed_line_is_named(tmp_path, line):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"config": "a"}\n' + line + "\n")
-    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2"):
+    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2.*deleting the line reruns"):
         store.read(path)
 
 
@@ -83,4 +88,41 @@ def test_tables_show_winner_spread_and_collapse():
     assert "25.0 †" in overview
     assert "50.0 ± 14.1" in every
     assert "a 1/2" in every
-    assert "−∞" in every
+    assert "2/2 dead" in every
+    assert "‡" not in overview.split("*: best")[0]
+
+
+def test_a_diverged_seed_is_marked():
+    rows = [{**ROW, "method": "dense", "log10_rho": 0.0}, ROW, {**ROW, "diverged": True}]
+    assert "50.0*‡" in text(summary(rows))
+    assert "‡ 50.0" in text(details(rows))
+
+
+def test_a_wide_summary_is_split_and_nothing_is_cut():
+    grid = [x / 2 for x in range(1, 19)]
+    rows = [{**ROW, "method": "dense", "log10_rho": 0.0}, *({**ROW, "log10_rho": x} for x in grid)]
+    parts = [text(table) for table in summaries(rows, 80)]
+    assert len(parts) > 1
+    assert max(len(line) for part in parts for line in part.splitlines()) <= 80
+    assert sum(part.count("50.0*") for part in parts) == len(grid)
+
+
+ADDING = """
+import sys
+from pathlib import Path
+from experiments.common import rows
+for number in range(40):
+    rows.add(Path(sys.argv[1]), [{"config": f"{sys.argv[2]}{number}"}, {"config": "both"}])
+"""
+
+
+def test_two_writers_lose_no_row_of_one_another(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    command = [sys.executable, "-c", ADDING, str(path)]
+    writers = [subprocess.Popen([*command, name], cwd=ROOT) for name in "ab"]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    wanted = {f"{name}{number}" for name in "ab" for number in range(40)} | {"both"}
+    found = [row["config"] for row in store.read(path)]
+    assert set(found) == wanted
+    assert len(found) == len(wanted)
+    assert {file.name for file in tmp_path.iterdir()} == {"rows.jsonl", "rows.lock"}

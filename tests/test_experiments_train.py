@@ -30,6 +30,7 @@ def test_pruned_weights_are_zero_and_kept_ones_move(trained):
         jax.tree.map(np.testing.assert_array_equal, params, apply_masks(params, masks))
     first, last = (variables["params"]["Dense_0"]["kernel"] for variables, _ in runs[0])
     kept = masks["Dense_0"]["kernel"]
+    # Most, not all: where a pixel is 0 in every image decay alone moves a weight, by little.
     assert (first != last)[kept].mean() > 0.5
 
 
@@ -55,4 +56,5 @@ def test_seeds_trained_together_learn_the_same(trained):
 def test_accuracy_rises_above_chance(trained):
     _, (first, *_) = trained
     assert first[-1][1].shape == (3,)
+    # Chance is 0.1, give or take 0.016 on 360 images.
     assert first[-1][1].min() > 0.3

@@ -78,13 +78,17 @@ def load(name: DatasetName, data_dir: Path | None = None, examples: int | None =
     """
     if name == "digits":
         train, test = _digits()
+        _check_examples(name, examples, len(train.labels))
+        train = Split(*(array[:examples] for array in train))
     else:
         train, test = (_tfds(name, split, data_dir, examples) for split in ("train", "test"))
-    if examples is not None and not 1 <= examples <= len(train.labels):
-        raise ValueError(f"examples must be 1 to {len(train.labels)} on {name}, got {examples}")
-    train = Split(*(array[:examples] for array in train))
     classes = 100 if name == "cifar100" else 10
     return Dataset(name, train, test, classes, white=16 if name == "digits" else 255)
+
+
+def _check_examples(name: str, examples: int | None, count: int) -> None:
+    if examples is not None and not 1 <= examples <= count:
+        raise ValueError(f"examples must be 1 to {count} on {name}, got {examples}")
 
 
 def _digits() -> tuple[Split, Split]:
@@ -103,6 +107,7 @@ def _tfds(name: str, split: str, data_dir: Path | None, examples: int | None) ->
 
     source = _source(name, split, data_dir)
     stop = examples if split == "train" else None
+    _check_examples(name, stop, len(source))
     pipeline = grain.MapDataset.source(source)[:stop].map(lambda one: (one["image"], one["label"]))
     batches = list(pipeline.batch(1000).to_iter_dataset())
     images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
@@ -119,7 +124,8 @@ def _source(name: str, split: str, data_dir: Path | None) -> Any:
         raise FileNotFoundError(
             f"{name} is not prepared{f' in {data_dir}' if data_dir else ''}. Prepare it once with\n"
             f"  tfds build {name} --file_format=array_record{folder}\n"
-            "which needs TensorFlow (pip install tensorflow); reading it afterwards does not."
+            "which needs TensorFlow (pip install tensorflow); reading it afterwards does not.\n"
+            f"TFDS says: {error}"
         ) from error
 
 
@@ -139,7 +145,27 @@ def augment(key: Array, images: Array) -> Array:
 
 
 def balanced(split: Split, each: int, classes: int, seed: int) -> Split:
-    """Draw `each` examples of every class at random, in class order."""
+    """Draw `each` examples of every class at random, in class order.
+
+    Args:
+      split: where to draw from.
+      each: how many of every class.
+      classes: how many classes.
+      seed: decides the draw.
+
+    Returns:
+      classes · each examples.
+
+    Raises:
+      ValueError: a class has too few examples.
+    """
+    counts = np.bincount(split.labels, minlength=classes)
+    if counts.min() < each:
+        few = int(counts.argmin())
+        raise ValueError(
+            f"examples must leave at least {each} of every class to score on, got "
+            f"{counts[few]} of class {few} among {len(split.labels)}"
+        )
     order = np.random.default_rng(seed).permutation(len(split.labels))
     chosen = [order[split.labels[order] == label][:each] for label in range(classes)]
     indices = np.concatenate(chosen)

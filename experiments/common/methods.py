@@ -8,15 +8,15 @@ densities.
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from functools import cached_property
-from typing import Any, Literal
+from functools import cached_property, partial
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from experiments.common.data import Dataset, balanced
+from experiments.common.data import Dataset, Split, balanced
 from synflow_jax import cross_entropy, erk, grasp, linen, magnitude, random, shuffle, snip, synflow
 
 MethodName = Literal[
@@ -25,6 +25,21 @@ MethodName = Literal[
 EXAMPLES_A_CLASS = 10
 SCORING_BATCH = 256
 TEMPERATURE = 200.0
+SCORED_ON_DATA = {"snip", "grasp"}
+
+
+class Keys(NamedTuple):
+    """The random keys of one seed, one a purpose."""
+
+    init: Array
+    order: Array  # of training examples, and how they are augmented
+    masks: Array
+    shuffle: Array
+
+
+@partial(jax.jit, static_argnames=("model", "shape"))
+def _initialise(model: nn.Module, shape: tuple[int, ...], key: Array) -> Any:
+    return model.init(key, jnp.ones((1, *shape)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,16 +49,17 @@ class Network:
     model: nn.Module
     dataset: Dataset
     seed: int
+    compiled: set[str] = dataclasses.field(default_factory=set)  # methods run before
 
-    @property
-    def key(self) -> Array:
-        """The seed as a random key."""
-        return jax.random.key(self.seed)
+    @cached_property
+    def keys(self) -> Keys:
+        """The seed as random keys."""
+        return Keys(*jax.random.split(jax.random.key(self.seed), len(Keys._fields)))
 
     @cached_property
     def variables(self) -> Any:
         """The Linen variables at initialisation."""
-        return jax.jit(self.model.init)(self.key, jnp.ones((1, *self.dataset.shape)))
+        return _initialise(self.model, self.dataset.shape, self.keys.init)
 
     @property
     def params(self) -> Any:
@@ -58,8 +74,12 @@ class Network:
     @cached_property
     def batches(self) -> list[tuple[Array, Array]]:
         """10 examples a class, drawn by the seed, in batches of 256."""
-        sample = balanced(self.dataset.train, EXAMPLES_A_CLASS, self.dataset.classes, self.seed)
+        sample = self.sample()
         return list(self._batches(sample.images, sample.labels))
+
+    def sample(self) -> Split:
+        """Draw the examples that SNIP and GraSP score."""
+        return balanced(self.dataset.train, EXAMPLES_A_CLASS, self.dataset.classes, self.seed)
 
     def _batches(self, images: Any, labels: Any) -> Iterator[tuple[Array, Array]]:
         for start in range(0, len(labels), SCORING_BATCH):
@@ -84,7 +104,7 @@ METHODS: dict[str, Callable[[Network, float], Any]] = {
     "snip": _snip,
     "grasp": _grasp,
     "magnitude": lambda net, rho: magnitude(net.params, rho),
-    "random": lambda net, rho: random(net.key, net.params, rho),
-    "synflow-shuffled": lambda net, rho: shuffle(net.key, _synflow(net, rho)),
-    "random-erk": lambda net, rho: random(net.key, net.params, rho, densities=erk),
+    "random": lambda net, rho: random(net.keys.masks, net.params, rho),
+    "synflow-shuffled": lambda net, rho: shuffle(net.keys.shuffle, _synflow(net, rho)),
+    "random-erk": lambda net, rho: random(net.keys.masks, net.params, rho, densities=erk),
 }

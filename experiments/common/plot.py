@@ -7,9 +7,10 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from experiments.common.files import replacing
 from experiments.common.rows import Row
 from experiments.common.sweep import DENSE
-from experiments.common.table import critical, group_rows, mean
+from experiments.common.table import critical, diverged, group_rows, mean
 
 STYLES = {
     "synflow": ("#0072B2", "-", "o"),
@@ -20,13 +21,16 @@ STYLES = {
     "synflow-shuffled": ("#56B4E9", "--", "o"),
     "random-erk": ("#009E73", "--", "P"),
 }
+CROSS: Any = {"ls": "", "marker": "x", "color": "black", "ms": 8, "mew": 1.2}
+RING: Any = {"ls": "", "marker": "o", "mfc": "none", "mec": "black", "ms": 11, "mew": 1.2}
 
 
 def plot(rows: list[Row], title: str, path: Path) -> None:
     """Draw accuracy against ρ, a line a method with its range over seeds, to a PNG file.
 
     Below, a bar a method runs to ρ_cr, the largest ρ of the grid without layer collapse; crosses on
-    the lines are points where some seed lost a layer. The dashed line is ρ_max = N / L.
+    the lines are points where some seed lost a layer, rings where some seed diverged. The dashed
+    line is ρ_max = N / L.
 
     Args:
       rows: all rows of the comparison.
@@ -45,7 +49,8 @@ def plot(rows: list[Row], title: str, path: Path) -> None:
         upper.set(title=title, ylabel="test accuracy (%)", ylim=(0, 104))
         upper.grid(alpha=0.25)
         figure.legend(loc="outside right upper", frameon=False)
-        figure.savefig(path, dpi=160)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=160)
 
 
 def _curve(axes: Any, rows: list[Row], name: str) -> None:
@@ -58,14 +63,21 @@ def _curve(axes: Any, rows: list[Row], name: str) -> None:
     middle = [100 * mean(groups[x]) for x in grid]
     axes.plot(rho, middle, line, color=color, marker=marker, ms=5, label=name)
     lost = [x for x in grid if any(row["collapsed"] for row in groups[x])]
-    heights = [100 * mean(groups[x]) for x in lost]
-    axes.plot([10**x for x in lost], heights, "x", color="black", ms=8, mew=1.2, zorder=5)
+    _points(axes, groups, lost, CROSS)
+    _points(axes, groups, [x for x in grid if diverged(groups[x])], RING)
+
+
+def _points(axes: Any, groups: dict[float, list[Row]], grid: list[float], style: Any) -> None:
+    axes.plot([10**x for x in grid], [100 * mean(groups[x]) for x in grid], zorder=5, **style)
 
 
 def _references(upper: Any, lower: Any, rows: list[Row]) -> None:
     dense = 100 * mean([row for row in rows if row["method"] == DENSE])
     limit = rows[0]["prunable"] / len(rows[0]["kept_per_layer"])
-    upper.plot([], [], "x", color="black", ms=8, mew=1.2, label="a layer collapsed")
+    upper.plot([], [], label="some seed lost a layer", **CROSS)
+    if diverged(rows):
+        upper.plot([], [], label="some seed diverged", **RING)
+    upper.fill_between([], [], [], color="black", alpha=0.13, lw=0, label="min to max of seeds")
     upper.axhline(dense, color="black", lw=1, ls=":", label=f"dense, {dense:.1f} %")
     power = f"$\\rho_{{max}} = 10^{{{math.log10(limit):.2f}}}$"
     upper.axvline(limit, color="black", lw=1, ls="--", label=power)

@@ -1,6 +1,7 @@
 """One cell of a comparison: prune some seeds by one method at one ρ, train them, say what came out.
 
-A method that empties a layer is a result, not an error: it is trained like the others.
+A method that empties a layer is a result, not an error: it is trained like the others. So is a
+network that diverges.
 """
 
 import dataclasses
@@ -13,9 +14,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
-from experiments.common.methods import METHODS, Network
-from experiments.common.rows import Row
+from experiments.common.methods import METHODS, SCORED_ON_DATA, Network
+from experiments.common.rows import Row, log10_key
 from experiments.common.train import Trainer
 from synflow_jax import CollapseWarning, collapsed_layers, log2_flow, report
 
@@ -32,7 +34,7 @@ class Cell:
     @property
     def log10_rho(self) -> float:
         """The compression on the axis of the figure, rounded so that it can be a key."""
-        return round(math.log10(self.rho), 6)
+        return log10_key(self.rho)
 
 
 def run_cell(
@@ -49,52 +51,67 @@ def run_cell(
     Returns:
       One row of results a network, in their order.
     """
+    _compile(cell, networks[0])
     pruned = [_timed(cell, network) for network in networks]
-    masks = [mask for mask, _ in pruned]
     start = time.perf_counter()
-    accuracies = _train(networks, masks, trainer, tick)
+    accuracies, diverged = _train(networks, [mask for mask, _ in pruned], trainer, tick)
     seconds = (time.perf_counter() - start) / len(networks)
+    results = zip(networks, pruned, accuracies.T, diverged, strict=True)
     return [
         {
             "accuracy": round(float(history[-1]), 6),
             "accuracy_best": round(float(history.max()), 6),
+            "diverged": bool(lost),
             **_describe(network, mask),
             "seconds": round(prune_seconds, 4),
             "train_seconds": round(seconds, 4),
         }
-        for network, (mask, prune_seconds), history in zip(
-            networks, pruned, accuracies.T, strict=True
-        )
+        for network, (mask, prune_seconds), history, lost in results
     ]
 
 
+def _compile(cell: Cell, network: Network) -> None:
+    """Prune once, untimed, where a method has not run yet."""
+    if cell.method not in network.compiled:
+        _prune(cell, network)
+        network.compiled.add(cell.method)
+
+
 def _timed(cell: Cell, network: Network) -> tuple[Any, float]:
-    jax.block_until_ready((network.params, network.batches))
+    data = network.batches if cell.method in SCORED_ON_DATA else ()
+    jax.block_until_ready((network.params, data))
     start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CollapseWarning)
-        masks = jax.block_until_ready(_prune(cell, network))
+    masks = _prune(cell, network)
     return masks, time.perf_counter() - start
 
 
 def _prune(cell: Cell, network: Network) -> Any:
     if cell.method == DENSE:
         return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), network.params)
-    return METHODS[cell.method](network, cell.rho)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)
+        return jax.block_until_ready(METHODS[cell.method](network, cell.rho))
 
 
 def _train(
     networks: Sequence[Network], masks: list[Any], trainer: Trainer, tick: Callable[[], None]
-) -> np.ndarray:
-    """Train all networks and return the test accuracies, (epochs, seeds)."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Train all networks; return test accuracies, (epochs, seeds), and who diverged, (seeds,)."""
     stack = lambda *leaves: jnp.stack(leaves)
-    variables = jax.tree.map(stack, *[network.variables for network in networks])
-    keys = jnp.stack([jax.random.fold_in(network.key, 1) for network in networks])
-    accuracies = []
-    for _, accuracy in trainer.epochs(variables, jax.tree.map(stack, *masks), keys):
+    initial = jax.tree.map(stack, *[network.variables for network in networks])
+    keys = jnp.stack([network.keys.order for network in networks])
+    accuracies, finite = [], np.ones(len(networks), bool)
+    for variables, accuracy in trainer.epochs(initial, jax.tree.map(stack, *masks), keys):
         accuracies.append(np.asarray(accuracy, np.float64))
+        finite = np.asarray(_finite(variables["params"]))
         tick()
-    return np.stack(accuracies)
+    return np.stack(accuracies), ~finite
+
+
+@jax.jit
+@jax.vmap
+def _finite(params: Any) -> Array:
+    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))
 
 
 def _describe(network: Network, masks: Any) -> Row:

@@ -1,7 +1,9 @@
 """Tables of a comparison: one line a method and ρ, and a summary of who wins and who collapses."""
 
+import math
 import statistics
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,18 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from experiments.common.files import replacing
 from experiments.common.rows import Row
 from experiments.common.sweep import DENSE
 
 Group = tuple[str, float]
+CAPTION = """accuracy: in %, mean ± deviation over seeds   ‡: some seed diverged
+lg flow: median over seeds, or how many have no flow
+prune, train: seconds a seed, median over seeds; train includes tests and,
+in the first cell of a run, compilation; prune does not"""
+SUMMARY_CAPTION = """*: best of its ρ   †: some seed lost a layer   ‡: some seed diverged
+ρ_cr: the last ρ before any seed lost a layer"""
+UNBOUNDED = 10_000  # columns: wider than any table
 STYLE: Any = {
     "title_justify": "left",
     "caption_justify": "left",
@@ -36,6 +46,11 @@ def mean(rows: list[Row], field: str = "accuracy") -> float:
     return statistics.fmean(row[field] for row in rows)
 
 
+def diverged(seeds: list[Row]) -> bool:
+    """Whether some seed ended with weights that are not finite."""
+    return any(row["diverged"] for row in seeds)
+
+
 def critical(rows: list[Row], method: str) -> float | None:
     """Find log10 ρ_cr: the largest ρ of the grid up to which no seed lost a layer, if any."""
     last = None
@@ -50,7 +65,7 @@ def critical(rows: list[Row], method: str) -> float | None:
 def details(rows: list[Row]) -> Table:
     """Lay out every (method, ρ): accuracy, kept weights, collapsed layers, flow and time."""
     table = Table(title="Every method and ρ", **STYLE)
-    table.caption = "accuracy in %, mean ± deviation over seeds; times in seconds a seed"
+    table.caption = CAPTION
     for name in ("lg ρ", "method"):
         table.add_column(name, no_wrap=True)
     for name in ("accuracy", "best", "kept", "lg flow", "prune", "train"):
@@ -66,21 +81,26 @@ def details(rows: list[Row]) -> Table:
 
 
 def _cells(seeds: list[Row]) -> list[str]:
-    flows = [row["log10_flow"] for row in seeds if row["log10_flow"] is not None]
     return [
         _spread(seeds),
         f"{100 * mean(seeds, 'accuracy_best'):.1f}",
         f"{mean(seeds, 'kept'):,.0f}",
-        f"{statistics.fmean(flows):.2f}" if len(flows) == len(seeds) else "−∞",
+        _flow(seeds),
         f"{statistics.median(row['seconds'] for row in seeds):.2f}",
-        f"{mean(seeds, 'train_seconds'):.1f}",
+        f"{statistics.median(row['train_seconds'] for row in seeds):.1f}",
         _collapsed(seeds),
     ]
 
 
+def _flow(seeds: list[Row]) -> str:
+    flows = [row["log10_flow"] for row in seeds if row["log10_flow"] is not None]
+    dead = len(seeds) - len(flows)
+    return f"{dead}/{len(seeds)} dead" if dead else f"{statistics.median(flows):.2f}"
+
+
 def _spread(seeds: list[Row]) -> str:
     values = [100 * row["accuracy"] for row in seeds]
-    text = f"{statistics.fmean(values):.1f}"
+    text = f"{'‡ ' if diverged(seeds) else ''}{statistics.fmean(values):.1f}"
     return f"{text} ± {statistics.stdev(values):4.1f}" if len(values) > 1 else text
 
 
@@ -96,23 +116,46 @@ def _partly(count: int, seeds: int) -> str:
     return "" if count == seeds else f" {count}/{seeds}"
 
 
-def summary(rows: list[Row]) -> Table:
-    """Lay out accuracy by method and ρ: the best of a column marked, † where a layer collapsed."""
+def summary(rows: list[Row], part: list[float] | None = None) -> Table:
+    """Lay out accuracy by method and ρ: the best of a column, collapse and divergence are marked.
+
+    Args:
+      rows: all rows of the comparison.
+      part: the log10 ρ to show; None is all.
+
+    Returns:
+      The table.
+    """
     groups = group_rows(rows)
     dense = groups.pop((DENSE, 0.0))
-    grid = sorted({log10_rho for _, log10_rho in groups})
     methods = list(dict.fromkeys(method for method, _ in groups))
-    table = Table(title=f"Accuracy in % by log10 ρ; dense: {100 * mean(dense):.1f}", **STYLE)
-    table.caption = "*: best of its ρ   †: some seed lost a layer   ρ_cr: the last ρ before that"
+    shown = part or _grid(rows)
+    title = f"Accuracy in % by log10 ρ; dense: {_mark(dense, math.inf).strip()}"
+    table = Table(title=title, caption=SUMMARY_CAPTION, **STYLE)
     table.add_column("method", no_wrap=True)
-    for log10_rho in grid:
+    for log10_rho in shown:
         table.add_column(f"{log10_rho:.2f}  ", justify="right", no_wrap=True)
     table.add_column("lg ρ_cr", justify="right", no_wrap=True)
-    best = {x: max(mean(groups[m, x]) for m in methods) for x in grid}
+    best = {x: max(mean(groups[m, x]) for m in methods) for x in shown}
     for method in methods:
-        cells = [_mark(groups[method, x], best[x]) for x in grid]
-        table.add_row(method, *cells, _critical(rows, method, grid))
+        cells = [_mark(groups[method, x], best[x]) for x in shown]
+        table.add_row(method, *cells, _critical(rows, method, _grid(rows)))
     return table
+
+
+def _grid(rows: list[Row]) -> list[float]:
+    return sorted({row["log10_rho"] for row in rows if row["method"] != DENSE})
+
+
+def summaries(rows: list[Row], width: int, part: list[float] | None = None) -> Iterator[Table]:
+    """Split the summary by ρ into tables that are no wider than `width`, where that is possible."""
+    shown = part or _grid(rows)
+    table, half = summary(rows, shown), math.ceil(len(shown) / 2)
+    if half == len(shown) or Console(width=UNBOUNDED).measure(table).maximum <= width:
+        yield table
+    else:
+        for some in (shown[:half], shown[half:]):
+            yield from summaries(rows, width, some)
 
 
 def _critical(rows: list[Row], method: str, grid: list[float]) -> str:
@@ -123,15 +166,15 @@ def _critical(rows: list[Row], method: str, grid: list[float]) -> str:
 
 
 def _mark(seeds: list[Row], best: float) -> str:
-    lost = "†" if any(row["collapsed"] for row in seeds) else " "
+    lost = "†" if any(row["collapsed"] for row in seeds) else ""
     won = mean(seeds) == best
-    text = f"{100 * mean(seeds):.1f}{'*' if won else ' '}{lost}"
+    mark = f"{'‡' if diverged(seeds) else ''}{lost}" or " "
+    text = f"{100 * mean(seeds):.1f}{'*' if won else ' '}{mark}"
     return f"[bold green]{text}[/]" if won else text
 
 
 def show(rows: list[Row], path: Path, console: Console) -> None:
     """Print both tables, and write them to a text file."""
-    tables = details(rows), summary(rows)
-    with path.open("w") as file:
-        Console(file=file, width=100).print(*tables)
-    console.print(*tables)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        Console(file=file, width=UNBOUNDED).print(details(rows), summary(rows))
+    console.print(details(rows), *summaries(rows, console.width))

@@ -45,12 +45,17 @@ class State(NamedTuple):
 class Trainer:
     """Trains one model on one data set under one budget; its epoch is compiled once.
 
+    What is left of an epoch after its last full batch is dropped.
+
     Args:
       model: a Linen module called `model(x, train)`.
       dataset: the data; moved to the device here.
       budget: what every network gets.
       seeds_at_once: seeds under one vmap, the rest one after another; None is one on a CPU, where
         that is quickest, and all of them elsewhere.
+
+    Raises:
+      ValueError: a batch is larger than the training set.
     """
 
     def __init__(
@@ -58,8 +63,10 @@ class Trainer:
     ) -> None:
         self.model, self.dataset, self.budget = model, dataset, budget
         self.train, self.test = (Split(*map(jnp.asarray, x)) for x in (dataset.train, dataset.test))
-        self.batch = min(budget.batch_size, len(self.train.labels))
-        self.steps = len(self.train.labels) // self.batch
+        self.batch, count = budget.batch_size, len(self.train.labels)
+        if self.batch > count:
+            raise ValueError(f"batch_size must be 1 to {count}, all examples, got {self.batch}")
+        self.steps = count // self.batch
         self.seeds_at_once = seeds_at_once
         self._starts = jax.jit(jax.vmap(self._start))
         self._epochs = jax.jit(self._over_seeds)
