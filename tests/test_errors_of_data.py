@@ -2,6 +2,7 @@
 
 import warnings
 
+import chex
 import flax
 import jax
 import jax.numpy as jnp
@@ -157,4 +158,4 @@ def test_errors_leave_the_params_alone():
     with pytest.raises(ValueError, match="apply_fn"):
         sf.synflow(params, residual, (3,), 2.0)
     sf.synflow(params, residual, CONV_SHAPE, 2.0, rounds=2)
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), before, params))
+    chex.assert_trees_all_equal(before, params)

@@ -1,5 +1,6 @@
 """The laws of synaptic flow, as properties of random networks."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,7 +137,7 @@ def test_p5_signs_do_not_matter_bitwise(seed):
 
     flipped = {**params, **{k: jax.tree.map(flip, params[k]) for k in ("stem", "up", "down")}}
     one, two = (score(RES, p, all_true(params)) for p in (params, flipped))
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, two))
+    chex.assert_trees_all_equal(one, two)
 
 
 @given(seeds)
@@ -159,7 +160,7 @@ def test_p5_rescaling_a_unit_by_a_power_of_two_changes_no_score():
     moved["layer0"] = jax.tree.map(lambda leaf: leaf * 8.0, params["layer0"])
     moved["layer1"] = {**params["layer1"], "kernel": params["layer1"]["kernel"] / 8.0}
     one, two = (score(MLP, p, all_true(params)) for p in (params, moved))
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, two))
+    chex.assert_trees_all_equal(one, two)
 
 
 def test_p5_powers_of_two_a_layer_leave_all_masks():
@@ -169,4 +170,4 @@ def test_p5_powers_of_two_a_layer_leave_all_masks():
         for name, power in zip(params, (9, -5, 3), strict=True)
     }
     one, two = (sf.synflow(p, mlp, WIDTHS[:1], 5.0) for p in (params, grown))
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, two))
+    chex.assert_trees_all_equal(one, two)

@@ -1,5 +1,6 @@
 """SynFlow in a Flax training loop: TrainState, BatchNorm, dropout and weight decay."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -75,8 +76,9 @@ def test_three_lines_in_a_train_state_loop():
     masks = sf.synflow(params, apply_fn, (FEATURES,), rho=10)
     tx = sf.keep_masks(optax.adamw(1e-2, weight_decay=0.1), masks)
 
-    same = jax.tree.map(lambda a, b: bool((a == b).all()), before, dict(variables))
-    assert jax.tree.all(same)  # scoring touched neither weights nor statistics
+    chex.assert_trees_all_equal(
+        before, dict(variables)
+    )  # scoring touched neither weights nor statistics
     state = State.create(
         apply_fn=model.apply, params=params, tx=tx, batch_stats=variables["batch_stats"]
     )
@@ -99,8 +101,7 @@ def test_variables_as_a_whole_work_too():
     whole = sf.synflow(variables, lambda v, x: model.apply(v, x, train=False), (FEATURES,), 10)
     params, apply_fn = linen.from_linen(model, variables, train=False)
     alone = sf.synflow(params, apply_fn, (FEATURES,), 10)
-    same = jax.tree.map(lambda a, b: bool((a == b).all()), whole["params"], alone)
-    assert jax.tree.all(same)
+    chex.assert_trees_all_equal(whole["params"], alone)
     assert all(bool(m.all()) for m in jax.tree.leaves(whole["batch_stats"]))
 
 

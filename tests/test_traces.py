@@ -1,5 +1,6 @@
 """What is traced, what is compiled, and what the program holds."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +108,7 @@ def test_unhashable_functions_work():
     params = mlp_params(0)
     got = sf.synflow(params, Model(), WIDTHS[:1], 4.0)
     want = sf.synflow(params, mlp, WIDTHS[:1], 4.0)
-    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), got, want))
+    chex.assert_trees_all_equal(got, want)
 
 
 def test_partials_share_a_program_and_use_their_own_arrays():

@@ -1,5 +1,6 @@
 """Masks that hold: exact zeros under every optimiser, and after a checkpoint."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,10 +96,8 @@ def test_zeros_survive_orbax(tmp_path):
         loaded = saver.restore(tmp_path / "one", empty)
     (got, _), (_, leaked) = train(tx, loaded["params"], loaded["state"], 10)
     assert float(leaked.max()) == 0.0
-    same = jax.tree.map(lambda a, b: bool((a == b).all()), got, want)
-    assert jax.tree.all(same)
-    masks = jax.tree.map(lambda a, b: bool((a == b).all()), loaded["masks"], MASKS)
-    assert jax.tree.all(masks)
+    chex.assert_trees_all_equal(got, want)
+    chex.assert_trees_all_equal(loaded["masks"], MASKS)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
