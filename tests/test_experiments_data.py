@@ -66,10 +66,11 @@ def test_an_impossible_number_of_examples_of_tfds_is_named(examples):
         load("mnist", examples=examples)
 
 
-def test_a_data_set_that_is_not_prepared_names_the_command(tmp_path):
-    command = f"tfds build mnist --file_format=array_record --data_dir={tmp_path}"
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
+def test_a_data_set_that_is_not_prepared_names_the_command(name, tmp_path):
+    command = f"tfds build {name} --file_format=array_record --data_dir={tmp_path}"
     with pytest.raises(FileNotFoundError) as caught:
-        load("mnist", tmp_path)
+        load(name, tmp_path)
     assert command in str(caught.value)
     assert "pip install tensorflow" in str(caught.value)
     assert str(caught.value.__cause__) in str(caught.value)

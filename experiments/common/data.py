@@ -119,7 +119,7 @@ def _source(name: str, split: str, data_dir: Path | None) -> Any:
 
     try:
         return tfds.data_source(name, split=split, data_dir=data_dir, download=False)
-    except (NotImplementedError, FileNotFoundError, ValueError) as error:
+    except (NotImplementedError, FileNotFoundError, ValueError, KeyError) as error:
         folder = "" if data_dir is None else f" --data_dir={data_dir}"
         raise FileNotFoundError(
             f"{name} is not prepared{f' in {data_dir}' if data_dir else ''}. Prepare it once with\n"
