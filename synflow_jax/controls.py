@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from synflow_jax._types import Masks, Params, Prunable
 from synflow_jax.errors import check_bool, check_key, check_structure
+from synflow_jax.saliency import RandomSaliency
 from synflow_jax.select import select
 from synflow_jax.tree import find_layers, is_prunable, pick, place
 
@@ -43,10 +44,7 @@ def shuffle(key: Any, masks: Masks) -> Masks:
 @jax.jit
 def _shuffle(key: Any, leaves: list[jax.Array]) -> list[jax.Array]:
     none = [jnp.zeros(leaf.shape, bool) for leaf in leaves]
-    scores = [
-        jax.random.uniform(jax.random.fold_in(key, i), leaf.shape, jnp.float32)
-        for i, leaf in enumerate(leaves)
-    ]
+    scores = RandomSaliency(key)(leaves, none)
     triples = zip(scores, none, leaves, strict=True)
     return [select([s], [m], jnp.sum(leaf, dtype=jnp.int32))[0] for s, m, leaf in triples]
 

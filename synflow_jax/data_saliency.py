@@ -139,18 +139,13 @@ class GraspSaliency(DataSaliency):
         chosen = find_layers(params, self.prunable).chosen
         whole = masked(wide, masks)
         start, kept = pick(whole, chosen), pick(masks, chosen)
-        gradients = _gate(self.gradients(start, whole, chosen), kept)
+        gradients = masked(self.gradients(start, whole, chosen), kept)
         total = [jnp.zeros_like(leaf) for leaf in start]
         for batch in self.read():
             args = (self.loss_fn, start, whole, batch, chosen, gradients)
             total = jax.tree.map(jnp.add, total, _hessian_product(*args))
         scores = [theta * product for theta, product in zip(start, total, strict=True)]
         return place(wide, chosen, scores, zero_scores)
-
-
-def _gate(leaves: list[jax.Array], masks: list[jax.Array]) -> list[jax.Array]:
-    pairs = zip(leaves, masks, strict=True)
-    return [jnp.where(mask, leaf, jnp.zeros_like(leaf)) for leaf, mask in pairs]
 
 
 def snip_saliency(loss_fn: LossFn, batches: Iterable[Any]) -> SnipSaliency:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from synflow_jax._types import ApplyFn, LossFn, Params
 from synflow_jax.inputs import Inputs, call_on_ones
-from synflow_jax.tree import Function, as_function, is_floating
+from synflow_jax.tree import Function, as_function, floating_dtype, is_floating, widen
 
 
 def flow(params: Params, apply_fn: ApplyFn, inputs: Inputs) -> jax.Array:
@@ -33,9 +33,8 @@ def absolute(params: Params) -> Params:
 def sum_outputs(outputs: Any) -> jax.Array:
     """Add up every floating output, half precision in float32."""
     arrays = [leaf for leaf in jax.tree.leaves(outputs) if hasattr(leaf, "dtype")]
-    found = [leaf for leaf in arrays if is_floating(leaf)]
-    widest = max((leaf.dtype for leaf in found), key=lambda dtype: jnp.finfo(dtype).bits)
-    wide = jnp.float32 if jnp.finfo(widest).bits < 32 else widest
+    found = widen([leaf for leaf in arrays if is_floating(leaf)])
+    wide = floating_dtype(found)
     return sum((jnp.sum(leaf.astype(wide)) for leaf in found), start=jnp.zeros((), wide))
 
 

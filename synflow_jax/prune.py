@@ -16,6 +16,7 @@ from synflow_jax.errors import (
     check_finite,
     check_rho,
     check_rounds,
+    check_structure,
     is_traced,
 )
 from synflow_jax.info import PruneInfo
@@ -71,7 +72,8 @@ def prune(
       TypeError: an argument is of the wrong kind.
 
     Warns:
-      CollapseWarning: fewer weights than layers are asked for, or the flow died on the way.
+      CollapseWarning: fewer weights than layers are asked for, every score of a layer is 0, or the
+        flow died on the way.
 
     Example:
       >>> import jax.numpy as jnp
@@ -100,7 +102,7 @@ def run_rounds(
     else:
         held = as_function(saliency, "saliency")
         chosen, rows = _device_loop(params, held, start, counts, layers=layers, nested=nested)
-    masks = place(params, layers.chosen, chosen, all_true)
+    masks = _full(params, layers, chosen)
     *measured, idle = rows
     info = PruneInfo(layers.paths, layers.sizes, *measured)
     if not is_traced(info, masks):
@@ -147,11 +149,7 @@ def _select_and_measure(
 
 
 def _checked_scores(tree: Any, params: Params, layers: Layers) -> list[jax.Array]:
-    if jax.tree.structure(tree) != jax.tree.structure(params):
-        raise ValueError(
-            f"saliency must return scores with the tree structure of params, "
-            f"{jax.tree.structure(params)}, got {jax.tree.structure(tree)}"
-        )
+    check_structure(params, tree, "what saliency returns")
     scores = pick(tree, layers.chosen)
     for path, shape, score in zip(layers.paths, layers.shapes, scores, strict=True):
         known = hasattr(score, "dtype") and is_floating(score)

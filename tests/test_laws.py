@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import (
     CONV_SHAPE,
+    RTOL,
     WIDTHS,
     all_true,
     mlp,
@@ -16,17 +17,15 @@ from nets import (
     random_masks,
     residual,
     residual_params,
+    score,
 )
 
 import synflow_jax as sf
 
 seeds = st.integers(0, 10_000)
 few = settings(max_examples=15, deadline=None)
-score = jax.jit(lambda saliency, params, masks: saliency(params, masks))
 MLP = sf.synflow_saliency(mlp, WIDTHS[:1])
 RES = sf.synflow_saliency(residual, CONV_SHAPE)
-# Sums of a few hundred float32 products of either sign, each rounded at 6e-8.
-RTOL = 2e-5
 
 
 def total(scores, *path):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import (
     CONV_SHAPE,
+    RTOL,
     all_true,
     conv,
     mlp,
@@ -17,15 +18,13 @@ from nets import (
     random_masks,
     residual,
     residual_params,
+    score,
 )
 
 import synflow_jax as sf
 
 seeds = st.integers(0, 10_000)
-score = jax.jit(lambda saliency, params, masks: saliency(params, masks))
 RES = sf.synflow_saliency(residual, CONV_SHAPE)
-# Sums of a few hundred float32 products of either sign, each rounded at 6e-8.
-RTOL = 2e-5
 
 
 def brute_force(kernels):
