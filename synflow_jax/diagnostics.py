@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from synflow_jax._types import ApplyFn, Masks, Params, Prunable
+from synflow_jax._types import ApplyFn, Masks, Params, Prunable, Scores
 from synflow_jax.errors import check_finite, check_masks, is_traced
 from synflow_jax.inputs import call_on_ones
 from synflow_jax.objectives import absolute, sum_outputs
 from synflow_jax.saliency import highest_precision, synflow_saliency
+from synflow_jax.scaled import log2, scaled, unscale
 from synflow_jax.tree import (
     all_true,
     find_layers,
@@ -31,7 +32,7 @@ def prepare(params: Params, masks: Masks | None, apply_fn: ApplyFn, shape: Any) 
     if masks is None:
         masks = jax.tree.map(all_true, params)
     check_masks(params, masks)
-    return masks, synflow_saliency(apply_fn, shape)
+    return masks, synflow_saliency(apply_fn, shape).fitted(params)
 
 
 def log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None = None) -> Any:
@@ -66,12 +67,12 @@ def log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None
 def any_log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None) -> Any:
     """Measure log2 of the flow as it is: infinite beyond the dtype, NaN below 0."""
     masks, saliency = prepare(params, masks, apply_fn, shape)
-    return jnp.log2(_flow(saliency, params, masks))
+    return log2(_flow(saliency, params, masks))
 
 
 def explain_flow(saliency: Any, params: Params, masks: Masks) -> str:
     """Say what a flow is that is no positive number, and why that may be."""
-    flow = _flow(saliency, params, masks)
+    flow = unscale(*_flow(saliency, params, masks))
     said = f"the flow must be above 0 and finite, and it is {float(flow)}. "
     if flow < 0:
         return said + "A running mean that is subtracted, or an apply_fn that ignores its params?"
@@ -79,11 +80,14 @@ def explain_flow(saliency: Any, params: Params, masks: Masks) -> str:
         pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf)]
         zeros = [p for p, leaf in pairs if not is_source(p, leaf) and not leaf.any()]
         return said + (f"Leaves that are all zero: {', '.join(zeros)}." if zeros else "")
-    wider = "give float64 params (jax_enable_x64)" if flow.dtype == jnp.float32 else "scale it down"
-    return said + f"{flow.dtype} ends at {float(jnp.finfo(flow.dtype).max):.0e}: {wider}."
+    return said + (
+        "Sums over paths of any depth are kept in range, so something else left it: an operation "
+        "such as exp that only the value itself can enter, or weights of extreme size."
+    )
 
 
 _flow = jax.jit(lambda saliency, params, masks: saliency.flow(params, masks))
+_flow_and_scores = jax.jit(lambda saliency, p, masks: saliency.flow_and_scores(p, masks))
 flow_scores = jax.jit(lambda saliency, params, masks: saliency(params, masks))
 
 
@@ -102,7 +106,8 @@ def layer_flow(
       masks: measure the network as pruned.
 
     Returns:
-      path -> ΣS, for every floating leaf.
+      path -> ΣS, for every floating leaf; in units of a power of two near R where R itself is
+      beyond the dtype (see `log2_flow` for how large it is).
 
     Raises:
       ValueError: an argument makes no sense.
@@ -117,9 +122,21 @@ def layer_flow(
     Source: Tanaka et al. 2020, section 4, theorem 2.
     """
     masks, saliency = prepare(params, masks, apply_fn, shape)
-    pairs = zip(
-        named_leaves(params), jax.tree.leaves(flow_scores(saliency, params, masks)), strict=True
-    )
+    return _by_path(params, flow_scores(saliency, params, masks))
+
+
+def layer_shares(
+    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None
+) -> dict[str, jax.Array]:
+    """Sum the shares of the flow through every leaf, ΣS/R; 0 where there is none."""
+    masks, saliency = prepare(params, masks, apply_fn, shape)
+    flow, scores = _flow_and_scores(saliency, params, masks)
+    whole = jnp.where(flow.mantissa == 0, jnp.ones_like(flow.mantissa), flow.mantissa)
+    return {path: total / whole for path, total in _by_path(params, scores).items()}
+
+
+def _by_path(params: Params, scores: Scores) -> dict[str, jax.Array]:
+    pairs = zip(named_leaves(params), jax.tree.leaves(scores), strict=True)
     return {path: jnp.sum(score) for (path, leaf), score in pairs if is_floating(leaf)}
 
 
@@ -223,7 +240,8 @@ def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array
     sources = tuple(is_source(path, leaf) for path, leaf in named_leaves(wide))
     positive = absolute(wide)
 
-    def scaled(scale: jax.Array) -> jax.Array:
+    @scaled
+    def grown_flow(scale: jax.Array) -> jax.Array:
         grown = [leaf * scale.astype(leaf.dtype) for leaf in pick(positive, sources)]
         state = place(positive, sources, grown, lambda leaf: leaf)
 
@@ -232,7 +250,7 @@ def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array
 
         return sum_outputs(call_on_ones(on_scaled, state, saliency.inputs))
 
-    value, slope = jax.value_and_grad(scaled)(jnp.ones(()))
+    (value, _), slope = jax.value_and_grad(grown_flow, has_aux=True)(jnp.ones(()))
     return jnp.abs(slope.astype(value.dtype) - value) / jnp.abs(value)
 
 

@@ -109,16 +109,17 @@ def check_key(key: Any) -> None:
 
 
 @jax.jit
-def _all_finite(leaves: list[jax.Array]) -> list[jax.Array]:
-    return [jnp.all(jnp.isfinite(leaf)) for leaf in leaves]
+def largest(leaves: list[jax.Array]) -> list[jax.Array]:
+    """Find max|θ| of each leaf: NaN where it holds one."""
+    return [jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]
 
 
 def check_finite(params: Any) -> None:
     """Refuse params with NaN or infinity, by name; tracers cannot be looked at and pass."""
     pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf)]
-    finite = _all_finite([leaf for _, leaf in pairs])
-    if is_traced(finite):
+    found = largest([leaf for _, leaf in pairs])
+    if is_traced(found):
         return
-    bad = [path for (path, _), good in zip(pairs, finite, strict=True) if not good]
+    bad = [path for (path, _), top in zip(pairs, found, strict=True) if not jnp.isfinite(top)]
     if bad:
         raise ValueError(f"params must be finite: NaN or infinity in {', '.join(bad)}")

@@ -21,6 +21,7 @@ from synflow_jax.errors import (
 )
 from synflow_jax.info import PruneInfo
 from synflow_jax.saliency import FlowSaliency
+from synflow_jax.scaled import Scaled, log2
 from synflow_jax.schedule import exponential
 from synflow_jax.scope import globally
 from synflow_jax.select import select
@@ -110,6 +111,10 @@ def run_rounds(
     return masks, info
 
 
+def NO_FLOW():
+    return Scaled(jnp.float32(jnp.nan), jnp.int32(0))
+
+
 def _full(params: Params, layers: Layers, chosen: list[jax.Array]) -> Masks:
     return place(params, layers.chosen, chosen, all_true)
 
@@ -122,7 +127,7 @@ def _round(
     if isinstance(saliency, FlowSaliency):
         flow, tree = saliency.flow_and_scores(params, masks)
     else:
-        flow, tree = jnp.float32(jnp.nan), saliency(params, masks)
+        flow, tree = NO_FLOW(), saliency(params, masks)
     scores = _checked_scores(tree, params, layers)
     return _select_and_measure(scores, chosen, counts, flow, nested)
 
@@ -140,12 +145,12 @@ def _select_and_measure(
     kept = jnp.stack([jnp.sum(mask, dtype=jnp.int32) for mask in new])
     finite = jnp.stack([jnp.all(jnp.isfinite(score)) for score in scores])
     triples = zip(scores, chosen, new, strict=True)
-    whole = flow.astype(scores[0].dtype)
+    whole = flow.mantissa.astype(scores[0].dtype)
     divisor = jnp.where(whole > 0, whole, jnp.ones_like(whole))
     lost = [jnp.where(was & ~now, s / divisor, jnp.zeros_like(s)) for s, was, now in triples]
     share = sum((jnp.sum(leaf) for leaf in lost), start=0 * whole)
     idle = jnp.stack([~jnp.any(score) for score in scores])
-    return new, (kept, jnp.log2(flow), share, jnp.all(finite), idle)
+    return new, (kept, log2(flow), share, jnp.all(finite), idle)
 
 
 def _checked_scores(tree: Any, params: Params, layers: Layers) -> list[jax.Array]:
@@ -182,7 +187,7 @@ def _device_loop(
     chosen, (kept, log2_flow, share, finite, idle) = lax.scan(turn, start, counts)
     after = jnp.nan
     if isinstance(saliency, FlowSaliency):
-        after = jnp.log2(saliency.flow(params, _full(params, layers, chosen)))
+        after = log2(saliency.flow(params, _full(params, layers, chosen)))
     log2_flow = jnp.append(log2_flow, jnp.asarray(after, log2_flow.dtype))
     return chosen, (kept, log2_flow, share, finite, idle)
 
@@ -202,7 +207,7 @@ def _host_loop(
     for count in counts:
         tree = saliency(params, _full(params, layers, chosen))
         scores = _checked_scores(tree, params, layers)
-        chosen, row = _select_round(scores, chosen, count, jnp.float32(jnp.nan), nested=nested)
+        chosen, row = _select_round(scores, chosen, count, NO_FLOW(), nested=nested)
         rows.append(row)
     kept, log2_flow, share, finite, idle = map(jnp.stack, zip(*rows, strict=True))
     return chosen, (kept, jnp.append(log2_flow, log2_flow[:1]), share, finite, idle)

@@ -1,7 +1,6 @@
 """A table of a pruned network that a person reads, in a terminal or a notebook."""
 
 import io
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from synflow_jax._types import ApplyFn, Masks, Params, Prunable
 from synflow_jax.collapse import dead_branches
-from synflow_jax.diagnostics import any_log2_flow, layer_flow
+from synflow_jax.diagnostics import any_log2_flow, layer_shares
 from synflow_jax.errors import check_masks
 from synflow_jax.tree import find_layers, is_prunable, pick
 
@@ -140,9 +139,8 @@ def report(
         dense, pruned = (any_log2_flow(params, apply_fn, shape, m) for m in (None, masks))
         flow = (float(dense), float(pruned))
         dead = dead_branches(params, masks, apply_fn, shape, prunable=prunable)
-        sums = layer_flow(params, apply_fn, shape, masks)
-        whole = 2.0 ** flow[1] if flow[1] < 1024 else math.nan  # NaN: beyond the dtype
-        shares = {path: float(s) / whole if whole else 0.0 for path, s in sums.items()}
+        found = layer_shares(params, apply_fn, shape, masks)
+        shares = {path: float(share) for path, share in found.items()}
     columns = zip(layers.paths, layers.shapes, layers.sizes, kept, strict=True)
     rows = [
         Row(path, shape_, size, k, shares.get(path), _state(path, size, k, dead))

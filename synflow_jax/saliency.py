@@ -7,7 +7,7 @@ and every matrix product runs in the highest precision that the device has.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from typing import Any
 
@@ -16,9 +16,10 @@ import jax.numpy as jnp
 
 from synflow_jax import objectives
 from synflow_jax._types import ApplyFn, Masks, Params, Scores
-from synflow_jax.errors import check_key
+from synflow_jax.errors import check_key, is_traced, largest
 from synflow_jax.inputs import Inputs, read_shape
 from synflow_jax.masks import masked
+from synflow_jax.scaled import Scaled, scaled, unit_exponent, unscale
 from synflow_jax.tree import (
     Function,
     as_function,
@@ -47,25 +48,31 @@ def zero_scores(leaf: Any) -> jax.Array:
     return jnp.zeros(leaf.shape, jnp.float32)
 
 
-@partial(jax.jit, static_argnames=("inputs",))
-def _flow(params: Params, apply_fn: Function, inputs: Inputs) -> jax.Array:
+EXTREME = 2.0**16  # a largest weight beyond this, or below its inverse, is no usual one
+
+
+@partial(jax.jit, static_argnames=("inputs", "sizes"))
+def _flow(
+    params: Params, apply_fn: Function, inputs: Inputs, sizes: tuple[float, ...]
+) -> Scaled:
     # Jitted by itself so that one trace of the user's function serves gradient and value alike.
-    return objectives.flow(params, apply_fn, inputs)
+    return scaled(partial(objectives.flow, apply_fn=apply_fn, inputs=inputs), sizes)(params)
 
 
 def value_and_scores(
-    objective: Callable[[Params], jax.Array], start: Params, factor: Params
-) -> tuple[jax.Array, Scores]:
-    """Return R(start) and factor ⊙ ∂R/∂start."""
+    objective: Callable[[Params], Scaled], start: Params, factor: Params
+) -> tuple[Scaled, Scores]:
+    """Return R(start) and factor ⊙ ∂R/∂start, both in units of 2^exponent."""
     floating = tuple(is_floating(leaf) for leaf in jax.tree.leaves(start))
 
-    def of_floating(leaves: list[jax.Array]) -> jax.Array:
+    def of_floating(leaves: list[jax.Array]) -> Scaled:
         return objective(place(start, floating, leaves, lambda leaf: leaf))
 
-    value, gradients = jax.value_and_grad(of_floating)(pick(start, floating))
+    found = jax.value_and_grad(of_floating, has_aux=True)(pick(start, floating))
+    (mantissa, exponent), gradients = found
     pairs = zip(pick(factor, floating), gradients, strict=True)
     scores = [theta * gradient for theta, gradient in pairs]
-    return value, place(start, floating, scores, zero_scores)
+    return Scaled(mantissa, exponent), place(start, floating, scores, zero_scores)
 
 
 @register(data_fields=["objective"], meta_fields=["absolute"])
@@ -80,8 +87,11 @@ class GradientSaliency:
     def __call__(self, params: Params, masks: Masks) -> Scores:
         """Score every weight."""
         wide = widen(params)
-        scores = value_and_scores(self.objective, masked(wide, masks), wide)[1]
+        scores = value_and_scores(self._plain, masked(wide, masks), wide)[1]
         return jax.tree.map(jnp.abs, scores) if self.absolute else scores
+
+    def _plain(self, params: Params) -> Scaled:
+        return Scaled(self.objective(params), jnp.int32(0))
 
 
 def gradient_saliency(
@@ -108,29 +118,52 @@ def gradient_saliency(
     return GradientSaliency(as_function(objective, "objective"), bool(absolute))
 
 
-@register(data_fields=["apply_fn"], meta_fields=["inputs"])
+@register(data_fields=["apply_fn"], meta_fields=["inputs", "sizes"])
 @dataclass(frozen=True)
 class FlowSaliency:
-    """SynFlow's saliency, |θ| ⊙ ∂R_SF/∂|m ⊙ θ|, with the flow itself on the side."""
+    """SynFlow's saliency, |θ| ⊙ ∂R_SF/∂|m ⊙ θ|, with the flow itself on the side.
+
+    No sum over paths overflows or underflows: flow and scores are computed as numbers times one
+    power of two, 2^exponent, that all scores share.
+    """
 
     apply_fn: Function
     inputs: Inputs
+    sizes: tuple[float, ...] = ()  # of the leaves, in powers of two, where some are extreme
+
+    def fitted(self, params: Params) -> "FlowSaliency":
+        """Look at the params for weights of extreme size, which ask for more care."""
+        leaves = jax.tree.leaves(params)
+        found = largest([leaf for leaf in leaves if is_floating(leaf)])
+        if is_traced(found):
+            return self
+        tops = [float(top) for top in found]
+        if all(not top or 1 / EXTREME < top < EXTREME for top in tops):
+            return self
+        return replace(self, sizes=tuple(96.0 if is_floating(leaf) else 0.0 for leaf in leaves))
 
     def __call__(self, params: Params, masks: Masks) -> Scores:
-        """Score every weight; what is pruned scores 0."""
-        return self.flow_and_scores(params, masks)[1]
+        """Score every weight; what is pruned scores 0.
+
+        Where R is beyond about 2^±100 (2^±996 in float64), scores are in units of a power of two
+        near R, else they are S itself.
+        """
+        flow, scores = self.flow_and_scores(params, masks)
+        exponent = unit_exponent(flow)
+        return jax.tree.map(lambda score: unscale(score, exponent), scores)
 
     @highest_precision
-    def flow(self, params: Params, masks: Masks) -> jax.Array:
+    def flow(self, params: Params, masks: Masks) -> Scaled:
         """Return R_SF of the network as masked."""
-        return _flow(masked(widen(params), masks), self.apply_fn, self.inputs)
+        return _flow(masked(widen(params), masks), self.apply_fn, self.inputs, self.sizes)
 
     @highest_precision
-    def flow_and_scores(self, params: Params, masks: Masks) -> tuple[jax.Array, Scores]:
-        """Return R_SF and the scores from one gradient."""
+    def flow_and_scores(self, params: Params, masks: Masks) -> tuple[Scaled, Scores]:
+        """Return R_SF and, from the same gradient, the scores in units of 2^exponent."""
         # With |m ⊙ θ| as the factor, a pruned weight scores 0 whatever the slope of |·| at 0 is.
         start = objectives.absolute(masked(widen(params), masks))
-        return value_and_scores(lambda p: _flow(p, self.apply_fn, self.inputs), start, start)
+        rest = (self.apply_fn, self.inputs, self.sizes)
+        return value_and_scores(lambda p: _flow(p, *rest), start, start)
 
 
 def synflow_saliency(apply_fn: ApplyFn, shape: Any) -> FlowSaliency:

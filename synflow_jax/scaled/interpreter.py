@@ -1,0 +1,200 @@
+"""Evaluate a function on (mantissa, exponent) pairs, by interpreting its jaxpr.
+
+Every function that JAX can trace runs; where all that it does is in the families of `rules`, no
+intermediate value need overflow or underflow. Calls are opened; loops carry pairs (`loops`).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal
+
+from synflow_jax.scaled.array import Scaled, Value, floor_of, is_float, limit, rescale
+from synflow_jax.scaled.rules import CONTRACTIONS, MEETINGS, RULES, bind, by_value, like
+
+OPENED = frozenset({"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"})
+CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
+LOOPS: dict[str, Callable[[Any, list[Value]], list[Value]]] = {}  # filled in by `loops`
+
+
+def scaled(fn: Callable[..., Any], sizes: tuple[float, ...] = ()) -> Callable[..., Any]:
+    """Evaluate fn so that sums and products of any depth neither overflow nor underflow.
+
+    Each intermediate array is mantissa × 2^exponent with one exponent for all of it. The array is
+    rescaled where the sums since the last time, of n terms each, could have moved it by half of
+    the exponents that its dtype has: for that, arguments are taken to be of usual sizes, unless
+    `sizes` says otherwise. Until the first such place, the program is the plain one.
+
+    Args:
+      fn: any function of arrays that JAX can trace.
+      sizes: by how many powers of two the largest entry of each leaf of the arguments may be from
+        1; empty for usual sizes.
+
+    Returns:
+      A function of the same arguments; each floating output is a Scaled(mantissa, exponent), the
+      value being mantissa × 2^exponent. Exponents carry no gradient: the gradient of a mantissa is
+      2^−exponent times that of the value.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> def product(x):
+      ...     for _ in range(50):
+      ...         x = x @ jnp.ones((64, 64))
+      ...     return x.sum()
+      >>> float(product(jnp.ones((1, 64))))
+      inf
+      >>> mantissa, exponent = scaled(product)(jnp.ones((1, 64)))
+      >>> float(jnp.log2(mantissa)) + int(exponent)
+      306.0
+    """
+
+    @wraps(fn)
+    def evaluated(*args: Any) -> Any:
+        closed, out = jax.make_jaxpr(fn, return_shape=True)(*args)
+        leaves = jax.tree.leaves(args)
+        pairs = zip(leaves, sizes or [0.0] * len(leaves), strict=True)
+        results = run(closed, [Value(leaf, bits=size) for leaf, size in pairs], top=True)
+        return jax.tree.unflatten(jax.tree.structure(out), [pair(v) for v in results])
+
+    return evaluated
+
+
+def pair(value: Value) -> Any:
+    """Show a value to the outside."""
+    if not is_float(value.array):
+        return value.array
+    return Scaled(jnp.asarray(value.array), jnp.asarray(value.exponent, jnp.int32))
+
+
+def constant(array: Any) -> Value:
+    """Take in a constant, and see whether it is the same at every exponent."""
+    known = not isinstance(array, jax.core.Tracer) and np.size(array) == 1 and is_float(array)
+    number = float(np.asarray(array).reshape(())) if known else 1.0
+    return Value(array, neutral=number == 0 or not np.isfinite(number))
+
+
+class Step(NamedTuple):
+    """An equation whose operands and results are numbered across all calls."""
+
+    eqn: Any
+    operands: tuple[int, ...]
+    results: tuple[int, ...]
+
+
+def flatten(closed: ClosedJaxpr, operands: list[int], env: list[Any]) -> tuple[list[Step], Any]:
+    """List the equations of a jaxpr, those inside of calls among them; number what they pass on."""
+
+    def number(value: Value | None = None) -> int:
+        env.append(value)
+        return len(env) - 1
+
+    jaxpr = closed.jaxpr
+    places = dict(zip(jaxpr.invars, operands, strict=True))
+    places |= {v: number(constant(c)) for v, c in zip(jaxpr.constvars, closed.consts, strict=True)}
+
+    def place(atom: Any) -> int:
+        return number(constant(atom.val)) if isinstance(atom, Literal) else places[atom]
+
+    steps = []
+    for eqn in jaxpr.eqns:
+        inside = [place(atom) for atom in eqn.invars]
+        if eqn.primitive.name in OPENED:
+            more, results = flatten(_closed(eqn), inside, env)
+            steps += more
+        else:
+            results = [number() for _ in eqn.outvars]
+            steps.append(Step(eqn, tuple(inside), tuple(results)))
+        places |= dict(zip(eqn.outvars, results, strict=True))
+    return steps, [place(atom) for atom in jaxpr.outvars]
+
+
+def _closed(eqn: Any) -> ClosedJaxpr:
+    inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+
+
+def run(closed: ClosedJaxpr, values: list[Value], top: bool = False) -> list[Value]:
+    """Interpret a jaxpr; at the top, all that is no signal first, so as to know the floor."""
+    env: list[Any] = list(values)
+    steps, results = flatten(closed, list(range(len(values))), env)
+    floor = None
+    if top:
+        signals = _signals(steps)
+        for step in steps:
+            if not signals.intersection(step.results):
+                _take(step, env, None)
+        floor = _floor(steps, signals, env)
+        steps = [step for step in steps if signals.intersection(step.results)]
+    for step in steps:
+        _take(step, env, floor)
+    return [env[place] for place in results]
+
+
+def _signals(steps: list[Step]) -> set[int]:
+    """Find what a contraction or a loop has touched: all else comes from the arguments alone."""
+    found: set[int] = set()
+    for step in steps:
+        grows = step.eqn.primitive.name in CONTRACTIONS or step.eqn.primitive.name in LOOPS
+        if grows or found.intersection(step.operands):
+            found.update(step.results)
+    return found
+
+
+def _floor(steps: list[Step], signals: set[int], env: list[Any]) -> Any:
+    """Mark the sources, the values that meet a signal without being one, and look if any is not 0."""
+    met = [s for s in steps if s.eqn.primitive.name in MEETINGS and signals.intersection(s.results)]
+    places = {place for step in met for place in step.operands if place not in signals}
+    sources = [p for p in sorted(places) if is_float(env[p].array) and not env[p].neutral]
+    for place in sources:
+        env[place] = replace(env[place], source=True)
+    return floor_of([env[place].array for place in sources])
+
+
+def _take(step: Step, env: list[Any], floor: Any) -> None:
+    name, operands = step.eqn.primitive.name, [env[place] for place in step.operands]
+    if name in CUSTOM:
+        results = custom(step.eqn, operands)
+    elif name in LOOPS:
+        results = LOOPS[name](step.eqn, operands)
+    else:
+        results = RULES.get(name, by_value)(step.eqn, operands, floor)
+    branches = [v for v in operands if is_float(v.array) and not (v.source or v.neutral)]
+    joins = name in MEETINGS and len(branches) > 1
+    for place, value in zip(step.results, results, strict=True):
+        env[place] = _in_range(value, joins, floor)
+
+
+def _in_range(value: Value, joins: bool, floor: Any) -> Value:
+    """Rescale where sums may have used up half of the range; where branches meet, half of that."""
+    if not is_float(value.array) or not np.size(value.array):
+        return value
+    room = limit(value.array.dtype) / (2 if joins else 1)
+    return rescale(value, floor) if value.bits > room else value
+
+
+def custom(eqn: Any, values: list[Value]) -> list[Value]:
+    """Keep a derivative of the user's own: on mantissas where f(2^e·m) = 2^e·f(m), else on values."""
+    moving = {id(v.exponent): v for v in values if not v.plain}
+    closed = eqn.params.get("call_jaxpr", eqn.params.get("fun_jaxpr"))
+    if len(moving) > 1 or (moving and not _is_homogeneous(closed, values)):
+        return by_value(eqn, values, None)
+    first = next(iter(moving.values()), Value(None))
+    return like(bind(eqn, [v.array for v in values]), first, max(v.bits for v in values))
+
+
+def _is_homogeneous(closed: ClosedJaxpr, values: list[Value]) -> bool:
+    """Run the rules on shapes alone: does every floating result keep the one exponent?"""
+    kept = []
+
+    def probe(exponent: Any, arrays: list[Any]) -> None:
+        pairs = zip(values, arrays, strict=True)
+        inner = [Value(a, v.exponent if v.plain else exponent, 0.0, v.neutral) for v, a in pairs]
+        kept.extend(v.exponent is exponent for v in run(closed, inner) if is_float(v.array))
+
+    jax.eval_shape(probe, jnp.int32(0), [v.array for v in values])
+    return all(kept)
