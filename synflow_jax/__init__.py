@@ -16,6 +16,8 @@ from synflow_jax.diagnostics import layer_flow as layer_flow
 from synflow_jax.diagnostics import log2_flow as log2_flow
 from synflow_jax.diagnostics import neuron_flow as neuron_flow
 from synflow_jax.errors import CollapseWarning as CollapseWarning
+from synflow_jax.errors import UncertifiedWarning as UncertifiedWarning
+from synflow_jax.flow_saliency import synflow_saliency as synflow_saliency
 from synflow_jax.info import PruneInfo as PruneInfo
 from synflow_jax.masks import apply_masks as apply_masks
 from synflow_jax.methods import grasp as grasp
@@ -32,7 +34,7 @@ from synflow_jax.report import report as report
 from synflow_jax.saliency import gradient_saliency as gradient_saliency
 from synflow_jax.saliency import magnitude_saliency as magnitude_saliency
 from synflow_jax.saliency import random_saliency as random_saliency
-from synflow_jax.saliency import synflow_saliency as synflow_saliency
+from synflow_jax.schedule import certified as certified
 from synflow_jax.schedule import exponential as exponential
 from synflow_jax.schedule import linear as linear
 from synflow_jax.schedule import one_shot as one_shot

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax._types import ApplyFn, Masks, Params, Prunable
-from synflow_jax.diagnostics import flow_scores, is_source, prepare
+from synflow_jax.diagnostics import flow_scores, prepare
 from synflow_jax.errors import CollapseWarning, check_bool, check_masks
 from synflow_jax.masks import masked
-from synflow_jax.tree import find_layers, is_prunable, named_leaves, pick, place, widen
+from synflow_jax.sources import without_sources
+from synflow_jax.tree import Layers, find_layers, is_prunable, named_leaves, pick, place, widen
 
 
 def collapsed_layers(masks: Masks) -> tuple[str, ...]:
@@ -43,18 +44,20 @@ DRAWS = 32
 
 
 def _live(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable: Prunable) -> Any:
-    """Name the layers and find the kept weights that lie on a path from input to output.
+    """Name the layers and find the kept weights that lie on a path from input to output."""
+    masks, saliency = prepare(params, masks, apply_fn, shape)
+    layers = find_layers(params, prunable)
+    return layers, live_weights(params, saliency, layers, masks)
+
+
+def live_weights(params: Params, saliency: Any, layers: Layers, masks: Masks) -> list[jax.Array]:
+    """Find the kept weights that lie on a path from input to output, a bool array a layer.
 
     Weights are drawn anew, from ½ to 1½ over the mean number of weights that feed a unit: sums
     then neither overflow nor underflow, and a max-pool lets each of its inputs win some draw.
     """
-    masks, saliency = prepare(params, masks, apply_fn, shape)
-    layers = find_layers(params, prunable)
-    kept = [leaf != 0 for leaf in pick(masked(widen(params), masks), layers.chosen)]
-    pairs = zip(named_leaves(params), layers.chosen, strict=True)
-    sources = tuple(is_source(path, leaf) and not hit for (path, leaf), hit in pairs)
-    plain = widen(params)
-    plain = place(plain, sources, [jnp.zeros_like(x) for x in pick(plain, sources)], lambda p: p)
+    plain = without_sources(widen(params), layers.chosen)
+    kept = [leaf != 0 for leaf in pick(masked(plain, masks), layers.chosen)]
     live = [jnp.zeros(leaf.shape, bool) for leaf in kept]
     for draw in range(DRAWS):
         keys = jax.random.split(jax.random.key(draw), len(kept))
@@ -63,7 +66,7 @@ def _live(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable:
         scores = flow_scores(saliency, place(plain, layers.chosen, cast, lambda p: p), masks)
         pairs = zip(live, pick(scores, layers.chosen), strict=True)
         live = [one | (score > 0) for one, score in pairs]
-    return layers, live
+    return live
 
 
 @jax.jit

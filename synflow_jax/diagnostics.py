@@ -7,10 +7,12 @@ import jax.numpy as jnp
 
 from synflow_jax._types import ApplyFn, Masks, Params, Prunable, Scores
 from synflow_jax.errors import check_finite, check_masks, is_traced
+from synflow_jax.flow_saliency import synflow_saliency
 from synflow_jax.inputs import call_on_ones
 from synflow_jax.objectives import absolute, sum_outputs
-from synflow_jax.saliency import highest_precision, synflow_saliency
+from synflow_jax.saliency import highest_precision
 from synflow_jax.scaled import log2, scaled, unscale
+from synflow_jax.sources import is_source
 from synflow_jax.tree import (
     all_true,
     find_layers,
@@ -21,9 +23,6 @@ from synflow_jax.tree import (
     place,
     widen,
 )
-
-SOURCES = frozenset({"mean", "embedding", "pos_embedding", "cls"})
-FACTORS = frozenset({"scale", "var", "gamma", "weight_norm"})
 
 
 def prepare(params: Params, masks: Masks | None, apply_fn: ApplyFn, shape: Any) -> Any:
@@ -193,15 +192,6 @@ def neuron_flow(
 def _neurons(score: jax.Array) -> NeuronFlow:
     axes = tuple(range(score.ndim))
     return NeuronFlow(jnp.sum(score, axes[:-1]), jnp.sum(score, (*axes[:-2], axes[-1])))
-
-
-def is_source(path: str, leaf: Any) -> bool:
-    """Whether a leaf is added to the signal, so that flow starts there: a bias, a mean, ….
-
-    By its name, or by having fewer than two axes and no name of a factor (scale, var, gamma).
-    """
-    name = path.split("/")[-1]
-    return is_floating(leaf) and (name in SOURCES or (leaf.ndim < 2 and name not in FACTORS))
 
 
 @highest_precision

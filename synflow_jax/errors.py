@@ -16,6 +16,10 @@ class CollapseWarning(UserWarning):
     """The flow died, or must die: the network as pruned computes a constant."""
 
 
+class UncertifiedWarning(CollapseWarning):
+    """A round pruned as much flow as there was: it lives, and nothing but luck kept it alive."""
+
+
 def is_traced(*trees: Any) -> bool:
     """Whether any leaf is a tracer, so that its value cannot be looked at."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))

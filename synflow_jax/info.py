@@ -2,14 +2,21 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 
+def almost_one(dtype: Any) -> float:
+    """Name the least share that may be all of the flow: 1 less what rounding leaves of it."""
+    # Half the digits: shares of 1 are off by some 1e-6 in float32, more in deep networks.
+    return 1 - float(jnp.finfo(dtype).eps) ** 0.5
+
+
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["kept", "log2_flow", "share", "finite"],
+    data_fields=["kept", "log2_flow", "share", "finite", "rounds"],
     meta_fields=["layers", "sizes"],
 )
 @dataclass(frozen=True)
@@ -25,6 +32,9 @@ class PruneInfo:
       share: float[n], the part of the flow that the weights pruned in a round had carried, ΣS/R;
         below 1, the round cannot have cut the network. NaN for saliencies that measure no flow.
       finite: bool[n], whether every score of the round was finite.
+      rounds: int32, how many rounds ran. A certified schedule has n = rounds in eager use; under a
+        trace n is its `most`, and the rows of rounds that did not run read as rounds that prune
+        nothing: the last kept and log2_flow again, a share of 0.
     """
 
     layers: tuple[str, ...]
@@ -33,6 +43,7 @@ class PruneInfo:
     log2_flow: jax.Array
     share: jax.Array
     finite: jax.Array
+    rounds: jax.Array
 
     @property
     def density(self) -> jax.Array:
@@ -45,3 +56,12 @@ class PruneInfo:
         """The first round, from 1, after which no flow is left; 0 where it lives."""
         dead = jnp.isneginf(self.log2_flow[..., 1:])
         return jnp.where(jnp.any(dead, axis=-1), jnp.argmax(dead, axis=-1) + 1, 0)
+
+    @property
+    def certified(self) -> jax.Array:
+        """Whether every round pruned less flow than there was, so that the flow cannot have died.
+
+        False for saliencies that measure no flow. Where biases start flow of their own, it is the
+        flow with them; `schedule=certified()` leaves them out.
+        """
+        return jnp.all(self.share < almost_one(self.share.dtype), axis=-1)

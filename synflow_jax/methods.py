@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from synflow_jax._types import ApplyFn, LossFn, Masks, Params, Prunable, Schedule, Scope
 from synflow_jax.data_saliency import grasp_saliency, snip_saliency
 from synflow_jax.errors import check_masks
+from synflow_jax.flow_saliency import synflow_saliency
 from synflow_jax.prune import prune, run_rounds
-from synflow_jax.saliency import magnitude_saliency, random_saliency, synflow_saliency
-from synflow_jax.schedule import exponential, one_shot
+from synflow_jax.saliency import magnitude_saliency, random_saliency
+from synflow_jax.schedule import Certified, exponential, one_shot
 from synflow_jax.scope import globally
 from synflow_jax.tree import find_layers, is_prunable, pick
 
@@ -23,8 +24,9 @@ def synflow(
     rho: Any,
     *,
     rounds: int = 100,
-    schedule: Schedule = exponential,
+    schedule: Schedule | Certified = exponential,
     scope: Scope = globally,
+    sweep: bool = False,
     prunable: Prunable = is_prunable,
 ) -> Masks:
     """Find which weights to keep, before training and without data, S = |θ| ⊙ ∂R_SF/∂|θ|.
@@ -37,19 +39,21 @@ def synflow(
         jax.ShapeDtypeStruct, likewise without it.
       rho: compression ratio ρ, prunable weights before over after; 100 keeps 1 %.
       rounds: n, how often to score and prune; 100 in the paper.
-      schedule: exponential, linear or one_shot.
+      schedule: exponential, linear or one_shot; or certified(), which provably leaves flow.
       scope: globally, layerwise or erk.
+      sweep: give the places of kept weights without flow to pruned ones with it.
       prunable: (path, leaf) -> bool chooses what is pruned.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
 
     Raises:
-      ValueError: an argument makes no sense, or the dense flow is 0 or not finite.
+      ValueError: an argument makes no sense, the flow is 0 or not finite, or rho out of reach.
       TypeError: an argument is of the wrong kind.
 
     Warns:
       CollapseWarning: the flow died on the way, or rho leaves fewer weights than layers.
+      UncertifiedWarning: some round pruned as much flow as there was; by luck it lives.
 
     Example:
       >>> import jax.numpy as jnp
@@ -60,16 +64,9 @@ def synflow(
 
     Source: Tanaka et al. 2020 (arXiv 2006.05467), section 6, algorithm 1.
     """
-    return prune(
-        params,
-        synflow_saliency(apply_fn, shape),
-        rho,
-        rounds,
-        schedule=schedule,
-        scope=scope,
-        nested=True,  # 0 outranks the negative scores that trained statistics can give
-        prunable=prunable,
-    )[0]
+    rest = {"schedule": schedule, "scope": scope, "sweep": sweep, "prunable": prunable}
+    # Nested: 0 outranks the negative scores that trained statistics can give.
+    return prune(params, synflow_saliency(apply_fn, shape), rho, rounds, nested=True, **rest)[0]
 
 
 def magnitude(

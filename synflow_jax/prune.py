@@ -1,43 +1,25 @@
-"""The round loop: score, select, and again, until the density is reached."""
+"""Score and select until the density is reached, and say what happened on the way."""
 
+import dataclasses
 import warnings
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from synflow_jax._types import Masks, Params, Prunable, Saliency, Schedule, Scope
 from synflow_jax.budget import budgets
-from synflow_jax.diagnostics import explain_flow
-from synflow_jax.errors import (
-    CollapseWarning,
-    check_finite,
-    check_rho,
-    check_rounds,
-    check_structure,
-    is_traced,
-)
+from synflow_jax.errors import CollapseWarning, check_finite, check_rho, check_rounds, is_traced
+from synflow_jax.flow_saliency import FlowSaliency
 from synflow_jax.info import PruneInfo
-from synflow_jax.saliency import FlowSaliency
-from synflow_jax.scaled import Scaled, log2
-from synflow_jax.schedule import exponential
+from synflow_jax.rounds import Rows, certified_loop, fixed_loop, full_masks, host_loop
+from synflow_jax.scaled import log2
+from synflow_jax.schedule import Certified, certified, exponential, one_shot
 from synflow_jax.scope import globally
-from synflow_jax.select import select
-from synflow_jax.tree import (
-    Function,
-    Layers,
-    all_true,
-    as_function,
-    find_layers,
-    floating_dtype,
-    is_floating,
-    is_prunable,
-    pick,
-    place,
-    widen,
-)
+from synflow_jax.sources import without_sources
+from synflow_jax.sweep import sweep_dead
+from synflow_jax.tree import Layers, all_true, as_function, find_layers, is_prunable, pick
+from synflow_jax.verdict import report_run
 
 
 def prune(
@@ -46,9 +28,10 @@ def prune(
     rho: Any,
     rounds: int = 100,
     *,
-    schedule: Schedule = exponential,
+    schedule: Schedule | Certified = exponential,
     scope: Scope = globally,
     nested: bool = False,
+    sweep: bool = False,
     prunable: Prunable = is_prunable,
 ) -> tuple[Masks, PruneInfo]:
     """Score and select, n times: keep the top ⌈N·d_k⌉ weights after round k.
@@ -58,23 +41,31 @@ def prune(
       saliency: saliency(params, masks) -> scores with the treedef of params; `synflow_saliency`
         and its siblings build them, and so does any function of your own.
       rho: compression ratio ρ, prunable weights before over after, at least 1.
-      rounds: n.
-      schedule: exponential, linear, one_shot, or schedule(k, n, rho) -> density after round k.
+      rounds: n; not used by the certified schedule.
+      schedule: exponential, linear, one_shot, schedule(k, n, rho) -> density after round k, or
+        certified(): as few rounds as leave the flow alive for certain.
       scope: globally, layerwise, erk, or scope(shapes, densities) -> counts.
       nested: pruned weights stay out, even where the saliency scores them again.
+      sweep: after the last round, give the places of kept weights on no path from input to output
+        to the best pruned ones on such paths, so that density and `effective_density` agree. For
+        saliencies that measure flow and scope=globally, outside of jit and vmap; biases start no
+        path.
       prunable: (path, leaf) -> bool chooses what is pruned; the path is written as a/b/kernel.
 
     Returns:
       masks, bool with the treedef of params, True = keep, and the PruneInfo. Exactly the asked
-      number of weights stays; ties go to weights kept so far, then by flat index.
+      number of weights stays; ties go to weights kept so far, then by flat index. After a sweep,
+      the last kept and log2_flow are those of the masks returned.
 
     Raises:
-      ValueError: rho, rounds or params are no such things, or the dense network has no finite flow.
+      ValueError: rho, rounds or params are no such things, the dense network has no finite flow, or
+        the certified schedule cannot reach rho.
       TypeError: an argument is of the wrong kind.
 
     Warns:
       CollapseWarning: fewer weights than layers are asked for, every score of a layer is 0, or the
-        flow died on the way.
+        flow died on the way, or kept weights stay dead after the sweep.
+      UncertifiedWarning: a round pruned as much flow as there was, and yet the flow lives.
 
     Example:
       >>> import jax.numpy as jnp
@@ -87,10 +78,32 @@ def prune(
     """
     check_rho(rho)
     check_rounds(rounds)
+    _check_plan(schedule, saliency, scope, sweep)
     layers = find_layers(params, prunable)
     check_finite(params)
-    counts = budgets(layers, rho, rounds, schedule, scope)
-    return run_rounds(params, saliency, layers, counts, nested)
+    if isinstance(saliency, FlowSaliency):
+        saliency = saliency.fitted(params)
+    if isinstance(schedule, Certified):
+        target = budgets(layers, rho, 1, one_shot, scope)[0, 0]
+        masks, info = _run_certified(params, saliency, layers, target, schedule)
+    else:
+        counts = budgets(layers, rho, rounds, schedule, scope)
+        masks, info = run_rounds(params, saliency, layers, counts, nested)
+    return _swept(params, saliency, layers, masks, info) if sweep else (masks, info)
+
+
+def _check_plan(schedule: Any, saliency: Any, scope: Any, sweep: bool) -> None:
+    if schedule is certified:
+        raise TypeError("schedule must be certified(), with brackets: it is given its alpha there")
+    asked = [("schedule=certified()", isinstance(schedule, Certified)), ("sweep=True", sweep)]
+    for name in [name for name, wanted in asked if wanted]:
+        if not isinstance(saliency, FlowSaliency):
+            raise TypeError(
+                f"{name} needs a saliency that measures flow, as synflow_saliency builds it, got "
+                f"a {type(saliency).__name__}"
+            )
+        if scope is not globally:
+            raise ValueError(f"{name} needs scope=globally, got {scope!r}")
 
 
 def run_rounds(
@@ -99,155 +112,60 @@ def run_rounds(
     """Run the rounds, in one compiled loop or (for saliencies with data) on the host."""
     start = [all_true(leaf) for leaf in pick(params, layers.chosen)]
     if getattr(saliency, "on_host", False):
-        chosen, rows = _host_loop(params, saliency, layers, start, counts, nested)
+        chosen, rows = host_loop(params, saliency, layers, start, counts, nested)
     else:
         held = as_function(saliency, "saliency")
-        chosen, rows = _device_loop(params, held, start, counts, layers=layers, nested=nested)
-    masks = _full(params, layers, chosen)
-    *measured, idle = rows
-    info = PruneInfo(layers.paths, layers.sizes, *measured)
+        chosen, rows = fixed_loop(params, held, start, counts, layers=layers, nested=nested)
+    masks = full_masks(params, layers, chosen)
+    info = _info(layers, rows, jnp.int32(len(counts)))
     if not is_traced(info, masks):
-        _report(info, idle[0].tolist(), params, saliency)
+        report_run(info, rows.idle[0].tolist(), params, saliency)
     return masks, info
 
 
-def NO_FLOW():
-    return Scaled(jnp.float32(jnp.nan), jnp.int32(0))
+def _run_certified(
+    params: Params, saliency: Any, layers: Layers, target: jax.Array, schedule: Certified
+) -> tuple[Masks, PruneInfo]:
+    """Run certified rounds on params whose flow starts at the input alone."""
+    start = [all_true(leaf) for leaf in pick(params, layers.chosen)]
+    held, plain = as_function(saliency, "saliency"), without_sources(params, layers.chosen)
+    chosen, rows, rounds = certified_loop(
+        plain, held, start, target, layers=layers, schedule=schedule
+    )
+    masks = full_masks(params, layers, chosen)
+    if is_traced(rows, masks):
+        return masks, _info(layers, rows, rounds)
+    info = _info(layers, _trimmed(rows, int(rounds)), rounds)
+    report_run(info, rows.idle[0].tolist(), plain, saliency, schedule, int(target))
+    return masks, info
 
 
-def _full(params: Params, layers: Layers, chosen: list[jax.Array]) -> Masks:
-    return place(params, layers.chosen, chosen, all_true)
+def _info(layers: Layers, rows: Rows, rounds: jax.Array) -> PruneInfo:
+    columns = rows._asdict()
+    del columns["idle"]
+    return PruneInfo(layers=layers.paths, sizes=layers.sizes, rounds=rounds, **columns)
 
 
-def _round(
-    params: Params, saliency: Any, layers: Layers, nested: bool, chosen: Any, counts: Any
-) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
-    """Score once, select once, and take the measurements of the round."""
-    masks = _full(params, layers, chosen)
-    if isinstance(saliency, FlowSaliency):
-        flow, tree = saliency.flow_and_scores(params, masks)
-    else:
-        flow, tree = NO_FLOW(), saliency(params, masks)
-    scores = _checked_scores(tree, params, layers)
-    return _select_and_measure(scores, chosen, counts, flow, nested)
+def _trimmed(rows: Rows, rounds: int) -> Rows:
+    short = jax.tree.map(lambda column: column[:rounds], rows)
+    return short._replace(log2_flow=rows.log2_flow[: rounds + 1])
 
 
-def _select_and_measure(
-    scores: list[jax.Array], chosen: list[jax.Array], counts: jax.Array, flow: Any, nested: bool
-) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
-    pairs = list(zip(scores, chosen, strict=True))
-    ranked = [jnp.where(m, s, jnp.full_like(s, -jnp.inf)) for s, m in pairs] if nested else scores
-    if counts.shape == (1,):
-        new = select(ranked, chosen, counts[0])
-    else:
-        rows = enumerate(zip(ranked, chosen, strict=True))
-        new = [select([score], [mask], counts[i])[0] for i, (score, mask) in rows]
-    kept = jnp.stack([jnp.sum(mask, dtype=jnp.int32) for mask in new])
-    finite = jnp.stack([jnp.all(jnp.isfinite(score)) for score in scores])
-    triples = zip(scores, chosen, new, strict=True)
-    whole = flow.mantissa.astype(scores[0].dtype)
-    divisor = jnp.where(whole > 0, whole, jnp.ones_like(whole))
-    lost = [jnp.where(was & ~now, s / divisor, jnp.zeros_like(s)) for s, was, now in triples]
-    share = sum((jnp.sum(leaf) for leaf in lost), start=0 * whole)
-    idle = jnp.stack([~jnp.any(score) for score in scores])
-    return new, (kept, log2(flow), share, jnp.all(finite), idle)
-
-
-def _checked_scores(tree: Any, params: Params, layers: Layers) -> list[jax.Array]:
-    check_structure(params, tree, "what saliency returns")
-    scores = pick(tree, layers.chosen)
-    for path, shape, score in zip(layers.paths, layers.shapes, scores, strict=True):
-        known = hasattr(score, "dtype") and is_floating(score)
-        if not known or tuple(score.shape) != shape:
-            found = f"{score.dtype}{score.shape}" if hasattr(score, "dtype") else type(score)
-            raise TypeError(
-                f"saliency must return a floating score a weight: {path!r} has shape {shape} "
-                f"and its scores are {found}"
-            )
-    wide = floating_dtype(widen(scores))
-    return [score.astype(wide) for score in scores]
-
-
-@partial(jax.jit, static_argnames=("layers", "nested"))
-def _device_loop(
-    params: Params,
-    held: Function,
-    start: list[jax.Array],
-    counts: jax.Array,
-    *,
-    layers: Layers,
-    nested: bool,
-) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
-    saliency = held.fn
-
-    def turn(chosen: list[jax.Array], count: jax.Array) -> tuple[list[jax.Array], Any]:
-        return _round(params, saliency, layers, nested, chosen, count)
-
-    # A scan is a fori_loop that stacks one row of measurements a round.
-    chosen, (kept, log2_flow, share, finite, idle) = lax.scan(turn, start, counts)
-    after = jnp.nan
-    if isinstance(saliency, FlowSaliency):
-        after = log2(saliency.flow(params, _full(params, layers, chosen)))
-    log2_flow = jnp.append(log2_flow, jnp.asarray(after, log2_flow.dtype))
-    return chosen, (kept, log2_flow, share, finite, idle)
-
-
-_select_round = jax.jit(_select_and_measure, static_argnames=("nested",))
-
-
-def _host_loop(
-    params: Params,
-    saliency: Saliency,
-    layers: Layers,
-    chosen: list[jax.Array],
-    counts: jax.Array,
-    nested: bool,
-) -> tuple[list[jax.Array], tuple[jax.Array, ...]]:
-    rows = []
-    for count in counts:
-        tree = saliency(params, _full(params, layers, chosen))
-        scores = _checked_scores(tree, params, layers)
-        chosen, row = _select_round(scores, chosen, count, NO_FLOW(), nested=nested)
-        rows.append(row)
-    kept, log2_flow, share, finite, idle = map(jnp.stack, zip(*rows, strict=True))
-    return chosen, (kept, jnp.append(log2_flow, log2_flow[:1]), share, finite, idle)
-
-
-def _report(info: PruneInfo, idle: list[bool], params: Params, saliency: Any) -> None:
-    """Raise or warn where the numbers say that the masks mean nothing."""
-    measured = isinstance(saliency, FlowSaliency)
-    if measured and not bool(jnp.isfinite(info.log2_flow[0])):
-        raise ValueError(explain_flow(saliency, params, jax.tree.map(all_true, params)))
-    if not bool(jnp.all(info.finite)):
-        first = int(jnp.argmin(info.finite)) + 1
-        raise ValueError(f"saliency must return finite scores: round {first} had NaN or infinity")
-    if measured or getattr(saliency, "on_host", False):
-        _report_idle([path for path, none in zip(info.layers, idle, strict=True) if none], info)
-    died = int(info.collapsed_at)
-    if died:
-        before = float(info.log2_flow[died - 1])
-        low = before < float(jnp.finfo(info.log2_flow.dtype).minexp) + 32
-        cause = f"; before, its log2 was {before:.0f}: it may be underflow, give float64 params"
+def _swept(
+    params: Params, saliency: Any, layers: Layers, masks: Masks, info: PruneInfo
+) -> tuple[Masks, PruneInfo]:
+    """Give the places of dead weights away, and let the last measurements be of the result."""
+    if is_traced(info, masks):
+        raise TypeError("sweep=True looks at the masks: call it outside of jit and vmap")
+    chosen, dead = sweep_dead(params, saliency, layers, pick(masks, layers.chosen))
+    if dead:
         warnings.warn(
-            f"the flow is 0 from round {died} of {len(info.share)} on: the network as pruned "
-            f"computes a constant; use more rounds or a smaller rho{cause if low else ''}",
+            f"{dead} kept weights lie on no path from input to output after the sweep: no pruned "
+            "weight is left that connects two units on such paths; they stay, to keep the count",
             CollapseWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
-
-
-def _report_idle(idle: list[str], info: PruneInfo) -> None:
-    """A layer whose scores are all 0 goes first, and in flat-index order: no method chose so."""
-    if len(idle) == len(info.layers):
-        raise ValueError(
-            "every score of the dense network is 0: the objective does not feel the prunable "
-            "leaves. A head that is all zero, or a function that ignores its params?"
-        )
-    if idle:
-        warnings.warn(
-            f"all scores are 0 in {', '.join(idle)}, which therefore go first: is something on "
-            "their path initialised to 0 (a norm's scale, a head)? Score them at another value, or "
-            "leave them out by `prunable`",
-            CollapseWarning,
-            stacklevel=5,
-        )
+    masks = full_masks(params, layers, chosen)
+    kept = info.kept.at[-1].set(jnp.stack([jnp.sum(m, dtype=jnp.int32) for m in chosen]))
+    flow = log2(saliency.flow(params, masks)).astype(info.log2_flow.dtype)
+    return masks, dataclasses.replace(info, kept=kept, log2_flow=info.log2_flow.at[-1].set(flow))

@@ -12,11 +12,12 @@ CONTRACT = """
     synflow magnitude random snip grasp prune
     synflow_saliency magnitude_saliency random_saliency snip_saliency grasp_saliency
     gradient_saliency cross_entropy gradient_norm weight_energy
-    exponential linear one_shot globally layerwise uniform erk is_prunable
+    exponential linear one_shot certified globally layerwise uniform erk is_prunable
     apply_masks keep_masks shuffle reinitialise
     log2_flow layer_flow neuron_flow conservation_gap report
     collapsed_layers dead_branches max_compression critical_compression effective_density
-    PruneInfo Report NeuronFlow KeepMasksState CollapseWarning
+    PruneInfo Report NeuronFlow KeepMasksState
+    CollapseWarning UncertifiedWarning
 """
 CONTRACT = set(CONTRACT.split())
 PLAIN = {"gradient_norm", "weight_energy"}
@@ -68,4 +69,5 @@ def test_info_is_a_frozen_record():
         "log2_flow",
         "share",
         "finite",
+        "rounds",
     ]

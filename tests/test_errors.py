@@ -206,14 +206,6 @@ def test_a_layer_without_a_score_is_named():
         sf.snip(PARAMS, lambda p, b: jnp.mean(b[0]), batches(), 2.0)
 
 
-def test_underflow_is_not_called_a_small_rho():
-    params = {
-        f"layer{i}": {"kernel": 2.0**-6 * jnp.ones((3, 3)), "bias": jnp.zeros(3)} for i in range(28)
-    }
-    with pytest.warns(sf.CollapseWarning, match="it may be underflow, give float64"):
-        sf.synflow(params, mlp, (3,), 5.0, rounds=4)
-
-
 def test_empty_leaves_are_no_layers():
     params = {"a": jnp.ones((4, 4)), "none": jnp.ones((0, 5))}
     assert sf.max_compression(params) == 16.0

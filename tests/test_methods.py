@@ -105,6 +105,7 @@ def test_random_keeps_every_weight_equally_often():
     assert float(jnp.abs(often - 0.25).max()) < 0.05
 
 
+@pytest.mark.filterwarnings("ignore::synflow_jax.UncertifiedWarning")  # one_shot
 @pytest.mark.parametrize("schedule", [sf.exponential, sf.linear, sf.one_shot])
 def test_schedules_end_at_the_same_count(schedule):
     params = mlp_params(14)

@@ -8,7 +8,7 @@ import pytest
 from nets import CONV_SHAPE, WIDTHS, batches, mlp, mlp_params, residual, residual_params
 
 import synflow_jax as sf
-from synflow_jax.prune import _device_loop
+from synflow_jax.rounds import fixed_loop
 
 
 class Counter:
@@ -23,6 +23,7 @@ class Counter:
 
 
 @pytest.mark.parametrize("rounds", [1, 3, 100])
+@pytest.mark.filterwarnings("ignore::synflow_jax.UncertifiedWarning")  # one round
 def test_the_function_is_traced_once_a_compile(rounds):
     net, params = Counter(), mlp_params(0)
     sf.synflow(params, net, WIDTHS[:1], 4.0, rounds=rounds)
@@ -34,12 +35,12 @@ def test_the_function_is_traced_once_a_compile(rounds):
 def test_a_second_call_does_not_compile():
     params = mlp_params(0)
     sf.synflow(params, mlp, WIDTHS[:1], 4.0, rounds=5)
-    before = _device_loop._cache_size()
+    before = fixed_loop._cache_size()
     sf.synflow(mlp_params(1), mlp, WIDTHS[:1], 7.0, rounds=5)
     sf.synflow(mlp_params(1), mlp, WIDTHS[:1], 7.0, rounds=5, schedule=sf.linear)
-    assert _device_loop._cache_size() == before
+    assert fixed_loop._cache_size() == before
     sf.synflow(params, mlp, WIDTHS[:1], 4.0, rounds=6)
-    assert _device_loop._cache_size() == before + 1
+    assert fixed_loop._cache_size() == before + 1
 
 
 def test_saliencies_compare_and_hash_by_value():

@@ -127,7 +127,7 @@ def unscale(mantissa: jax.Array, exponent: jax.Array) -> jax.Array:
 
 
 def log2(number: Scaled) -> jax.Array:
-    """Take log2(mantissa × 2^exponent): −inf at 0, NaN below."""
+    """Take the logarithm of mantissa × 2^exponent: −inf at 0, NaN below."""
     return jnp.log2(number.mantissa) + number.exponent.astype(number.mantissa.dtype)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 
 from synflow_jax.scaled.array import Scaled, Value, floor_of, is_float, limit, rescale
@@ -73,7 +74,7 @@ def pair(value: Value) -> Any:
 
 def constant(array: Any) -> Value:
     """Take in a constant, and see whether it is the same at every exponent."""
-    known = not isinstance(array, jax.core.Tracer) and np.size(array) == 1 and is_float(array)
+    known = not isinstance(array, Tracer) and np.size(array) == 1 and is_float(array)
     number = float(np.asarray(array).reshape(())) if known else 1.0
     return Value(array, neutral=number == 0 or not np.isfinite(number))
 
@@ -146,7 +147,7 @@ def _signals(steps: list[Step]) -> set[int]:
 
 
 def _floor(steps: list[Step], signals: set[int], env: list[Any]) -> Any:
-    """Mark the sources, the values that meet a signal without being one, and look if any is not 0."""
+    """Mark the sources, what meets a signal without being one, and look if any is not 0."""
     met = [s for s in steps if s.eqn.primitive.name in MEETINGS and signals.intersection(s.results)]
     places = {place for step in met for place in step.operands if place not in signals}
     sources = [p for p in sorted(places) if is_float(env[p].array) and not env[p].neutral]
@@ -178,7 +179,7 @@ def _in_range(value: Value, joins: bool, floor: Any) -> Value:
 
 
 def custom(eqn: Any, values: list[Value]) -> list[Value]:
-    """Keep a derivative of the user's own: on mantissas where f(2^e·m) = 2^e·f(m), else on values."""
+    """Keep a derivative of the user's own, on mantissas if f(2^e·m) = 2^e·f(m), else on values."""
     moving = {id(v.exponent): v for v in values if not v.plain}
     closed = eqn.params.get("call_jaxpr", eqn.params.get("fun_jaxpr"))
     if len(moving) > 1 or (moving and not _is_homogeneous(closed, values)):

@@ -113,15 +113,18 @@ def powers(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
     return [Value(r, exponent, bits) for r in bind(eqn, [array])]
 
 
+LEAST = 4.0  # bits that a narrow contraction is taken to add: its weights may be small, too
+
+
 def growth(eqn: Any, values: list[Value]) -> float:
     """How many powers of two a product may add: log2 of the terms of each sum."""
     name, right = eqn.primitive.name, values[1].array
     if name == "dot_general":
         axes = eqn.params["dimension_numbers"][0][1]
-        return math.log2(max(math.prod(right.shape[axis] for axis in axes), 1))
+        return max(math.log2(max(math.prod(right.shape[axis] for axis in axes), 1)), LEAST)
     if name == "conv_general_dilated":
         features = right.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
-        return math.log2(max(right.size / max(features, 1), 1))
+        return max(math.log2(max(right.size / max(features, 1), 1)), LEAST)
     numbers = [v.array for v in values if np.ndim(v.array) == 0 and not isinstance(v.array, Tracer)]
     known = [abs(float(number)) for number in numbers]
     return sum(abs(math.log2(n)) for n in known if 0 < n < math.inf) if known else 1.0

@@ -1,0 +1,124 @@
+"""The final sweep: kept weights without flow give their places to pruned ones on live paths."""
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from synflow_jax._types import Params
+from synflow_jax.collapse import live_weights
+from synflow_jax.flow_saliency import FlowSaliency
+from synflow_jax.select import select
+from synflow_jax.sources import without_sources
+from synflow_jax.tree import (
+    Function,
+    Layers,
+    all_true,
+    as_function,
+    floating_dtype,
+    place,
+    widen,
+)
+
+MOST = 100
+Leaves = list[jax.Array]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["apply_fn"], meta_fields=[])
+@dataclass(frozen=True)
+class Gated:
+    """The masked network with a gate of 1 a weight, whose score is what the weight would carry.
+
+    A weight of 0 has no slope under |·|, but its gate has: the network is run at θ ⊙ (g − 1 + m),
+    which is m ⊙ θ, and g ⊙ ∂R/∂g = |θ| ⊙ ∂R/∂|m ⊙ θ|, pruned weights included.
+    """
+
+    apply_fn: Function
+
+    def __call__(self, gated: Any, x: Any) -> Any:
+        """Run the network at m ⊙ θ."""
+        params, masks, gates = gated
+        leaves, treedef = jax.tree.flatten(params)
+        shut = [
+            leaf if gate is None else leaf * (gate - (~mask).astype(gate.dtype))
+            for leaf, mask, gate in zip(leaves, masks, gates, strict=True)
+        ]
+        return self.apply_fn(treedef.unflatten(shut), x)
+
+
+@partial(jax.jit, static_argnames=("layers",))
+def candidate_scores(
+    params: Params, saliency: FlowSaliency, chosen: Leaves, *, layers: Layers
+) -> Leaves:
+    """Score every prunable weight by the flow through it were it added, |θ| ⊙ ∂R/∂|m ⊙ θ|."""
+    wide = widen(params)
+    masks = iter(chosen)
+    pairs = list(zip(jax.tree.leaves(wide), layers.chosen, strict=True))
+    gates = [jnp.ones_like(leaf) if hit else None for leaf, hit in pairs]
+    given = [next(masks) if hit else None for hit in layers.chosen]
+    gated = (wide, given, gates)
+    network = dataclasses.replace(saliency, apply_fn=as_function(Gated(saliency.apply_fn), "gated"))
+    scores = network(gated, jax.tree.map(all_true, gated))
+    found = jax.tree.leaves(scores[2])
+    return [score.astype(floating_dtype(found)) for score in found]
+
+
+@jax.jit
+def _refill(
+    scores: Leaves, kept: Leaves, live: Leaves, banned: Leaves, count: jax.Array
+) -> tuple[Leaves, jax.Array]:
+    """Keep what is live, and the best candidates in the places that are left."""
+    triples = zip(scores, live, banned, strict=True)
+    open_ = [(score > 0) & ~alive & ~ban for score, alive, ban in triples]
+    ranked = [
+        jnp.where(alive, jnp.inf, jnp.where(hit, score, -jnp.inf)).astype(score.dtype)
+        for score, alive, hit in zip(scores, live, open_, strict=True)
+    ]
+    found = sum((jnp.sum(hit, dtype=jnp.int32) for hit in open_), start=jnp.int32(0))
+    lives = sum((jnp.sum(one, dtype=jnp.int32) for one in live), start=jnp.int32(0))
+    return select(ranked, kept, jnp.minimum(count, lives + found)), found
+
+
+def sweep_dead(
+    params: Params, saliency: FlowSaliency, layers: Layers, kept: Leaves
+) -> tuple[Leaves, int]:
+    """Replace dead weights, and count those for which there was no replacement.
+
+    A weight is live where some path from input to output runs through it, as `effective_density`
+    counts; biases start no path. What was added and is not live all the same (its input never wins
+    a max-pool) is not tried again.
+
+    Args:
+      params: any pytree of arrays.
+      saliency: measures the flow.
+      layers: the prunable leaves.
+      kept: their masks; of known value.
+
+    Returns:
+      Masks that keep as many weights, and how many of those are dead.
+    """
+    plain = without_sources(params, layers.chosen)
+    count = sum(int(mask.sum()) for mask in kept)
+    banned = [jnp.zeros_like(mask) for mask in kept]
+    now = kept
+    for _ in range(MOST):
+        masks = place(params, layers.chosen, now, all_true)
+        live = live_weights(params, saliency, layers, masks)
+        lives = sum(int(one.sum()) for one in live)
+        if lives in (0, count):  # 0: the network is dead, and no weight alone revives it
+            break
+        dead = zip(banned, now, live, strict=True)
+        banned = [ban | (mask & ~alive) for ban, mask, alive in dead]
+        scores = candidate_scores(plain, saliency, live, layers=layers)
+        now, found = _refill(scores, kept, live, banned, jnp.int32(count))
+        if not found:
+            break
+    return _topped_up(now, kept, count), count - lives
+
+
+def _topped_up(now: Leaves, kept: Leaves, count: int) -> Leaves:
+    """Give places that nothing live could take back to weights that were kept, in flat order."""
+    return select([mask.astype(jnp.float32) for mask in now], kept, jnp.int32(count))

@@ -1,0 +1,103 @@
+"""What is said about a run: errors where its masks mean nothing, warnings where they may not."""
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from synflow_jax._types import Params
+from synflow_jax.diagnostics import explain_flow
+from synflow_jax.errors import CollapseWarning, UncertifiedWarning
+from synflow_jax.flow_saliency import FlowSaliency
+from synflow_jax.info import PruneInfo
+from synflow_jax.schedule import Certified
+from synflow_jax.tree import all_true
+
+SOURCELESS = (
+    " The certified schedule takes leaves of fewer than two axes that are not named scale, var or "
+    "gamma for biases, which it leaves out."
+)
+
+
+def report_run(
+    info: PruneInfo,
+    idle: list[bool],
+    params: Params,
+    saliency: Any,
+    schedule: Certified | None = None,
+    target: int = 0,
+) -> None:
+    """Raise or warn where the numbers say that the masks mean nothing, or may."""
+    measured = isinstance(saliency, FlowSaliency)
+    if measured and not bool(jnp.isfinite(info.log2_flow[0])):
+        said = explain_flow(saliency, params, jax.tree.map(all_true, params))
+        raise ValueError(said + (SOURCELESS if schedule else ""))
+    if not bool(jnp.all(info.finite)):
+        first = int(jnp.argmin(info.finite)) + 1
+        raise ValueError(f"saliency must return finite scores: round {first} had NaN or infinity")
+    if measured or getattr(saliency, "on_host", False):
+        _report_idle([path for path, none in zip(info.layers, idle, strict=True) if none], info)
+    if schedule:
+        _report_standstill(info, schedule, target)
+    if int(info.collapsed_at):
+        _report_death(info)
+    elif measured and not schedule and not info.certified:
+        _report_luck(info)
+
+
+def _report_standstill(info: PruneInfo, schedule: Certified, target: int) -> None:
+    """Certified rounds end at the target, or nowhere that was asked for."""
+    kept, total, rounds = int(info.kept[-1].sum()), sum(info.sizes), int(info.rounds)
+    if kept <= target:
+        return
+    where = f"{kept} weights are kept, {target} are asked for, and the rho reached is"
+    chain = f"N/L = {total / len(info.layers):.6g} is the most that a plain chain of layers bears"
+    before = int(info.kept[-2].sum()) if rounds > 1 else total
+    if kept == before:
+        raise ValueError(
+            f"certified pruning stands still: any further weight may carry all of the flow. After "
+            f"{rounds} rounds {where} {total / kept:.6g}: pass at most that as rho; {chain}"
+        )
+    raise ValueError(
+        f"certified(alpha={schedule.alpha}, most={schedule.most}) used up its {rounds} rounds: "
+        f"{where} {total / kept:.6g}: pass at most that as rho, or a larger most; {chain}"
+    )
+
+
+def _report_death(info: PruneInfo) -> None:
+    died = int(info.collapsed_at)
+    warnings.warn(
+        f"the flow is 0 from round {died} of {len(info.share)} on: the network as pruned "
+        "computes a constant; use schedule=certified(), more rounds or a smaller rho",
+        CollapseWarning,
+        stacklevel=6,
+    )
+
+
+def _report_luck(info: PruneInfo) -> None:
+    worst = int(jnp.argmax(info.share))
+    warnings.warn(
+        f"round {worst + 1} of {len(info.share)} pruned {float(info.share[worst]):.3g} times the "
+        "flow there was: nothing but luck kept the flow alive; use schedule=certified(), or more "
+        "rounds",
+        UncertifiedWarning,
+        stacklevel=6,
+    )
+
+
+def _report_idle(idle: list[str], info: PruneInfo) -> None:
+    """A layer whose scores are all 0 goes first, and in flat-index order: no method chose so."""
+    if len(idle) == len(info.layers):
+        raise ValueError(
+            "every score of the dense network is 0: the objective does not feel the prunable "
+            "leaves. A head that is all zero, or a function that ignores its params?"
+        )
+    if idle:
+        warnings.warn(
+            f"all scores are 0 in {', '.join(idle)}, which therefore go first: is something on "
+            "their path initialised to 0 (a norm's scale, a head)? Score them at another value, or "
+            "leave them out by `prunable`",
+            CollapseWarning,
+            stacklevel=6,
+        )
