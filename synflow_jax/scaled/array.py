@@ -5,7 +5,7 @@ from the bits of the largest entry, with the gradient stopped: they carry none.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -138,7 +138,9 @@ def unit_exponent(number: Scaled) -> jax.Array:
     return jnp.where(fits, number.exponent, jnp.int32(0))
 
 
-def align(values: Sequence[Value], floor: Any = None) -> tuple[list[jax.Array], Value]:
+def align(
+    values: Sequence[Value], floor: Any = None, adding: bool = False
+) -> tuple[list[jax.Array], Value]:
     """Bring values to one exponent: their arrays, and what their sum would be like."""
     bits = max(value.bits for value in values)
     ranked = [v for v in values if not v.neutral]
@@ -147,12 +149,11 @@ def align(values: Sequence[Value], floor: Any = None) -> tuple[list[jax.Array], 
         return [v.array for v in values], Value(None, 0, bits, not ranked)
     first = next(iter(moving.values()))
     plain = [v for v in ranked if v.plain]
-    if len(moving) == 1 and not plain:
-        return [v.array for v in values], replace(first, array=None, bits=bits)
-    if len(moving) == 1 and first.floored and all(v.source for v in plain):
-        joint = Value(None, first.exponent, bits, floored=True)
-    elif len(moving) == 1:
-        joint = Value(None, _joint(first.exponent, plain), bits)
+    covered = adding and first.floored and all(v.source for v in plain)
+    if len(moving) == 1 and (covered or not plain):
+        # A signal that died since it was rescaled still sets the exponent: what sources add to it
+        # counts only if it is not 2^126 below the last that lived.
+        joint = Value(None, first.exponent, bits, floored=first.floored)
     else:
         tops = [exponent_of(v.array) + v.exponent for v in ranked]
         tops += [] if floor is None else [floor]
@@ -161,13 +162,15 @@ def align(values: Sequence[Value], floor: Any = None) -> tuple[list[jax.Array], 
     return [_move(v, joint.exponent) for v in values], joint
 
 
+def align_low(values: Sequence[Value]) -> tuple[list[jax.Array], Value]:
+    """Bring a signal and plain values to the lower exponent: what is above may become infinite."""
+    bits = max(value.bits for value in values)
+    exponents = [v.exponent for v in values if not v.plain and not v.neutral]
+    low = jnp.minimum(jnp.stack(exponents).min(), jnp.int32(0))
+    return [_move(v, low) for v in values], Value(None, low, bits)
+
+
 def _move(value: Value, exponent: jax.Array) -> jax.Array:
     if value.neutral or value.exponent is exponent:
         return value.array
     return shift(value.array, value.exponent - exponent)
-
-
-def _joint(exponent: jax.Array, plain: list[Value]) -> jax.Array:
-    """Keep the exponent of a signal, unless that would blow up what is added to it."""
-    alive = jnp.stack([jnp.any(lax.stop_gradient(v.array) != 0) for v in plain]).any()
-    return jnp.maximum(exponent, jnp.where(alive, jnp.int32(-SLACK), jnp.int32(DEAD)))

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from synflow_jax.scaled.array import Value, align, is_float, limit, rescale, true_value
+from synflow_jax.scaled.array import Value, align, align_low, is_float, limit, rescale, true_value
 
 Rule = Callable[[Any, list[Value], Any], list[Value]]
 
@@ -151,10 +151,20 @@ def products(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
 
 def meetings(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
     """Floating operands are brought to one exponent, then added, joined or chosen from."""
-    arrays, joint = align([v for v in values if is_float(v.array)] or values, floor)
+    adding = eqn.primitive.name in ADDITIONS
+    arrays, joint = align([v for v in values if is_float(v.array)] or values, floor, adding)
     fresh = iter(arrays)
     results = bind(eqn, [next(fresh) if is_float(v.array) else v.array for v in values])
-    return like(results, joint, joint.bits + (eqn.primitive.name in ADDITIONS))
+    return like(results, joint, joint.bits + adding)
+
+
+def bound(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
+    """Bring min(x, c) and clamp to the lower exponent: c must not vanish beside a large x."""
+    ranked = [v for v in values if is_float(v.array) and not v.neutral]
+    if len({v.plain for v in ranked}) < 2:
+        return meetings(eqn, values, floor)
+    arrays, joint = align_low(values)
+    return like(bind(eqn, arrays), joint, joint.bits)
 
 
 def compare(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
@@ -187,6 +197,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(SUMS, sums),
     **dict.fromkeys(COMPARISONS, compare),
     **dict.fromkeys(MEETINGS, meetings),
+    **dict.fromkeys(("min", "clamp"), bound),
     **dict.fromkeys(("square", "integer_pow", "sqrt", "rsqrt"), powers),
     **dict.fromkeys(PRODUCTS, products),
     "convert_element_type": convert,
