@@ -116,9 +116,12 @@ def sweep_dead(
         now, found = _refill(scores, kept, live, banned, jnp.int32(count))
         if not found:
             break
-    return _topped_up(now, kept, count), count - lives
+    if lives == count:
+        return now, 0
+    return _topped_up(now, kept, jnp.int32(count)), count - lives
 
 
-def _topped_up(now: Leaves, kept: Leaves, count: int) -> Leaves:
+@jax.jit
+def _topped_up(now: Leaves, kept: Leaves, count: jax.Array) -> Leaves:
     """Give places that nothing live could take back to weights that were kept, in flat order."""
-    return select([mask.astype(jnp.float32) for mask in now], kept, jnp.int32(count))
+    return select([mask.astype(jnp.float32) for mask in now], kept, count)
