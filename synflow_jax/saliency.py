@@ -108,6 +108,11 @@ def gradient_saliency(
     return GradientSaliency(as_function(objective, "objective"), bool(absolute))
 
 
+def prepared(params: Params, apply_fn: Function) -> Params:
+    """Let a network in flow mode open what starts closed, before masks close what is pruned."""
+    return getattr(apply_fn.fn, "prepare", lambda p: p)(params)
+
+
 @register(data_fields=["apply_fn"], meta_fields=["inputs"])
 @dataclass(frozen=True)
 class FlowSaliency:
@@ -123,13 +128,15 @@ class FlowSaliency:
     @highest_precision
     def flow(self, params: Params, masks: Masks) -> jax.Array:
         """Return R_SF of the network as masked."""
-        return _flow(masked(widen(params), masks), self.apply_fn, self.inputs)
+        wide = prepared(widen(params), self.apply_fn)
+        return _flow(masked(wide, masks), self.apply_fn, self.inputs)
 
     @highest_precision
     def flow_and_scores(self, params: Params, masks: Masks) -> tuple[jax.Array, Scores]:
         """Return R_SF and the scores from one gradient."""
         # With |m ⊙ θ| as the factor, a pruned weight scores 0 whatever the slope of |·| at 0 is.
-        start = objectives.absolute(masked(widen(params), masks))
+        wide = prepared(widen(params), self.apply_fn)
+        start = objectives.absolute(masked(wide, masks))
         return value_and_scores(lambda p: _flow(p, self.apply_fn, self.inputs), start, start)
 
 
