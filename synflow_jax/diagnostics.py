@@ -9,7 +9,7 @@ from synflow_jax._types import ApplyFn, Masks, Params, Prunable
 from synflow_jax.errors import check_finite, check_masks, is_traced
 from synflow_jax.inputs import call_on_ones
 from synflow_jax.objectives import absolute, sum_outputs
-from synflow_jax.saliency import highest_precision, synflow_saliency
+from synflow_jax.saliency import highest_precision, prepared, synflow_saliency
 from synflow_jax.tree import (
     all_true,
     find_layers,
@@ -221,7 +221,7 @@ def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array
     saliency = synflow_saliency(apply_fn, shape)
     wide = widen(params)
     sources = tuple(is_source(path, leaf) for path, leaf in named_leaves(wide))
-    positive = absolute(wide)
+    positive = absolute(prepared(wide, saliency.apply_fn))
 
     def scaled(scale: jax.Array) -> jax.Array:
         grown = [leaf * scale.astype(leaf.dtype) for leaf in pick(positive, sources)]

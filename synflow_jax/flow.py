@@ -6,6 +6,7 @@ activations and normalisers are frozen gates and factors, products share the flo
 factors, attention is linear, and routing is uniform.
 """
 
+import math
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +15,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-import synflow_jax.flow_mixing as _rules  # noqa: F401 - enters its rules
+from synflow_jax import flow_loops as _loops  # noqa: F401 - these two enter their rules
+from synflow_jax import flow_mixing as _mixing  # noqa: F401
 from synflow_jax._types import ApplyFn, Params
 from synflow_jax.diagnostics import is_source
 from synflow_jax.flow_values import Kind, Value, signal
-from synflow_jax.flow_walk import Walk, constant, floating
+from synflow_jax.flow_walk import Walk, floating
 from synflow_jax.tree import Function, as_function, is_floating, named_leaves, place
 
 
@@ -69,19 +71,60 @@ class FlowMode:
         return out
 
     def prepare(self, params: Params) -> Params:
-        """Put ones in place of every floating leaf that is all zero, to score it as if it were 1.
+        """Open every leaf that `closed_leaves` names, so that it is scored as if it were 1.
 
-        Such leaves (the last scale of a residual block, ReZero's α, LoRA's B) start a branch
-        closed. Sources are left alone where they are kept.
+        Kernels become 1/√(inputs a unit has), what has fewer axes 1; sources that are kept stay.
         """
         pairs = named_leaves(params)
-        open_ = tuple(
+        may = tuple(
             is_floating(leaf) and not (self.sources and is_source(path, leaf))
             for path, leaf in pairs
         )
-        leaves = [leaf for (_, leaf), hit in zip(pairs, open_, strict=True) if hit]
-        ones = [jnp.where(jnp.any(p != 0), p, jnp.ones_like(p)) for p in leaves]
-        return place(params, open_, ones, lambda leaf: leaf)
+        leaves = [leaf for (_, leaf), hit in zip(pairs, may, strict=True) if hit]
+        return place(params, may, [_opened(leaf) for leaf in leaves], lambda leaf: leaf)
+
+
+CLOSED = 0.01
+
+
+def is_closed(leaf: Any) -> Any:
+    """Whether a leaf is one number all over, 0 or nearly: it closes the branch that it scales."""
+    first = leaf.reshape(-1)[:1]
+    nearly = jnp.abs(first) < CLOSED if leaf.size > 1 else first == 0
+    return jnp.all(leaf == jnp.reshape(first, (1,) * leaf.ndim)) & jnp.all(nearly)
+
+
+def _opened(leaf: Any) -> Any:
+    inputs = math.prod(leaf.shape[:-1])
+    return (
+        jnp.where(is_closed(leaf), jnp.full_like(leaf, inputs**-0.5), leaf) if leaf.size else leaf
+    )
+
+
+def closed_leaves(params: Params) -> tuple[str, ...]:
+    """Name the leaves that start a branch closed: all 0, or one and the same number below 0.01.
+
+    Examples are a zero-initialised last scale of a residual block, a layer scale of 1e-6, ReZero's
+    α, LoRA's B, and a head of zeros. Biases and other sources close nothing and are not named.
+
+    Args:
+      params: any pytree of arrays.
+
+    Returns:
+      Paths, in tree order.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> closed_leaves({"gamma": jnp.full(3, 1e-6), "bias": jnp.zeros(3), "kernel": jnp.eye(3)})
+      ('gamma',)
+    """
+    pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf) and leaf.size]
+    return tuple(path for path, p in pairs if not _stays(path, p) and bool(is_closed(p)))
+
+
+def _stays(path: str, leaf: Any) -> bool:
+    # A scalar is a factor: nothing is biased by one number.
+    return is_source(path, leaf) and leaf.ndim > 0 and "gamma" not in path.split("/")[-1]
 
 
 def flow_mode(apply_fn: ApplyFn, *, sources: bool = False) -> FlowMode:
@@ -99,7 +142,7 @@ def flow_mode(apply_fn: ApplyFn, *, sources: bool = False) -> FlowMode:
 
     Returns:
       A function of the same signature, to be given to `synflow`, `layer_flow` and the like. Its
-      method prepare(params) opens leaves that are all zero; scoring calls it.
+      method prepare(params) opens the leaves that `closed_leaves` names; scoring calls it.
 
     Raises:
       TypeError: apply_fn is no function.

@@ -154,10 +154,10 @@ LINEAR = """
     cumsum cummax cummin reduce_min reduce_window_sum reduce_window_min reduce_window
     select_and_gather_add gather dynamic_slice dynamic_update_slice scatter scatter_add scatter-add
     scatter-max
-""".split()
+"""
 
 
-@rule(*LINEAR)
+@rule(*LINEAR.split())
 def linear(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     """Evaluate what is homogeneous as it is; into weights and constants flow is written on 0."""
     values = settled(walk, values)
@@ -168,7 +168,8 @@ def linear(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         return walk.as_is(eqn, values)
     found = signals(values)
     arrays = [
-        walk.flow(v) if v.is_signal or not floating(v.array) or np.ndim(v.array) == 0
+        walk.flow(v)
+        if v.is_signal or not floating(v.array) or np.ndim(v.array) == 0
         else jnp.zeros_like(v.array)
         for v in values
     ]

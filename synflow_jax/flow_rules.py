@@ -23,11 +23,11 @@ ELEMENTWISE = """
     tanh logistic exp exp2 log log1p expm1 erf erfc erf_inv sin cos tan asin acos atan sinh cosh
     asinh acosh atanh sqrt cbrt square integer_pow pow sign abs floor ceil round is_finite not
     lgamma digamma clamp rem atan2 nextafter min and or xor eq ne lt le gt ge eq_to lt_to le_to
-""".split()
+"""
 SHAPES = """
     reshape transpose broadcast_in_dim squeeze expand_dims slice rev copy copy_p stop_gradient name
     reduce_precision sharding_constraint
-""".split()
+"""
 
 
 def signals(values: list[Value]) -> list[Value]:
@@ -62,7 +62,7 @@ def settled(walk: Walk, values: list[Value]) -> list[Value]:
     return [walk.settle(v) for v in values]
 
 
-@rule(*ELEMENTWISE)
+@rule(*ELEMENTWISE.split())
 def elementwise(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     """Keep φ(r) undecided; exp of what lost its maximum is linear (softmax)."""
     name = eqn.primitive.name
@@ -97,7 +97,7 @@ def power(eqn: Any, values: list[Value]) -> float:
 
 
 def no_signal(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Evaluate without a signal; powers below 0 are frozen, and one-hots of routed indices known."""
+    """Evaluate without a signal; powers below 0 are frozen, one-hots of routed indices known."""
     routed = [v for v in values if v.kind is Kind.ROUTED]
     if eqn.primitive.name == "eq" and len(routed) == 1:
         other = next((v for v in values if v is not routed[0]), routed[0])
@@ -124,8 +124,8 @@ def rsqrt(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     return replace(walk.plainly(eqn, values)[0], array=freeze(bind(eqn, [value.array])[0]))
 
 
-@rule(*SHAPES)
-def reshaped(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+@rule(*SHAPES.split())
+def reshaped(_walk: Walk, eqn: Any, values: list[Value]) -> Any:
     """Bring a signal, its root and its function into another shape alike."""
     value, rest = values[0], [v.array for v in values[1:]]
     if value.is_signal:
@@ -137,7 +137,7 @@ def reshaped(walk: Walk, eqn: Any, values: list[Value]) -> Any:
 
 
 @rule("optimization_barrier", "device_put")
-def passed_on(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+def passed_on(_walk: Walk, _eqn: Any, values: list[Value]) -> Any:
     """Pass values on: only where they lie or when they are made changes."""
     return values
 
@@ -153,14 +153,18 @@ def convert(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         walk.note("routing", eqn, "one-hot")
         return Value(Kind.CONSTANT, jnp.full(value.shape, 1 / value.ways, dtype))
     if not value.is_signal or not floating(value.plain):
-        return chain(eqn, values) if value.is_signal else replace(value, array=bind(eqn, [value.array])[0])
+        return (
+            chain(eqn, values)
+            if value.is_signal
+            else replace(value, array=bind(eqn, [value.array])[0])
+        )
     if not number:
         return Value(Kind.ROUTED, bind(eqn, [freeze(walk.flow(walk.settle(value)))])[0])
     return in_shape(value, ("dtype", str(dtype)), lambda a: bind(eqn, [a])[0])
 
 
 @rule("split")
-def split(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+def split(_walk: Walk, eqn: Any, values: list[Value]) -> Any:
     """Cut a signal into pieces, each a root of its own."""
     value = values[0]
     if not value.is_signal:

@@ -9,10 +9,12 @@ ROOT = pathlib.Path(__file__).parent.parent / "synflow_jax"
 FLOORS = {
     "__init__": 9,
     "report": 8,
+    "homogeneity": 8,
     "methods": 8,
     "linen": 8,
     "prune": 7,
     "collapse": 7,
+    "flow": 7,
     "budget": 6,
     "controls": 6,
     "diagnostics": 6,
@@ -22,16 +24,22 @@ FLOORS = {
     "masks": 4,
     "objectives": 4,
     "scope": 4,
+    "stacked": 4,
     "inputs": 3,
+    "flow_mixing": 3,
     "errors": 3,
     "tree": 2,
+    "flow_rules": 2,
+    "flow_loops": 2,
+    "flow_walk": 1,
     "select": 1,
     "schedule": 1,
     "info": 1,
+    "flow_values": 0,
     "_types": 0,
     "_version": 0,
 }
-OWNERS = {"optax": {"transforms"}, "flax": {"linen"}, "rich": {"report"}}
+OWNERS = {"optax": {"transforms"}, "flax": {"linen"}, "rich": {"report", "homogeneity"}}
 
 
 def imports(path):
