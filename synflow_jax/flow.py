@@ -77,7 +77,7 @@ class FlowMode:
         """
         pairs = named_leaves(params)
         may = tuple(
-            is_floating(leaf) and not (self.sources and is_source(path, leaf))
+            is_floating(leaf) and not (self.sources and _is_added(path, leaf))
             for path, leaf in pairs
         )
         leaves = [leaf for (_, leaf), hit in zip(pairs, may, strict=True) if hit]
@@ -119,12 +119,15 @@ def closed_leaves(params: Params) -> tuple[str, ...]:
       ('gamma',)
     """
     pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf) and leaf.size]
-    return tuple(path for path, p in pairs if not _stays(path, p) and bool(is_closed(p)))
+    return tuple(path for path, p in pairs if not _is_added(path, p) and bool(is_closed(p)))
 
 
-def _stays(path: str, leaf: Any) -> bool:
-    # A scalar is a factor: nothing is biased by one number.
-    return is_source(path, leaf) and leaf.ndim > 0 and "gamma" not in path.split("/")[-1]
+def _is_added(path: str, leaf: Any) -> bool:
+    # Attention's biases have two axes; a scalar is a factor: nothing is biased by one number.
+    name = path.split("/")[-1]
+    return name in ("bias", "b") or (
+        is_source(path, leaf) and leaf.ndim > 0 and "gamma" not in name
+    )
 
 
 def flow_mode(apply_fn: ApplyFn, *, sources: bool = False) -> FlowMode:
