@@ -11,6 +11,7 @@ from modern import IMAGE, NETWORKS, TEXT
 import synflow_jax as sf
 from synflow_jax import linen
 
+pytestmark = pytest.mark.usefixtures("compiled_fast")
 # Sums of some thousand float32 products, each rounded at 6e-8.
 RTOL = 1e-5
 KINDS = {"source", "elementwise", "normaliser", "centring", "product", "softmax"}
@@ -71,14 +72,6 @@ def _flax_promotes():
     """Flax mixes dtypes and ranks: let it."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiles_fast():
-    """Networks this small run fast however they are compiled."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def ones(shape):
