@@ -1,8 +1,8 @@
 """Flow mode on networks that others wrote: is flow conserved, and is anything not recognised?
 
 The models of Hugging Face Transformers that have a Flax version, with tiny configurations and
-random weights. Run: `python -m benchmarks.third_party --out benchmarks/results/third_party.json` where
-transformers 4.57 is installed (the library does not need it).
+random weights. It needs transformers 4.57, which the library does not:
+`python -m benchmarks.third_party --out benchmarks/results/third_party.json`
 """
 
 import argparse
