@@ -17,7 +17,12 @@ from synflow_jax.diagnostics import log2_flow as log2_flow
 from synflow_jax.diagnostics import neuron_flow as neuron_flow
 from synflow_jax.errors import CollapseWarning as CollapseWarning
 from synflow_jax.errors import UncertifiedWarning as UncertifiedWarning
+from synflow_jax.flow.mode import FlowWarning as FlowWarning
+from synflow_jax.flow.mode import closed_leaves as closed_leaves
+from synflow_jax.flow.mode import flow_mode as flow_mode
 from synflow_jax.flow_saliency import synflow_saliency as synflow_saliency
+from synflow_jax.homogeneity import Homogeneity as Homogeneity
+from synflow_jax.homogeneity import homogeneity_report as homogeneity_report
 from synflow_jax.info import PruneInfo as PruneInfo
 from synflow_jax.masks import apply_masks as apply_masks
 from synflow_jax.methods import grasp as grasp
@@ -42,6 +47,7 @@ from synflow_jax.scope import erk as erk
 from synflow_jax.scope import globally as globally
 from synflow_jax.scope import layerwise as layerwise
 from synflow_jax.scope import uniform as uniform
+from synflow_jax.stacked import stacked_layers as stacked_layers
 from synflow_jax.transforms import KeepMasksState as KeepMasksState
 from synflow_jax.transforms import keep_masks as keep_masks
 from synflow_jax.tree import is_prunable as is_prunable

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -16,14 +16,15 @@ from synflow_jax.sources import without_sources
 from synflow_jax.tree import Layers, find_layers, is_prunable, named_leaves, pick, place, widen
 
 
-def collapsed_layers(masks: Masks) -> tuple[str, ...]:
+def collapsed_layers(masks: Masks, *, stacked: Iterable[str] = ()) -> tuple[str, ...]:
     """Name the layers without a kept weight.
 
     Args:
       masks: bool tree, True = keep.
+      stacked: paths of leaves of shape [L, …] that are L layers, as `stacked_layers` finds them.
 
     Returns:
-      Paths, in tree order.
+      Paths, in tree order; path[i] for the slice i of a stacked leaf.
 
     Raises:
       TypeError: a leaf is not bool.
@@ -37,7 +38,18 @@ def collapsed_layers(masks: Masks) -> tuple[str, ...]:
     """
     check_bool(masks)
     pairs = [(path, leaf) for path, leaf in named_leaves(masks) if leaf.size]
-    return tuple(path for path, leaf in pairs if not leaf.any())
+    whole = set(stacked)
+    layers = [
+        part
+        for path, leaf in pairs
+        for part in (slices(path, leaf) if path in whole else [(path, leaf)])
+    ]
+    return tuple(path for path, leaf in layers if not leaf.any())
+
+
+def slices(path: str, leaf: Any) -> list[tuple[str, Any]]:
+    """Take a stacked leaf apart, layer by layer."""
+    return [(f"{path}[{i}]", leaf[i]) for i in range(leaf.shape[0])]
 
 
 DRAWS = 32

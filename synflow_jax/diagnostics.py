@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from synflow_jax._types import ApplyFn, Masks, Params, Prunable, Scores
 from synflow_jax.errors import check_finite, check_masks, is_traced
-from synflow_jax.flow_saliency import synflow_saliency
+from synflow_jax.flow_saliency import prepared, synflow_saliency
 from synflow_jax.inputs import call_on_ones
 from synflow_jax.objectives import absolute, sum_outputs
 from synflow_jax.saliency import highest_precision
@@ -124,14 +124,12 @@ def layer_flow(
     return _by_path(params, flow_scores(saliency, params, masks))
 
 
-def layer_shares(
-    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None
-) -> dict[str, jax.Array]:
-    """Sum the shares of the flow through every leaf, ΣS/R; 0 where there is none."""
+def weight_shares(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks) -> Scores:
+    """Give every weight its share of the flow, S/R; 0 where there is none."""
     masks, saliency = prepare(params, masks, apply_fn, shape)
     flow, scores = _flow_and_scores(saliency, params, masks)
     whole = jnp.where(flow.mantissa == 0, jnp.ones_like(flow.mantissa), flow.mantissa)
-    return {path: total / whole for path, total in _by_path(params, scores).items()}
+    return jax.tree.map(lambda score: score / whole.astype(score.dtype), scores)
 
 
 def _by_path(params: Params, scores: Scores) -> dict[str, jax.Array]:
@@ -228,7 +226,7 @@ def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array
     saliency = synflow_saliency(apply_fn, shape)
     wide = widen(params)
     sources = tuple(is_source(path, leaf) for path, leaf in named_leaves(wide))
-    positive = absolute(wide)
+    positive = absolute(prepared(wide, saliency.apply_fn))
 
     @scaled
     def grown_flow(scale: jax.Array) -> jax.Array:

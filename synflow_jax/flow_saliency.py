@@ -24,6 +24,11 @@ def _flow(params: Params, apply_fn: Function, inputs: Inputs, sizes: tuple[float
     return scaled(partial(objectives.flow, apply_fn=apply_fn, inputs=inputs), sizes)(params)
 
 
+def prepared(params: Params, apply_fn: Function) -> Params:
+    """Let a network in flow mode open what starts closed, before masks close what is pruned."""
+    return getattr(apply_fn.fn, "prepare", lambda p: p)(params)
+
+
 @register(data_fields=["apply_fn"], meta_fields=["inputs", "sizes"])
 @dataclass(frozen=True)
 class FlowSaliency:
@@ -61,13 +66,15 @@ class FlowSaliency:
     @highest_precision
     def flow(self, params: Params, masks: Masks) -> Scaled:
         """Return R_SF of the network as masked."""
-        return _flow(masked(widen(params), masks), self.apply_fn, self.inputs, self.sizes)
+        wide = prepared(widen(params), self.apply_fn)
+        return _flow(masked(wide, masks), self.apply_fn, self.inputs, self.sizes)
 
     @highest_precision
     def flow_and_scores(self, params: Params, masks: Masks) -> tuple[Scaled, Scores]:
         """Return R_SF and, from the same gradient, the scores in units of 2^exponent."""
         # With |m ⊙ θ| as the factor, a pruned weight scores 0 whatever the slope of |·| at 0 is.
-        start = objectives.absolute(masked(widen(params), masks))
+        wide = prepared(widen(params), self.apply_fn)
+        start = objectives.absolute(masked(wide, masks))
         rest = (self.apply_fn, self.inputs, self.sizes)
         return value_and_scores(lambda p: _flow(p, *rest), start, start)
 

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from synflow_jax._types import ApplyFn, Masks, Params, Prunable
-from synflow_jax.collapse import dead_branches
-from synflow_jax.diagnostics import any_log2_flow, layer_shares
+from synflow_jax.collapse import dead_branches, slices
+from synflow_jax.diagnostics import any_log2_flow, weight_shares
 from synflow_jax.errors import check_masks
-from synflow_jax.tree import find_layers, is_prunable, pick
+from synflow_jax.stacked import stacked_layers
+from synflow_jax.tree import find_layers, is_prunable, named_leaves, pick
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def report(
 
     Returns:
       A Report: `print` shows it, a notebook draws it, `.rows` has the numbers. A layer is marked
-      collapsed where it has no kept weight, dead where it has some that no flow reaches.
+      collapsed where it has no kept weight, dead where it has some that no flow reaches. With
+      apply_fn, a leaf that a scan over layers runs through is listed slice by slice, as path[i].
 
     Raises:
       ValueError: masks does not fit params, or only one of apply_fn and shape is given.
@@ -132,21 +134,36 @@ def report(
     if (apply_fn is None) != (shape is None):
         raise ValueError("report needs both apply_fn and shape to measure flow, or neither")
     layers = find_layers(params, prunable)
-    kept = [int(mask.sum()) for mask in pick(masks, layers.chosen)]
-    flow, dead, shares = None, (), {}
+    flow, dead, shares, stacked = None, (), {}, {}
     if apply_fn is not None:
         # A table of counts is worth reading even where the flow is beyond the dtype.
         dense, pruned = (any_log2_flow(params, apply_fn, shape, m) for m in (None, masks))
         flow = (float(dense), float(pruned))
         dead = dead_branches(params, masks, apply_fn, shape, prunable=prunable)
-        found = layer_shares(params, apply_fn, shape, masks)
-        shares = {path: float(share) for path, share in found.items()}
-    columns = zip(layers.paths, layers.shapes, layers.sizes, kept, strict=True)
+        stacked = stacked_layers(params, apply_fn, shape)
+        shares = _shares(params, apply_fn, shape, masks, stacked)
     rows = [
-        Row(path, shape_, size, k, shares.get(path), _state(path, size, k, dead))
-        for path, shape_, size, k in columns
+        Row(name, shape_, size, k, shares.get(name), _state(path, size, k, dead))
+        for path, leaf in zip(layers.paths, pick(masks, layers.chosen), strict=True)
+        for name, shape_, size, k in _layers_of(path, leaf, path in stacked)
     ]
     return Report(tuple(rows), flow)
+
+
+def _shares(
+    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks, stacked: dict[str, int]
+) -> dict[str, float]:
+    """Sum the shares of the flow of every layer; of a stacked leaf, slice by slice."""
+    found = named_leaves(weight_shares(params, apply_fn, shape, masks))
+    parts = [
+        part for path, s in found for part in (slices(path, s) if path in stacked else [(path, s)])
+    ]
+    return {name: float(share.sum()) for name, share in parts}
+
+
+def _layers_of(path: str, mask: Any, stacked: bool) -> list[tuple[str, tuple[int, ...], int, int]]:
+    parts = slices(path, mask) if stacked else [(path, mask)]
+    return [(name, tuple(m.shape), int(m.size), int(m.sum())) for name, m in parts]
 
 
 def _state(path: str, size: int, kept: int, dead: tuple[str, ...]) -> str:

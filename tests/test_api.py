@@ -16,6 +16,7 @@ CONTRACT = """
     apply_masks keep_masks shuffle reinitialise
     log2_flow layer_flow neuron_flow conservation_gap report
     collapsed_layers dead_branches max_compression critical_compression effective_density
+    flow_mode homogeneity_report closed_leaves stacked_layers Homogeneity FlowWarning
     PruneInfo Report NeuronFlow KeepMasksState
     CollapseWarning UncertifiedWarning
 """

@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent / "synflow_jax"
 FLOORS = {
     "__init__": 13,
     "report": 12,
+    "homogeneity": 12,
     "methods": 12,
     "linen": 12,
     "prune": 11,
@@ -16,6 +17,13 @@ FLOORS = {
     "rounds": 9,
     "verdict": 9,
     "collapse": 9,
+    "flow": 9,
+    "flow.mode": 8,
+    "flow.mixing": 3,
+    "flow.rules": 2,
+    "flow.loops": 2,
+    "flow.walk": 1,
+    "flow.values": 0,
     "budget": 7,
     "controls": 7,
     "diagnostics": 7,
@@ -26,6 +34,7 @@ FLOORS = {
     "masks": 4,
     "objectives": 4,
     "scope": 4,
+    "stacked": 4,
     "inputs": 3,
     "sources": 3,
     "errors": 3,
@@ -42,7 +51,7 @@ FLOORS = {
     "_types": 0,
     "_version": 0,
 }
-OWNERS = {"optax": {"transforms"}, "flax": {"linen"}, "rich": {"report"}}
+OWNERS = {"optax": {"transforms"}, "flax": {"linen"}, "rich": {"report", "homogeneity"}}
 
 
 def imports(path):
