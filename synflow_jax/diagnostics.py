@@ -225,7 +225,10 @@ def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array
     check_finite(params)
     saliency = synflow_saliency(apply_fn, shape)
     wide = widen(params)
-    sources = tuple(is_source(path, leaf) for path, leaf in named_leaves(wide))
+    # Flow mode drops what is added to a signal; an embedding still starts one.
+    keeps = getattr(saliency.apply_fn.fn, "sources", True)
+    pairs = named_leaves(wide)
+    sources = tuple(is_source(p, v) if keeps else p.endswith("embedding") for p, v in pairs)
     positive = absolute(prepared(wide, saliency.apply_fn))
 
     @scaled

@@ -1,11 +1,18 @@
 """Every test runs on eight virtual CPU devices, with strict dtypes and strict ranks."""
 
+import os
+
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_xdist_auto_num_workers():
+    """Run files side by side: compiling a program keeps one core busy."""
+    return min(os.cpu_count() or 1, 4)
 
 
 @pytest.fixture

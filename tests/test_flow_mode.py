@@ -328,3 +328,18 @@ def test_a_report_lists_a_scanned_leaf_slice_by_slice():
     empty = {"w": masks["w"].at[1].set(False)}
     assert sf.collapsed_layers(empty, stacked=["w"]) == ("w[1]",)
     assert sf.collapsed_layers(empty) == ()
+
+
+def test_the_gap_in_flow_mode_counts_no_names():
+    """A norm's scale called weight is no source where sources are dropped."""
+
+    def network(params, x):
+        y = x @ params["up"]
+        y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + 1e-6) * params["weight"]
+        return y @ params["down"]
+
+    keys = jax.random.split(jax.random.key(0))
+    params = {"up": jax.random.normal(keys[0], (4, 6)), "weight": jnp.ones((6,))}
+    params["down"] = jax.random.normal(keys[1], (6, 2))
+    with jax.numpy_rank_promotion("allow"):
+        assert float(sf.conservation_gap(params, sf.flow_mode(network), (4,))) < 1e-5
