@@ -1,7 +1,7 @@
 """Measure the flow of deep networks: how large it is, how exact, and what it costs.
 
     python -m benchmarks.deep                     # all rows that are not there yet, an hour or so
-    python -m benchmarks.deep resnet56 mlp1000    # these networks again
+    python -m benchmarks.deep resnet56 unet:flow  # these networks, or rows, again
 
 Three kinds of rows. flow: log10 R computed plainly and scaled, in float32 and in float64, and
 predicted from the mean |w| of each layer; scores of float32 against float64. rounds: masks of
@@ -35,6 +35,7 @@ def plan(names: list[str]) -> list[tuple[str, str]]:
     """List the rows of these networks, the quick ones first."""
     known = {"flow": NETWORKS, "time": TIMES, "rounds": ROUNDS}
     rows = [(name, kind) for kind in MEASURES for name in names if name in known[kind]]
+    rows += [(row[0], row[2]) for name in names if (row := name.partition(":"))[2]]
     return sorted(rows, key=lambda row: row[0] == "resnet1202")
 
 

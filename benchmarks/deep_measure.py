@@ -178,6 +178,11 @@ MEASURES: dict[str, Callable[[Network], Row]] = {
 }
 
 
+def _for_json(value: Any) -> Any:
+    """Name an infinite number or NaN, which JSON has not."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def measure(name: str, kind: str) -> Row:
     """Make one row: a network and a kind of measurement."""
     start = time.perf_counter()
@@ -185,5 +190,5 @@ def measure(name: str, kind: str) -> Row:
     # a loop on CPUs, but ten rounds do not pay for the time to compile it.
     with mock.patch.object(layers, "quick_conv", return_value=lax.conv_general_dilated):
         row = MEASURES[kind](NETWORKS[name])
-    row = {key: str(v) if v in (math.inf, -math.inf) else v for key, v in row.items()}  # for JSON
+    row = {key: _for_json(value) for key, value in row.items()}
     return {"network": name, "kind": kind, **row, "seconds": time.perf_counter() - start}
