@@ -49,22 +49,24 @@ def measure_flow(network: Network) -> Row:
         np.max(abs(a - b) / np.where(b > 0, b, 1)) for a, b in zip(single, double, strict=True)
     ]
     sums = np.array([np.sum(s, dtype=np.float64) for s in single if s.ndim > 1])
+    names = [path.split("/")[0] for path in found[32][2]]
     row["score error"] = float(max(worst))
     row["finite"] = bool(all(np.isfinite(s).all() for s in single))
     row["share of layers"] = [float(sums.min()), float(sums.max())]
-    cuts = sums if network.chain else sums[sums > 0.999]
+    cuts = [share for share, name in zip(sums, names, strict=True) if name in network.cuts]
+    cuts = np.array(cuts if network.cuts else sums)
     row["cuts"], row["conservation error"] = len(cuts), float(abs(cuts - 1).max())
     return row
 
 
-def _evaluate(network: Network, dtype: Any) -> tuple[dict[str, float], list[np.ndarray]]:
-    """Compute log2 R, plain, scaled and by mean weights, and the scores over R."""
+def _evaluate(network: Network, dtype: Any) -> tuple[dict[str, float], list[np.ndarray], list[str]]:
+    """Compute log2 R, plain, scaled and by mean weights, the scores over R, and the layers."""
     params, apply_fn = draw(network, dtype=dtype)
     params = jax.tree.map(jnp.abs, params)
     masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
     saliency = sf.synflow_saliency(apply_fn, network.shape)
     plain = float(jax.jit(partial(plain_flow, shape=network.shape))(params, apply_fn))
-    logs = {"plain": math.log2(plain) if plain > 0 else plain}
+    logs = {"plain": math.log2(plain) if plain > 0 else -math.inf if plain == 0 else plain}
     if network.gradient:
         run = jax.jit(lambda s, p, m: s.flow_and_scores(p, m))
     else:
@@ -74,7 +76,9 @@ def _evaluate(network: Network, dtype: Any) -> tuple[dict[str, float], list[np.n
     logs["scaled"] = log2_of(flow)
     constant = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.mean(leaf)), params)
     logs["mean field"] = log2_of(run(saliency, constant, masks)[0])
-    return logs, shares
+    pairs = jax.tree_util.tree_flatten_with_path(params)[0]
+    names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, x in pairs if x.ndim > 1]
+    return logs, shares, names
 
 
 TURNS = 10

@@ -125,26 +125,27 @@ def cifar(layers: int) -> ResNet:
 
 @dataclass(frozen=True)
 class Network:
-    """A model, the shape of one example, whether every layer is a cut, and what is affordable."""
+    """A model, the shape of one example, which layers are cuts, and what is affordable."""
 
     build: Callable[[], nn.Module]
     shape: tuple[int, ...] = (32, 32, 3)
-    chain: bool = False
+    cuts: tuple[str, ...] = ("Conv_0", "linear")  # layers that all flow crosses; empty: all layers
     gradient: bool = True
 
 
+HEADED = ("Conv_0", "Dense_0")
 NETWORKS = {
-    "vgg16": Network(lambda: VGG(10, depth=16), chain=True),
+    "vgg16": Network(lambda: VGG(10, depth=16), cuts=()),
     "resnet20": Network(lambda: cifar(20)),
     "resnet56": Network(lambda: cifar(56)),
     "resnet110": Network(lambda: cifar(110)),
-    "mlp1000": Network(lambda: FC(10, width=32, depth=999), (8, 8, 1), chain=True),
-    "residual_mlp400": Network(lambda: ResidualMLP(400), (64,)),
-    "resnet50": Network(lambda: DeepResNet((3, 4, 6, 3)), (64, 64, 3)),
-    "resnet101": Network(lambda: DeepResNet((3, 4, 23, 3)), (64, 64, 3)),
-    "resnet152": Network(lambda: DeepResNet((3, 8, 36, 3)), (64, 64, 3)),
-    "densenet121": Network(lambda: DenseNet((6, 12, 24, 16)), (64, 64, 3)),
-    "unet": Network(UNet, (64, 64, 3)),
+    "mlp1000": Network(lambda: FC(10, width=32, depth=999), (8, 8, 1), cuts=()),
+    "residual_mlp400": Network(lambda: ResidualMLP(400), (64,), ("Dense_0", "Dense_801")),
+    "resnet50": Network(lambda: DeepResNet((3, 4, 6, 3)), (64, 64, 3), HEADED),
+    "resnet101": Network(lambda: DeepResNet((3, 4, 23, 3)), (64, 64, 3), HEADED),
+    "resnet152": Network(lambda: DeepResNet((3, 8, 36, 3)), (64, 64, 3), HEADED),
+    "densenet121": Network(lambda: DenseNet((6, 12, 24, 16)), (64, 64, 3), HEADED),
+    "unet": Network(UNet, (64, 64, 3), ("Conv_0", "Conv_18")),
     "resnet1202": Network(lambda: cifar(1202), gradient=False),
 }
 

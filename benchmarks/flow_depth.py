@@ -1,15 +1,18 @@
 """Draw log10 of the dense flow against depth: CIFAR ResNets and MLPs, plain and scaled.
 
-    python -m benchmarks.flow_depth     # some minutes on two cores; docs/figures/flow_depth.png
+    python -m benchmarks.flow_depth     # some minutes on two cores
+
+Writes docs/figures/flow_depth.png from benchmarks/results/flow_depth.json, where points that are
+there already are not measured again.
 
 Plain evaluation ends where its dtype does, 10^38.5 in float32 and 10^308 in float64; `log2_flow`
 goes on.
 """
 
+import json
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +27,7 @@ from experiments.common.files import replacing
 from experiments.common.models.fc import FC
 
 TARGET = Path(__file__).parents[1] / "docs" / "figures" / "flow_depth.png"
+RESULTS = Path(__file__).parent / "results" / "flow_depth.json"
 RESNETS = (8, 14, 20, 32, 44, 56, 80, 110)
 BLOCKS = (5, 10, 20, 30, 50, 80, 120, 160, 200, 250)
 MLPS = (10, 20, 30, 40, 60, 100, 150, 200, 300, 400)
@@ -50,15 +54,14 @@ def measure(network: Network) -> tuple[float, float, float]:
     return found[0], found[1], logarithm * LOG2_TO_10
 
 
-def plot(found: dict[str, list[tuple[int, Any]]]) -> None:
+def plot(found: dict[str, dict[str, list[float | None]]]) -> None:
     """Draw a line a family, with points where plain evaluation is finite."""
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(7.2, 4.2), layout="constrained")
         axes = figure.subplots()
         for color, (name, rows) in zip(COLORS, found.items(), strict=True):
-            depth = [row[0] for row in rows]
-            values = np.array([row[1] for row in rows])
-            values[~np.isfinite(values)] = np.nan
+            depth = [int(key) for key in rows]
+            values = np.array([*rows.values()], float)  # None, where not finite, becomes NaN
             axes.plot(depth, values[:, 2], color=color, lw=1.6, label=f"{name}")
             axes.plot(depth, values[:, 1], "o", mfc="none", mec=color, ms=9)
             axes.plot(depth, values[:, 0], "x", color=color, ms=6, mew=1.6)
@@ -79,12 +82,17 @@ def plot(found: dict[str, list[tuple[int, Any]]]) -> None:
 
 def main() -> None:
     """Measure and draw."""
-    found: dict[str, list[tuple[int, Any]]] = {}
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name, members in FAMILIES.items():
-        found[name] = []
+        rows = found.setdefault(name, {})
         for depth, build, shape in members:
-            found[name].append((depth, measure(Network(build, shape))))
-            print(name, *found[name][-1], flush=True)
+            if str(depth) in rows:
+                continue
+            values = measure(Network(build, shape))
+            rows[str(depth)] = [v if math.isfinite(v) else None for v in values]
+            print(name, depth, *values, flush=True)
+            with replacing(RESULTS) as temporary:
+                temporary.write_text(json.dumps(found, indent=1) + "\n")
     plot(found)
 
 
