@@ -182,6 +182,14 @@ MEASURES: dict[str, Callable[[Network], Row]] = {
 }
 
 
+def xla_convolution() -> Any:
+    """Use XLA's own convolution, as a user's network has it, in a `with` block.
+
+    The one by patches is quicker in a loop on CPUs, but ten rounds do not pay for compiling it.
+    """
+    return mock.patch.object(layers, "quick_conv", return_value=lax.conv_general_dilated)
+
+
 def _for_json(value: Any) -> Any:
     """Name an infinite number or NaN, which JSON has not."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
@@ -190,9 +198,7 @@ def _for_json(value: Any) -> Any:
 def measure(name: str, kind: str) -> Row:
     """Make one row: a network and a kind of measurement."""
     start = time.perf_counter()
-    # XLA's own convolution, as a user's network has it: the one by patches is the quicker one in
-    # a loop on CPUs, but ten rounds do not pay for the time to compile it.
-    with mock.patch.object(layers, "quick_conv", return_value=lax.conv_general_dilated):
+    with xla_convolution():
         row = MEASURES[kind](NETWORKS[name])
     row = {key: _for_json(value) for key, value in row.items()}
     return {"network": name, "kind": kind, **row, "seconds": time.perf_counter() - start}

@@ -21,7 +21,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import synflow_jax as sf
-from benchmarks.deep_measure import LOG2_TO_10, plain_flow
+from benchmarks.deep_measure import LOG2_TO_10, plain_flow, xla_convolution
 from benchmarks.deep_networks import Network, ResidualMLP, cifar, draw
 from experiments.common.files import replacing
 from experiments.common.models.fc import FC
@@ -88,7 +88,8 @@ def main() -> None:
         for depth, build, shape in members:
             if str(depth) in rows:
                 continue
-            values = measure(Network(build, shape))
+            with xla_convolution():
+                values = measure(Network(build, shape))
             rows[str(depth)] = [v if math.isfinite(v) else None for v in values]
             print(name, depth, *values, flush=True)
             with replacing(RESULTS) as temporary:
