@@ -15,6 +15,13 @@ def pytest_xdist_auto_num_workers():
     return min(os.cpu_count() or 1, 4)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Give back the memory of what a file compiled: no other file runs it."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Run a test in float64."""
