@@ -23,6 +23,7 @@ from nets import (
 )
 
 import synflow_jax as sf
+from synflow_jax.scaled import unscale
 from synflow_jax.prefix import prefix_size, wide_sum
 
 MLP = sf.synflow_saliency(mlp, WIDTHS[:1])
@@ -108,7 +109,7 @@ def test_p4_pruning_costs_at_most_the_scores(name, seed, density):
 @jax.jit
 def measure(saliency, params, before, after):
     flow, scores = saliency.flow_and_scores(params, before)
-    return flow, scores, saliency.flow(params, after)
+    return unscale(*flow), scores, unscale(*saliency.flow(params, after))
 
 
 @pytest.mark.parametrize(
