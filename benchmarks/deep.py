@@ -123,7 +123,7 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--row"]:
         print(json.dumps(measure(*arguments[1:])))
         return
-    console, known = Console(), load()
+    console, known = Console(width=150), load()
     wanted = plan(arguments or list(NETWORKS))
     for name, kind in wanted:
         if arguments or (name, kind) not in known:

@@ -36,6 +36,7 @@ FAMILIES = {
     "MLP of width 32": [(n, lambda n=n: FC(10, 32, n - 1), (8, 8, 1)) for n in MLPS],
     "CIFAR ResNet": [(n, partial(cifar, n), (32, 32, 3)) for n in RESNETS],
 }
+DEPTHS = (10, 20, 50, 100, 200, 500)
 COLORS = ("#D55E00", "#0072B2", "#009E73")
 
 
@@ -72,10 +73,13 @@ def plot(found: dict[str, dict[str, list[float | None]]]) -> None:
             axes.axhline(end, color="black", lw=0.8, ls=":")
             axes.text(1.0, end, f"float{bits} ends ", transform=axes.get_yaxis_transform(),
                       ha="right", va="bottom", fontsize=8)  # fmt: skip
-        axes.set(xlabel="layers", ylabel="log10 of the flow R at initialisation", xlim=(0, None))
-        axes.set_ylim(0, None)
+        axes.set(xlabel="layers", ylabel="log10 of the flow R at initialisation")
+        axes.set(xscale="log", yscale="log", xlim=(7, 700))
+        for axis, ticks in ((axes.xaxis, DEPTHS), (axes.yaxis, DEPTHS)):
+            axis.set_ticks(ticks, map(str, ticks))
+            axis.minorticks_off()
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, loc="upper left")
+        axes.legend(frameon=False, loc="lower right", fontsize=9)
         with replacing(TARGET) as temporary:
             figure.savefig(temporary, dpi=130)
 
