@@ -7,6 +7,7 @@ import jax.extend.core as jex
 
 from synflow_jax._types import ApplyFn, Params
 from synflow_jax.inputs import read_shape
+from synflow_jax.scaled.equations import scan_sizes
 from synflow_jax.tree import floating_dtype, named_leaves
 
 CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
@@ -57,7 +58,7 @@ def _follow(jaxpr: Any, names: list[str | None], found: dict[str, int]) -> list[
         out: list[str | None] = [None] * len(eqn.outvars)
         body = next((eqn.params[key] for key in CALLS if key in eqn.params), None)
         if eqn.primitive.name == "scan":
-            first = eqn.params["num_consts"] + eqn.params["num_carry"]
+            first = sum(scan_sizes(eqn))
             found.update({n: eqn.params["length"] for n in inside[first:] if n is not None})
         elif body is not None and len(getattr(body, "jaxpr", body).invars) == len(inside):
             out = _follow(getattr(body, "jaxpr", body), inside, found)

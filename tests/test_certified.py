@@ -23,8 +23,8 @@ from nets import (
 )
 
 import synflow_jax as sf
-from synflow_jax.scaled import unscale
 from synflow_jax.prefix import prefix_size, wide_sum
+from synflow_jax.scaled import unscale
 
 MLP = sf.synflow_saliency(mlp, WIDTHS[:1])
 RES = sf.synflow_saliency(residual, CONV_SHAPE)

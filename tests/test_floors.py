@@ -22,7 +22,7 @@ FLOORS = {
     "flow.mixing": 3,
     "flow.rules": 2,
     "flow.loops": 2,
-    "flow.walk": 1,
+    "flow.walk": 1,  # of scaled, flow uses the equations alone
     "flow.values": 0,
     "budget": 7,
     "controls": 7,
@@ -44,6 +44,7 @@ FLOORS = {
     "scaled.loops": 3,
     "scaled.interpreter": 2,
     "scaled.rules": 1,
+    "scaled.equations": 0,
     "scaled.array": 0,
     "select": 1,
     "schedule": 1,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from synflow_jax.flow.values import Kind, Value, signal
 from synflow_jax.flow.walk import Walk, floating, rule
+from synflow_jax.scaled.equations import scan_sizes
 
 
 class Shape:
@@ -45,7 +46,7 @@ def scan(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
     """Walk the body once it is known which carries are signals."""
     params = eqn.params
     shapes, arrays = arrays_of(walk, values)
-    fixed, carried = params["num_consts"], params["num_carry"]
+    fixed, carried = scan_sizes(eqn)
     first = fixed + carried
     avals = params["jaxpr"].out_avals
     found: list[Shape] = []

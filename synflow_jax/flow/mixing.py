@@ -17,7 +17,8 @@ from synflow_jax.flow.values import (
     reciprocal,
     signal,
 )
-from synflow_jax.flow.walk import Walk, bind, floating, rule
+from synflow_jax.flow.walk import Walk, floating, rule
+from synflow_jax.scaled.equations import bind
 
 
 @rule("mul")

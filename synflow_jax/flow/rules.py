@@ -17,7 +17,8 @@ from synflow_jax.flow.values import (
     known,
     signal,
 )
-from synflow_jax.flow.walk import Walk, bind, floating, rule
+from synflow_jax.flow.walk import Walk, floating, rule
+from synflow_jax.scaled.equations import bind
 
 ELEMENTWISE = """
     tanh logistic exp exp2 log log1p expm1 erf erfc erf_inv sin cos tan asin acos atan sinh cosh

@@ -15,6 +15,7 @@ from jax.core import Tracer
 from jax.extend import source_info_util
 
 from synflow_jax.flow.values import Kind, Value, coefficient, freeze, gate, signal
+from synflow_jax.scaled.equations import bind
 
 Rule = Callable[["Walk", Any, list[Value]], Any]
 RULES: dict[str, Rule] = {}
@@ -168,14 +169,6 @@ def read(env: dict[Any, Value], atom: Any) -> Value:
         with jax.ensure_compile_time_eval():
             return Value(Kind.CONSTANT, jnp.asarray(atom.val, aval.dtype))
     return env[atom]
-
-
-def bind(eqn: Any, arrays: Sequence[Any]) -> list[Any]:
-    """Evaluate an equation as it stands."""
-    made = eqn.primitive.get_bind_params(eqn.params)
-    functions, params = made if isinstance(made, tuple) else ((), made)  # a pair before JAX 0.9
-    out = eqn.primitive.bind(*functions, *arrays, **params)
-    return list(out) if eqn.primitive.multiple_results else [out]
 
 
 CALLS = {

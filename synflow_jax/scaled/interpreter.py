@@ -16,7 +16,8 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 
 from synflow_jax.scaled.array import Scaled, Value, floor_of, is_float, limit, rescale
-from synflow_jax.scaled.rules import CONTRACTIONS, MEETINGS, RULES, bind, by_value, like
+from synflow_jax.scaled.equations import bind
+from synflow_jax.scaled.rules import CONTRACTIONS, MEETINGS, RULES, by_value, like
 
 OPENED = frozenset({"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"})
 CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})

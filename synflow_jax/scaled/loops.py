@@ -10,8 +10,9 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr
 
 from synflow_jax.scaled.array import DEAD, Value, is_float, limit, rescale, shift, true_value
+from synflow_jax.scaled.equations import bind, scan_sizes
 from synflow_jax.scaled.interpreter import LOOPS, run
-from synflow_jax.scaled.rules import bind, by_value
+from synflow_jax.scaled.rules import by_value
 
 
 def loose(value: Value) -> tuple[Any, Any]:
@@ -30,14 +31,15 @@ def scan(eqn: Any, values: list[Value]) -> list[Value]:
     p = eqn.params
     if _stays_small(eqn, values):
         return [Value(r, bits=limit(jnp.float16)) for r in bind(eqn, [v.array for v in values])]
-    fixed, carried = p["num_consts"], p["num_consts"] + p["num_carry"]
+    fixed, count = scan_sizes(eqn)
+    carried = fixed + count
     consts, xs = values[:fixed], values[carried:]
 
     def turn(carry: Any, slices: list[Any]) -> tuple[Any, Any]:
         now = [tight(*two) for two in carry]
         rows = [Value(a, v.exponent, v.bits) for a, v in zip(slices, xs, strict=True)]
         results = [loose(v) for v in run(p["jaxpr"], [*consts, *now, *rows])]
-        return results[: p["num_carry"]], results[p["num_carry"] :]
+        return results[:count], results[count:]
 
     start = [loose(v) for v in values[fixed:carried]]
     rows = [v.array for v in xs]

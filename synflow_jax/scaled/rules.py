@@ -13,6 +13,7 @@ from jax import lax
 from jax.core import Tracer
 
 from synflow_jax.scaled.array import Value, align, align_low, is_float, limit, rescale, true_value
+from synflow_jax.scaled.equations import bind
 
 Rule = Callable[[Any, list[Value], Any], list[Value]]
 
@@ -37,15 +38,6 @@ MEETINGS = ADDITIONS | {
 }  # fmt: skip
 PRODUCTS = frozenset({"mul", "div", "dot_general", "conv_general_dilated"})
 CONTRACTIONS = frozenset({"dot_general", "conv_general_dilated"})
-
-
-def bind(eqn: Any, arrays: list[Any]) -> list[Any]:
-    """Run the primitive of an equation as it is."""
-    found = eqn.primitive.get_bind_params(eqn.params)
-    functions, params = found if isinstance(found, tuple) else ((), found)  # JAX below 0.10: both
-    with eqn.ctx.manager:
-        results = eqn.primitive.bind(*functions, *arrays, **params)
-    return list(results) if eqn.primitive.multiple_results else [results]
 
 
 def like(results: list[Any], value: Value, bits: float) -> list[Value]:
