@@ -10,6 +10,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
     """Run files side by side: compiling a program keeps one core busy."""
     return min(os.cpu_count() or 1, 4)
