@@ -106,7 +106,7 @@ def rescale(value: Value, floor: Any = None) -> Value:
 
 def floor_of(sources: Sequence[jax.Array]) -> jax.Array:
     """Find the least exponent of a signal: −SLACK where a source that will join it is not 0."""
-    entries = [lax.stop_gradient(source).ravel() for source in sources]
+    entries = [jnp.asarray(lax.stop_gradient(source)).ravel() for source in sources]
     wide = max((entry.dtype for entry in entries), key=lambda d: jnp.finfo(d).bits, default=float)
     # Joined before they are compared: XLA would take a reduction of joined bools apart again.
     alive = jnp.any(jnp.concatenate([jnp.zeros(1, wide), *(e.astype(wide) for e in entries)]) != 0)
