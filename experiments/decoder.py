@@ -6,7 +6,7 @@ the documentation strings of Python's standard library; shows the loss on module
 seen, in bits per character, and what each method keeps of which layer. The paper has no such
 experiment.
 
-    python -m experiments.decoder           # 39 runs: about 15 minutes on 2 CPU cores
+    python -m experiments.decoder           # 39 runs: about 11 minutes on 2 CPU cores
     python -m experiments.decoder --smoke   # does it run? seconds
 
 Writes rows.jsonl (one row a method, ρ and seed), table.txt and figure.png. Finished runs are stored

@@ -106,6 +106,6 @@ class LanguageTrainer:
         return Outcome(params, jnp.mean(each), jnp.mean(tail), jnp.all(finite))
 
     def _bits(self, params: Any, windows: Array) -> Array:
-        logits = self.model.apply({"params": params}, windows[:, :-1])
+        logits: Any = self.model.apply({"params": params}, windows[:, :-1])
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, windows[:, 1:])
         return jnp.mean(loss) / math.log(2)
