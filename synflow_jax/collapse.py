@@ -68,7 +68,7 @@ def live_weights(params: Params, saliency: Any, layers: Layers, masks: Masks) ->
     Weights are drawn anew, from ½ to 1½ over the mean number of weights that feed a unit: sums
     then neither overflow nor underflow, and a max-pool lets each of its inputs win some draw.
     """
-    plain = without_sources(widen(params), layers.chosen)
+    plain = without_sources(widen(params), layers.chosen, saliency.inputs)
     kept = [leaf != 0 for leaf in pick(masked(plain, masks), layers.chosen)]
     live = [jnp.zeros(leaf.shape, bool) for leaf in kept]
     for draw in range(DRAWS):

@@ -197,7 +197,7 @@ def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array
     """Measure by how much the network breaks conservation: |⟨∂R/∂x, x⟩ + ΣS(sources) − R|/R.
 
     All flow starts at the input or at a source (a bias, a running mean, an embedding: leaves of
-    fewer than two axes that are not named scale, var or gamma, and embeddings by name), so for
+    one axis whose name holds no scale, var, gamma, weight, gain or alpha; embeddings), so for
     homogeneous networks the gap is 0 up to rounding, at any depth and with any skip. Softmax,
     LayerNorm, tanh, GELU and the like open it, and the theorems of the paper do not hold there.
 

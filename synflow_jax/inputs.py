@@ -25,6 +25,11 @@ class Inputs:
     treedef: Any
     specs: tuple[tuple[tuple[int, ...], Any], ...]
 
+    @property
+    def discrete(self) -> bool:
+        """Whether every input is made of whole numbers, as token ids are."""
+        return all(own is not None for _, own in self.specs)
+
     def ones(self, dtype: Any) -> Any:
         """Make a batch of one example of ones."""
         leaves = [jnp.ones((1, *shape), own or dtype) for shape, own in self.specs]

@@ -128,7 +128,8 @@ def _run_certified(
 ) -> tuple[Masks, PruneInfo]:
     """Run certified rounds on params whose flow starts at the input alone."""
     start = [all_true(leaf) for leaf in pick(params, layers.chosen)]
-    held, plain = as_function(saliency, "saliency"), without_sources(params, layers.chosen)
+    held = as_function(saliency, "saliency")
+    plain = without_sources(params, layers.chosen, saliency.inputs)
     chosen, rows, rounds = certified_loop(
         plain, held, start, target, layers=layers, schedule=schedule
     )

@@ -81,10 +81,11 @@ def certified(alpha: float = 0.5, *, most: int = 1000) -> Certified:
     that prune less than R never cut the network: a plain chain of L layers can be pruned to one
     weight a layer, ρ = N/L. Every round prunes at least the lowest live weight, as long as it does
     not carry all of R; weights without flow are free. Flow is certified from the input to the
-    output: biases, means and the like (leaves of fewer than two axes not named scale, var or gamma)
-    count as 0 while scoring. It needs `synflow` (or `synflow_saliency`) and scope=globally, and
-    does not use `rounds`. Rounds end at the target; where they cannot get there, it is an error in
-    eager use, and under a trace more weights stay than asked, which `PruneInfo.kept` shows.
+    output: sources (means, embeddings beside floating inputs, leaves of one axis whose name holds
+    none of scale, var, gamma, weight, gain and alpha) count as 0 while scoring. It needs `synflow`
+    (or `synflow_saliency`) and scope=globally, and does not use `rounds`. Rounds end at the target;
+    where they cannot get there, it is an error in eager use, and under a trace more weights stay
+    than asked, which `PruneInfo.kept` shows.
 
     Args:
       alpha: α, the share of the flow that a round may prune; from 0.5 up to, not including, 1.

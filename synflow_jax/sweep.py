@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from synflow_jax._types import Params
 from synflow_jax.collapse import live_weights
-from synflow_jax.flow_saliency import FlowSaliency
+from synflow_jax.flow_saliency import FlowSaliency, prepared
 from synflow_jax.select import select
 from synflow_jax.sources import without_sources
 from synflow_jax.tree import (
@@ -38,6 +38,11 @@ class Gated:
 
     apply_fn: Function
 
+    def prepare(self, gated: Any) -> Any:
+        """Open what starts closed, where the network is in flow mode."""
+        params, masks, gates = gated
+        return prepared(params, self.apply_fn), masks, gates
+
     def __call__(self, gated: Any, x: Any) -> Any:
         """Run the network at m ⊙ θ."""
         params, masks, gates = gated
@@ -60,7 +65,9 @@ def candidate_scores(
     gates = [jnp.ones_like(leaf) if hit else None for leaf, hit in pairs]
     given = [next(masks) if hit else None for hit in layers.chosen]
     gated = (wide, given, gates)
-    network = dataclasses.replace(saliency, apply_fn=as_function(Gated(saliency.apply_fn), "gated"))
+    sizes = saliency.sizes and (*saliency.sizes, *[0.0] * (2 * len(chosen)))
+    fn = as_function(Gated(saliency.apply_fn), "gated")
+    network = dataclasses.replace(saliency, apply_fn=fn, sizes=sizes)
     scores = network(gated, jax.tree.map(all_true, gated))
     found = jax.tree.leaves(scores[2])
     return [score.astype(floating_dtype(found)) for score in found]
@@ -100,7 +107,7 @@ def sweep_dead(
     Returns:
       Masks that keep as many weights, and how many of those are dead.
     """
-    plain = without_sources(params, layers.chosen)
+    plain = without_sources(params, layers.chosen, saliency.inputs)
     count = sum(int(mask.sum()) for mask in kept)
     banned = [jnp.zeros_like(mask) for mask in kept]
     now = kept

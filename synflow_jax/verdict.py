@@ -15,8 +15,8 @@ from synflow_jax.schedule import Certified
 from synflow_jax.tree import all_true
 
 SOURCELESS = (
-    " The certified schedule takes leaves of fewer than two axes that are not named scale, var or "
-    "gamma for biases, which it leaves out."
+    " The certified schedule leaves out what it takes for sources: means, embeddings and leaves of "
+    "one axis whose name holds none of scale, var, gamma, weight, gain and alpha."
 )
 
 

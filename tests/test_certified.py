@@ -284,7 +284,7 @@ def test_only_where_flow_is_measured_and_everything_competes():
 def test_a_flow_of_biases_alone_is_none():
     params = mlp_params(10)
     params["layer1"]["kernel"] = jnp.zeros_like(params["layer1"]["kernel"])
-    with pytest.raises(ValueError, match=r"all zero: layer1/kernel\..*fewer than two axes"):
+    with pytest.raises(ValueError, match=r"all zero: layer1/kernel\..*leaves of one axis"):
         sf.synflow(params, mlp, WIDTHS[:1], 2.0, schedule=CERTIFIED)
 
 
@@ -363,3 +363,35 @@ def test_prefix_in_float64(x64):
     ones = jnp.ones(5, bool)
     for budget, want in ((2.0**-41, 1), (1.0, 2), (1.0 + 2.0**-40, 3), (2.0 + 2.0**-39, 4)):
         assert int(prefix_size([scores], [ones], jnp.float64(budget))) == want
+
+
+def test_what_scales_a_signal_is_no_source():
+    """A layer scale by any usual name keeps the branch that it scales."""
+    rng = np.random.default_rng(0)
+    shapes = {"u": (8, 16), "f": (16, 16), "w": (16, 4)}
+    params = {k: jnp.asarray(rng.standard_normal(s), jnp.float32) for k, s in shapes.items()}
+    kept = []
+    for name in ("scale", "layer_scale", "weight", "gain"):
+
+        def net(p, x, name=name):
+            h = jax.nn.relu(x @ p["u"])
+            return (h + p[name][None] * jax.nn.relu(h @ p["f"])) @ p["w"]
+
+        masks = sf.synflow(params | {name: jnp.full(16, 0.5)}, net, (8,), 4.0, schedule=CERTIFIED)
+        kept.append([int(masks[k].sum()) for k in shapes])
+    assert kept[0][1] > 0
+    assert kept == [kept[0]] * 4
+
+
+def test_token_models_start_at_their_embedding():
+    rng = np.random.default_rng(0)
+    shapes = {"embedding": (7, 8), "f": (8, 16), "w": (16, 4)}
+    params = {k: jnp.asarray(rng.standard_normal(s), jnp.float32) for k, s in shapes.items()}
+
+    def net(p, x):
+        return jax.nn.relu(p["embedding"][x] @ p["f"]) @ p["w"]
+
+    tokens = jax.ShapeDtypeStruct((5,), jnp.int32)
+    masks = sf.synflow(params, net, tokens, 4.0, schedule=CERTIFIED, sweep=True)
+    assert int(masks["f"].sum() + masks["w"].sum()) == 48
+    assert sf.effective_density(params, masks, net, tokens) == 48 / 192

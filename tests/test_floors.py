@@ -36,7 +36,7 @@ FLOORS = {
     "scope": 4,
     "stacked": 4,
     "inputs": 3,
-    "sources": 3,
+    "sources": 4,
     "errors": 3,
     "tree": 2,
     "prefix": 2,

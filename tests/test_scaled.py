@@ -283,3 +283,52 @@ def test_the_compiled_program_grows_little():
         jax.jit(jax.grad(fn)).lower(params).compile().as_text().count(" = ") for fn in (plain, ours)
     ]
     assert sizes[1] <= 1.1 * sizes[0]  # too shallow to rescale: the same program
+
+
+@jax.custom_vjp
+def own_product(x, w):
+    return x @ w
+
+
+own_product.defvjp(lambda x, w: (x @ w, (x, w)), lambda r, g: (g @ r[1].T, r[0].T @ g))
+
+
+def test_growth_inside_custom_derivatives_counts():
+    def network(x):
+        for _ in range(60):
+            x = jax.nn.relu(own_product(x, WIDE))
+        return x
+
+    np.testing.assert_allclose(value_log2(scaled(network)(X)), GROWN, atol=2e-5)
+    exponent, slope = jax.value_and_grad(lambda x: scaled(network)(x).mantissa.sum())(X)
+    assert bool(jnp.isfinite(slope).all()) and float(exponent) > 0
+
+
+def test_short_scans_one_after_another_add_up():
+    """Each has room by itself; together they have not."""
+
+    def network(x):
+        for _ in range(6):
+            x = lax.scan(lambda c, _: (c @ WIDE, None), x, None, 10)[0]
+        return x
+
+    np.testing.assert_allclose(value_log2(scaled(network)(X)), GROWN, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda y, x: y * (jnp.arange(16) ** 2).astype(jnp.float32)[None],
+        lambda y, x: jnp.concatenate([x[:, :0], y], 1),
+        lambda y, x: lax.associative_scan(jnp.add, y[0]),
+    ],
+)
+def test_whole_numbers_and_empty_arrays(fn):
+    wide = float(value_log2(scaled(moved(lambda y, x: fn(y, x).sum()))(X)))
+    small = float(fn(jnp.ones((1, 16)), X).sum())
+    assert wide == pytest.approx(GROWN + np.log2(small), abs=2e-5)
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r"sizes must have one number a leaf, 1, got 2"):
+        scaled(lambda x: x, (1.0, 2.0))(X)

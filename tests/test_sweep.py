@@ -1,5 +1,7 @@
 """The final sweep: every kept weight lies on a path from input to output."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,3 +134,22 @@ def test_only_in_eager_use_and_where_flow_is_measured():
         sf.prune(params, sf.magnitude_saliency(), 2.0, 1, sweep=True)
     with pytest.raises(ValueError, match="sweep=True needs scope=globally"):
         sf.prune(params, saliency, 2.0, 2, sweep=True, scope=sf.layerwise)
+
+
+def test_sweep_bears_weights_of_extreme_size():
+    rng = np.random.default_rng(0)
+    params = {
+        "u": jnp.asarray(rng.standard_normal((8, 16)), jnp.float32),
+        "v": jnp.asarray(rng.standard_normal((16, 16)) * 1e6, jnp.float32),
+        "w": jnp.asarray(rng.standard_normal((16, 4)), jnp.float32),
+    }
+
+    def net(p, x):
+        return jax.nn.relu(jax.nn.relu(x @ p["u"]) @ p["v"]) @ p["w"]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", sf.UncertifiedWarning)
+        masks = sf.synflow(params, net, (8,), 30.0, sweep=True, rounds=3)
+    kept = sum(int(mask.sum()) for mask in masks.values())
+    assert kept == 15
+    assert sf.effective_density(params, masks, net, (8,)) == kept / 448

@@ -78,7 +78,7 @@ def power_of_two(exponent: jax.Array, dtype: Any) -> jax.Array:
 def exponent_of(array: jax.Array) -> jax.Array:
     """Find ⌊log2 max|array|⌋, DEAD where all is zero and 0 where it is not finite."""
     wide, whole, width, bias = _bits_of(array.dtype)
-    top = jnp.max(jnp.abs(lax.stop_gradient(array))).astype(wide)
+    top = jnp.max(jnp.abs(lax.stop_gradient(array)), initial=0).astype(wide)
     biased = lax.shift_right_logical(lax.bitcast_convert_type(top, whole), whole(width))
     exponent = biased.astype(jnp.int32) - jnp.int32(bias)
     exponent = jnp.where(exponent > bias, jnp.int32(0), exponent)

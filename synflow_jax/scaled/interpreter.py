@@ -6,7 +6,7 @@ intermediate value need overflow or underflow. Calls are opened; loops carry pai
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -29,8 +29,8 @@ def scaled(fn: Callable[..., Any], sizes: tuple[float, ...] = ()) -> Callable[..
 
     Each intermediate array is mantissa × 2^exponent with one exponent for all of it. The array is
     rescaled where the sums since the last time, of n terms each, could have moved it by half of
-    the exponents that its dtype has: for that, arguments are taken to be of usual sizes, unless
-    `sizes` says otherwise. Until the first such place, the program is the plain one.
+    the exponents that its dtype has: for that, arguments and constants are taken to be of usual
+    sizes, unless `sizes` says otherwise. Until the first such place, the program is the plain one.
 
     Args:
       fn: any function of arrays that JAX can trace.
@@ -59,6 +59,8 @@ def scaled(fn: Callable[..., Any], sizes: tuple[float, ...] = ()) -> Callable[..
     def evaluated(*args: Any) -> Any:
         closed, out = jax.make_jaxpr(fn, return_shape=True)(*args)
         leaves = jax.tree.leaves(args)
+        if sizes and len(sizes) != len(leaves):
+            raise ValueError(f"sizes must have one number a leaf, {len(leaves)}, got {len(sizes)}")
         pairs = zip(leaves, sizes or [0.0] * len(leaves), strict=True)
         results = run(closed, [Value(leaf, bits=size) for leaf, size in pairs], top=True)
         return jax.tree.unflatten(jax.tree.structure(out), [pair(v) for v in results])
@@ -186,7 +188,22 @@ def custom(eqn: Any, values: list[Value]) -> list[Value]:
     if len(moving) > 1 or (moving and not _is_homogeneous(closed, values)):
         return by_value(eqn, values, None)
     first = next(iter(moving.values()), Value(None))
-    return like(bind(eqn, [v.array for v in values]), first, max(v.bits for v in values))
+    bits = max(v.bits for v in values) + growth_inside(closed)
+    return like(bind(eqn, [v.array for v in values]), first, bits)
+
+
+@lru_cache(maxsize=1024)
+def growth_inside(closed: ClosedJaxpr) -> float:
+    """By how many powers of two a body may move what is near 1: infinite if it must rescale."""
+    found = [0.0]
+
+    def probe(arrays: list[Any]) -> None:
+        results = run(closed, [Value(array) for array in arrays])
+        found.extend(v.bits if v.plain else float("inf") for v in results if is_float(v.array))
+
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
+    jax.eval_shape(probe, shapes)
+    return max(found)
 
 
 def _is_homogeneous(closed: ClosedJaxpr, values: list[Value]) -> bool:

@@ -1,9 +1,9 @@
 """Loops and branches on (mantissa, exponent) pairs: they carry both, and rescale once a turn."""
 
+import math
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -11,8 +11,8 @@ from jax.extend.core import ClosedJaxpr
 
 from synflow_jax.scaled.array import DEAD, Value, is_float, limit, rescale, shift, true_value
 from synflow_jax.scaled.equations import bind, scan_sizes
-from synflow_jax.scaled.interpreter import LOOPS, run
-from synflow_jax.scaled.rules import by_value
+from synflow_jax.scaled.interpreter import LOOPS, growth_inside, run
+from synflow_jax.scaled.rules import by_value, like
 
 
 def loose(value: Value) -> tuple[Any, Any]:
@@ -29,8 +29,9 @@ def tight(array: Any, exponent: Any) -> Value:
 def scan(eqn: Any, values: list[Value]) -> list[Value]:
     """Interpret the body of a scan, unless its values cannot leave the range."""
     p = eqn.params
-    if _stays_small(eqn, values):
-        return [Value(r, bits=limit(jnp.float16)) for r in bind(eqn, [v.array for v in values])]
+    bits = _bits_after(eqn, values)
+    if bits <= min((limit(v.array.dtype) for v in values if is_float(v.array)), default=0.0):
+        return like(bind(eqn, [v.array for v in values]), Value(None), bits)
     fixed, count = scan_sizes(eqn)
     carried = fixed + count
     consts, xs = values[:fixed], values[carried:]
@@ -56,27 +57,12 @@ def _restack(array: Any, exponents: Any) -> Value:
     return Value(shift(array, shifts), highest, 1.0)
 
 
-def _stays_small(eqn: Any, values: list[Value]) -> bool:
-    """Whether a scan of plain values has no room to grow: then it runs as it is."""
+def _bits_after(eqn: Any, values: list[Value]) -> float:
+    """Bound what a scan of plain values may grow to; infinite where it must be interpreted."""
     if not all(v.plain for v in values):
-        return False
-    grown = _grown(eqn.params["jaxpr"])
-    floats = [v.array.dtype for v in values if is_float(v.array)]
-    room = min((limit(dtype) for dtype in floats), default=0.0)
-    return max((v.bits for v in values), default=0.0) + eqn.params["length"] * grown <= room
-
-
-def _grown(closed: ClosedJaxpr) -> float:
-    """By how many powers of two one turn may move what is near 1: infinite if it must rescale."""
-    found = [0.0]
-
-    def probe(arrays: list[Any]) -> None:
-        results = run(closed, [Value(array) for array in arrays])
-        found.extend(v.bits if v.plain else float("inf") for v in results if is_float(v.array))
-
-    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
-    jax.eval_shape(probe, shapes)
-    return max(found)
+        return math.inf
+    start = max((v.bits for v in values), default=0.0)
+    return start + eqn.params["length"] * growth_inside(eqn.params["jaxpr"])
 
 
 def while_loop(eqn: Any, values: list[Value]) -> list[Value]:

@@ -89,6 +89,8 @@ def powers(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
     name = eqn.primitive.name
     power = {"square": 2, "sqrt": 0.5, "rsqrt": -0.5}.get(name) or eqn.params["y"]
     (value,) = values
+    if not is_float(value.array):
+        return by_value(eqn, values, floor)
     if value.bits * abs(power) > limit(value.array.dtype):
         value = rescale(value, floor)
     array, exponent = value.array, value.exponent
