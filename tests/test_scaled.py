@@ -329,6 +329,21 @@ def test_whole_numbers_and_empty_arrays(fn):
     assert wide == pytest.approx(GROWN + np.log2(small), abs=2e-5)
 
 
+def test_gates_do_not_set_a_floor():
+    """The 1 in 1 + tanh(x) is added to a number near 0, not to the signal."""
+
+    def network(x):
+        for _ in range(60):
+            x = x @ jnp.full((16, 16), 1 / 128, x.dtype)
+            x = x * (0.5 + 0.5 * jnp.tanh(x))
+        return x
+
+    with jax.enable_x64(True):
+        wide = float(jnp.log2(network(X.astype(jnp.float64))[0, 0]))
+    assert wide < -200
+    np.testing.assert_allclose(value_log2(scaled(network)(X)), wide, atol=1e-4)
+
+
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"sizes must have one number a leaf, 1, got 2"):
         scaled(lambda x: x, (1.0, 2.0))(X)

@@ -128,31 +128,39 @@ def run(closed: ClosedJaxpr, values: list[Value], top: bool = False) -> list[Val
     steps, results = flatten(closed, list(range(len(values))), env)
     floor = None
     if top:
-        signals = _signals(steps)
+        touched, signals = _signals(steps)
         for step in steps:
-            if not signals.intersection(step.results):
+            if not touched.intersection(step.results):
                 _take(step, env, None)
-        floor = _floor(steps, signals, env)
-        steps = [step for step in steps if signals.intersection(step.results)]
+        floor = _floor(steps, touched, signals, env)
+        steps = [step for step in steps if touched.intersection(step.results)]
     for step in steps:
         _take(step, env, floor)
     return [env[place] for place in results]
 
 
-def _signals(steps: list[Step]) -> set[int]:
-    """Find what a contraction or a loop has touched: all else comes from the arguments alone."""
-    found: set[int] = set()
+def _signals(steps: list[Step]) -> tuple[set[int], set[int]]:
+    """Find what a contraction or a loop has touched, and what of it may carry an exponent.
+
+    All else comes from the arguments alone; what an operation without a rule makes is plain.
+    """
+    touched: set[int] = set()
+    signals: set[int] = set()
     for step in steps:
-        grows = step.eqn.primitive.name in CONTRACTIONS or step.eqn.primitive.name in LOOPS
-        if grows or found.intersection(step.operands):
-            found.update(step.results)
-    return found
+        name = step.eqn.primitive.name
+        grows = name in CONTRACTIONS or name in LOOPS
+        if grows or touched.intersection(step.operands):
+            touched.update(step.results)
+        ruled = name in RULES or name in CUSTOM
+        if grows or (ruled and signals.intersection(step.operands)):
+            signals.update(step.results)
+    return touched, signals
 
 
-def _floor(steps: list[Step], signals: set[int], env: list[Any]) -> Any:
-    """Mark the sources, what meets a signal without being one, and look if any is not 0."""
+def _floor(steps: list[Step], touched: set[int], signals: set[int], env: list[Any]) -> Any:
+    """Mark the sources, what meets a signal from the arguments, and look if any is not 0."""
     met = [s for s in steps if s.eqn.primitive.name in MEETINGS and signals.intersection(s.results)]
-    places = {place for step in met for place in step.operands if place not in signals}
+    places = {place for step in met for place in step.operands if place not in touched}
     sources = [p for p in sorted(places) if is_float(env[p].array) and not env[p].neutral]
     for place in sources:
         env[place] = replace(env[place], source=True)
