@@ -1,18 +1,17 @@
 """A table of what breaks the theorems in a network, and of what flow mode puts in its place."""
 
-import io
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
-from rich.console import Console
 from rich.table import Table
 
 from synflow_jax._types import ApplyFn, Params
 from synflow_jax.flow.mode import FlowMode, closed_leaves, walked
 from synflow_jax.flow.walk import Walk
 from synflow_jax.inputs import call_on_ones, read_shape
+from synflow_jax.shown import Shown
 from synflow_jax.tree import as_function, widen
 
 STANDS_IN = {
@@ -44,8 +43,10 @@ class Break:
 
 
 @dataclass(frozen=True)
-class Homogeneity:
+class Homogeneity(Shown):
     """Rows of what breaks the theorems, and the leaves that start closed; prints as a table."""
+
+    width: ClassVar[int] = 120
 
     rows: tuple[Break, ...]
     closed: tuple[str, ...]
@@ -66,13 +67,6 @@ class Homogeneity:
             cells = (row.breaks, row.operation, row.stands_in, str(row.count), row.where)
             table.add_row(*cells, style=style)
         return table
-
-    def __str__(self) -> str:
-        """Render the table as text."""
-        console = Console(file=io.StringIO(), width=120, color_system=None)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip("\n")
 
 
 def homogeneity_report(params: Params, apply_fn: ApplyFn, shape: Any) -> Homogeneity:

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from synflow_jax.select import BITS_A_PASS, PIVOTS, order_key
+from synflow_jax.scaled.array import power_of_two
+from synflow_jax.select import PIVOTS, largest_key, order_key
 
 # Beyond, 2^-exponent would leave float64's range; a score that small counts as one unit.
 FARTHEST = 900
@@ -33,22 +34,11 @@ def _unit(budget: jax.Array, size: int) -> Unit:
     return Unit(exponent, 62 - max(size, 1).bit_length())
 
 
-def _power_of_two(power: jax.Array) -> jax.Array:
-    """Return 2^power in float64, exactly, which exp2 is not; within a float64 context."""
-
-    def short(power: jax.Array) -> jax.Array:
-        bits = lax.shift_left(power + jnp.int32(127), jnp.int32(23))
-        return lax.convert_element_type(lax.bitcast_convert_type(bits, jnp.float32), jnp.float64)
-
-    eighth = power // 8
-    return lax.integer_pow(short(eighth), 8) * short(power - 8 * eighth)
-
-
 def _whole(value: jax.Array, unit: Unit, rounding: Callable[[jax.Array], jax.Array]) -> jax.Array:
     """Count a value in units, uint64; what is more than twice the budget counts as twice."""
     with jax.enable_x64(True):
         wide = lax.convert_element_type(value, jnp.float64)
-        units = rounding(wide * _power_of_two(unit.bits - unit.exponent))
+        units = rounding(wide * power_of_two(unit.bits - unit.exponent, jnp.float64))
         most = lax.full_like(units, 2.0 ** (unit.bits + 1))
         return lax.convert_element_type(lax.min(units, most), jnp.uint64)
 
@@ -83,21 +73,12 @@ def _sums_below(scores: Any, keys: Any, pivots: list[jax.Array], unit: Unit) -> 
 
 def _largest_cut(scores: Any, keys: Any, limit: jax.Array, unit: Unit) -> jax.Array:
     """Find the largest key such that all scores below it fit the limit."""
-    unsigned = keys[0].dtype
-    passes = math.ceil(jnp.iinfo(unsigned).bits / BITS_A_PASS)
-    digits = jnp.arange(1, PIVOTS + 1, dtype=unsigned)
 
-    def settle_bits(i: jax.Array, found: jax.Array) -> jax.Array:
-        shift = (BITS_A_PASS * (passes - 1 - i)).astype(unsigned)
-        steps = digits << shift
-        pivots = [found | steps[j] for j in range(PIVOTS)]
-        sums = _sums_below(scores, keys, pivots, unit)
-        fits = jnp.stack([lax.le(total, limit) for total in sums])
-        fits = fits & (steps >> shift == digits)  # the first digit has fewer bits
-        return found | (jnp.sum(fits).astype(unsigned) << shift)
+    def fit(pivots: jax.Array) -> jax.Array:
+        sums = _sums_below(scores, keys, [pivots[j] for j in range(PIVOTS)], unit)
+        return jnp.stack([lax.le(total, limit) for total in sums])
 
-    start = jnp.array(0, unsigned)
-    return lax.fori_loop(jnp.int32(0), jnp.int32(passes), settle_bits, start)
+    return largest_key(keys[0].dtype, fit)
 
 
 def _count(hits: list[jax.Array]) -> jax.Array:

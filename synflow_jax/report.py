@@ -1,16 +1,15 @@
 """A table of a pruned network that a person reads, in a terminal or a notebook."""
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from synflow_jax._types import ApplyFn, Masks, Params, Prunable
 from synflow_jax.collapse import dead_branches, slices
 from synflow_jax.diagnostics import any_log2_flow, weight_shares
 from synflow_jax.errors import check_masks
+from synflow_jax.shown import Shown
 from synflow_jax.stacked import stacked_layers
 from synflow_jax.tree import find_layers, is_prunable, named_leaves, pick
 
@@ -33,7 +32,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Shown):
     """Rows a layer, and what the whole network comes to; prints as a table."""
 
     rows: tuple[Row, ...]
@@ -69,19 +68,6 @@ class Report:
         table.add_section()
         table.add_row(*_cells(total, flows), style="bold")
         return table
-
-    def __str__(self) -> str:
-        """Render the table as text."""
-        console = Console(file=io.StringIO(), width=100, color_system=None)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip("\n")
-
-    def _repr_html_(self) -> str:
-        console = Console(file=io.StringIO(), width=100, record=True, force_jupyter=False)
-        console.print(self)
-        frame = '<pre style="line-height:normal;font-family:monospace">{code}</pre>'
-        return console.export_html(inline_styles=True, code_format=frame)
 
 
 def _cells(row: Row, flows: bool) -> list[str]:

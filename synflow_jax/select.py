@@ -7,6 +7,7 @@ kept so far, then by flat index (leaves in tree order, C order).
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -36,21 +37,31 @@ def count_reaching(key: jax.Array, pivots: jax.Array) -> jax.Array:
     return jnp.stack(totals)
 
 
-def kth_largest(keys: list[jax.Array], count: jax.Array, needed: Any = True) -> jax.Array:
-    """Find the largest key that at least `count` keys reach (0 where it is not needed)."""
-    unsigned = keys[0].dtype
+def largest_key(unsigned: Any, fit: Callable[[jax.Array], jax.Array], needed: Any = True) -> Any:
+    """Find the largest key that fits, where all below it do, by fit(seven pivots) -> seven bools.
+
+    Three bits a pass, the highest first; 0 where it is not needed.
+    """
     passes = math.ceil(jnp.iinfo(unsigned).bits / BITS_A_PASS)
     digits = jnp.arange(1, PIVOTS + 1, dtype=unsigned)
 
     def settle_bits(i: jax.Array, found: jax.Array) -> jax.Array:
         shift = (BITS_A_PASS * (passes - 1 - i)).astype(unsigned)
         steps = digits << shift
-        counts = sum(count_reaching(key, found | steps) for key in keys)
-        fits = (counts >= count) & (steps >> shift == digits)  # the first digit has fewer bits
+        fits = fit(found | steps) & (steps >> shift == digits)  # the first digit has fewer bits
         return found | (jnp.sum(fits).astype(unsigned) << shift)
 
     turns = jnp.where(needed, jnp.int32(passes), jnp.int32(0))
     return lax.fori_loop(jnp.int32(0), turns, settle_bits, jnp.array(0, unsigned))
+
+
+def kth_largest(keys: list[jax.Array], count: jax.Array, needed: Any = True) -> jax.Array:
+    """Find the largest key that at least `count` keys reach (0 where it is not needed)."""
+
+    def reached(pivots: jax.Array) -> jax.Array:
+        return sum(count_reaching(key, pivots) for key in keys) >= count
+
+    return largest_key(keys[0].dtype, reached, needed)
 
 
 def flat_index(shape: tuple[int, ...], offset: int) -> jax.Array:

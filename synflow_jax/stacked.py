@@ -7,10 +7,8 @@ import jax.extend.core as jex
 
 from synflow_jax._types import ApplyFn, Params
 from synflow_jax.inputs import read_shape
-from synflow_jax.scaled.equations import scan_sizes
+from synflow_jax.scaled.equations import CALLS, body_of, scan_sizes
 from synflow_jax.tree import floating_dtype, named_leaves
-
-CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
 def stacked_layers(params: Params, apply_fn: ApplyFn, shape: Any) -> dict[str, int]:
@@ -56,12 +54,11 @@ def _follow(jaxpr: Any, names: list[str | None], found: dict[str, int]) -> list[
         if not any(inside):
             continue
         out: list[str | None] = [None] * len(eqn.outvars)
-        body = next((eqn.params[key] for key in CALLS if key in eqn.params), None)
         if eqn.primitive.name == "scan":
             first = sum(scan_sizes(eqn))
             found.update({n: eqn.params["length"] for n in inside[first:] if n is not None})
-        elif body is not None and len(getattr(body, "jaxpr", body).invars) == len(inside):
-            out = _follow(getattr(body, "jaxpr", body), inside, found)
+        elif eqn.primitive.name in CALLS:
+            out = _follow(body_of(eqn).jaxpr, inside, found)
         elif len(inside) == 1 and _keeps_first_axis(eqn):
             out = inside
         env.update({v: n for v, n in zip(eqn.outvars, out, strict=True) if n is not None})

@@ -19,10 +19,10 @@ FLOORS = {
     "collapse": 9,
     "flow": 9,
     "flow.mode": 8,
-    "flow.mixing": 3,
-    "flow.rules": 2,
-    "flow.loops": 2,
-    "flow.walk": 1,  # of scaled, flow uses the equations alone
+    "flow.mixing": 5,
+    "flow.rules": 4,
+    "flow.loops": 4,
+    "flow.walk": 3,  # of scaled, flow uses the equations alone
     "flow.values": 0,
     "budget": 7,
     "controls": 7,
@@ -49,10 +49,11 @@ FLOORS = {
     "select": 1,
     "schedule": 1,
     "info": 1,
+    "shown": 0,
     "_types": 0,
     "_version": 0,
 }
-OWNERS = {"optax": {"transforms"}, "flax": {"linen"}, "rich": {"report", "homogeneity"}}
+OWNERS = {"optax": {"transforms"}, "flax": {"linen"}, "rich": {"report", "homogeneity", "shown"}}
 
 
 def imports(path):

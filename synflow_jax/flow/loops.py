@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax.flow.values import Kind, Value, signal
-from synflow_jax.flow.walk import Walk, floating, rule
+from synflow_jax.flow.walk import Walk, rule
 from synflow_jax.scaled.equations import scan_sizes
+from synflow_jax.tree import is_floating
 
 
 class Shape:
@@ -30,7 +31,7 @@ class Shape:
 
     def value(self, array: Any) -> Value:
         """Put an array into the shape."""
-        if self.kind is Kind.SIGNAL and floating(array):
+        if self.kind is Kind.SIGNAL and is_floating(array):
             return signal(array, count=self.count)
         return Value(self.kind, array, ways=self.ways)
 

@@ -17,8 +17,9 @@ from synflow_jax.flow.values import (
     reciprocal,
     signal,
 )
-from synflow_jax.flow.walk import Walk, floating, rule
+from synflow_jax.flow.walk import Walk, rule
 from synflow_jax.scaled.equations import bind
+from synflow_jax.tree import is_floating
 
 
 @rule("mul")
@@ -117,7 +118,7 @@ def select(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     if which.is_signal and one_root(eqn, values) is not None:
         return chain(eqn, values, shifted=False)
     cases = settled(walk, cases)
-    if not signals(cases) and not which.is_signal and not floating(cases[0].array):
+    if not signals(cases) and not which.is_signal and not is_floating(cases[0].array):
         return Value(Kind.ROUTED, bind(eqn, [v.array for v in [which, *cases]])[0])
     arrays = [walk.flow(v) if v.is_signal else jnp.zeros_like(v.array) for v in cases]
     if which.kind is Kind.ROUTED:
@@ -170,7 +171,7 @@ def linear(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     found = signals(values)
     arrays = [
         walk.flow(v)
-        if v.is_signal or not floating(v.array) or np.ndim(v.array) == 0
+        if v.is_signal or not is_floating(v.array) or np.ndim(v.array) == 0
         else jnp.zeros_like(v.array)
         for v in values
     ]

@@ -19,7 +19,7 @@ from synflow_jax._types import ApplyFn, Params
 from synflow_jax.flow import loops as _loops  # noqa: F401 - these two enter their rules
 from synflow_jax.flow import mixing as _mixing  # noqa: F401
 from synflow_jax.flow.values import Kind, Value, signal
-from synflow_jax.flow.walk import Walk, floating
+from synflow_jax.flow.walk import Walk
 from synflow_jax.sources import is_source
 from synflow_jax.tree import Function, as_function, is_floating, named_leaves, place
 
@@ -39,11 +39,11 @@ def walked(walk: Walk, fn: ApplyFn, params: Params, x: Any) -> Any:
 
 
 def _enter(leaf: jax.Array) -> Value:
-    return signal(leaf) if floating(leaf) else Value(Kind.DISCRETE, leaf)
+    return signal(leaf) if is_floating(leaf) else Value(Kind.DISCRETE, leaf)
 
 
 def _leave(walk: Walk, value: Value) -> Any:
-    if value.is_signal or not floating(value.array):
+    if value.is_signal or not is_floating(value.array):
         return walk.flow(value)
     return jnp.zeros_like(value.array)
 
@@ -123,11 +123,8 @@ def closed_leaves(params: Params) -> tuple[str, ...]:
 
 
 def _is_added(path: str, leaf: Any) -> bool:
-    # Attention's biases have two axes; a scalar is a factor: nothing is biased by one number.
-    name = path.split("/")[-1]
-    return name in ("bias", "b") or (
-        is_source(path, leaf) and leaf.ndim > 0 and "gamma" not in name
-    )
+    # Attention's biases have two axes.
+    return path.split("/")[-1] in ("bias", "b") or is_source(path, leaf)
 
 
 def flow_mode(apply_fn: ApplyFn, *, sources: bool = False) -> FlowMode:

@@ -17,8 +17,9 @@ from synflow_jax.flow.values import (
     known,
     signal,
 )
-from synflow_jax.flow.walk import Walk, floating, rule
+from synflow_jax.flow.walk import Walk, rule
 from synflow_jax.scaled.equations import bind
+from synflow_jax.tree import is_floating
 
 ELEMENTWISE = """
     tanh logistic exp exp2 log log1p expm1 erf erfc erf_inv sin cos tan asin acos atan sinh cosh
@@ -83,7 +84,7 @@ def elementwise(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         return chain(eqn, values)
     if name == "min" and len(signals(values)) == 2:
         return signal(jnp.minimum(*[walk.flow(v) for v in settled(walk, values)]))
-    if not floating(eqn.outvars[0].aval):
+    if not is_floating(eqn.outvars[0].aval):
         walk.note("routing", eqn, "comparison")
         return Value(Kind.DISCRETE, freeze(bind(eqn, [v.raw for v in values])[0]))
     return walk.as_is(eqn, values)
@@ -105,7 +106,7 @@ def no_signal(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         array = bind(eqn, [v.array for v in values])[0]
         if other.kind is Kind.CONSTANT:
             return Value(Kind.ROUTED, array, ways=len(np.unique(np.asarray(other.array))))
-    if routed and not floating(eqn.outvars[0].aval):
+    if routed and not is_floating(eqn.outvars[0].aval):
         ways = max(v.ways for v in routed)
         return Value(Kind.ROUTED, bind(eqn, [v.array for v in values])[0], ways=ways)
     if routed:
@@ -153,7 +154,7 @@ def convert(walk: Walk, eqn: Any, values: list[Value]) -> Any:
             return walk.as_is(eqn, values)
         walk.note("routing", eqn, "one-hot")
         return Value(Kind.CONSTANT, jnp.full(value.shape, 1 / value.ways, dtype))
-    if not value.is_signal or not floating(value.plain):
+    if not value.is_signal or not is_floating(value.plain):
         return (
             chain(eqn, values)
             if value.is_signal

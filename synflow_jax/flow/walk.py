@@ -15,7 +15,8 @@ from jax.core import Tracer
 from jax.extend import source_info_util
 
 from synflow_jax.flow.values import Kind, Value, coefficient, freeze, gate, signal
-from synflow_jax.scaled.equations import bind
+from synflow_jax.scaled.equations import CALLS, bind, body_of
+from synflow_jax.tree import is_floating
 
 Rule = Callable[["Walk", Any, list[Value]], Any]
 RULES: dict[str, Rule] = {}
@@ -138,7 +139,9 @@ class Walk:
         out = bind(eqn, [v.array for v in values])
         begins = {Kind.WEIGHT, Kind.DISCRETE} <= kinds
         if begins and eqn.primitive.name in BEGINNINGS:
-            return [signal(coefficient(a)) if floating(a) else Value(Kind.DISCRETE, a) for a in out]
+            return [
+                signal(coefficient(a)) if is_floating(a) else Value(Kind.DISCRETE, a) for a in out
+            ]
         lineage = values[0] if len(values) == 1 else Value(Kind.CONSTANT, None)
         return [Value(max(kinds), a, origin=lineage.origin, reduced=lineage.reduced) for a in out]
 
@@ -146,15 +149,10 @@ class Walk:
         """Evaluate what has no rule, and name it."""
         self.note("not recognised", eqn)
         out = bind(eqn, [self.flow(self.settle(v)) for v in values])
-        return [signal(a) if floating(a) else Value(Kind.ROUTED, a) for a in out]
+        return [signal(a) if is_floating(a) else Value(Kind.ROUTED, a) for a in out]
 
 
 BEGINNINGS = {"gather", "dot_general", "mul", "dynamic_slice", "select_n", "conv_general_dilated"}
-
-
-def floating(array: Any) -> bool:
-    """Whether an array holds real floating-point numbers."""
-    return jnp.issubdtype(array.dtype, jnp.floating)
 
 
 def constant(array: Any) -> Value:
@@ -171,29 +169,13 @@ def read(env: dict[Any, Value], atom: Any) -> Value:
     return env[atom]
 
 
-CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "core_call": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "custom_vjp_call_jaxpr": "fun_jaxpr",
-    "checkpoint": "jaxpr",
-    "remat2": "jaxpr",
-}
-
-
 @rule(*CALLS)
 def walk_through(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
     """Walk through a call; inside a function of JAX's own the place is that of the call."""
-    body = eqn.params[CALLS[eqn.primitive.name]]
     before, name = walk.outer, eqn.params.get("name") or ""
     if before is None and eqn.primitive.name != "checkpoint" and of_library(name):
         walk.outer = eqn
     try:
-        if isinstance(body, jex.ClosedJaxpr):
-            return walk.run_closed(body, values)
-        return walk.run(body, [], values)
+        return walk.run_closed(body_of(eqn), values)
     finally:
         walk.outer = before

@@ -72,6 +72,8 @@ def power_of_two(exponent: jax.Array, dtype: Any) -> jax.Array:
     wide, whole, width, bias = _bits_of(dtype)
     biased = jnp.clip(exponent, -bias, jnp.finfo(dtype).maxexp - 1) + bias
     bits = lax.shift_left(biased.astype(whole), whole(width))
+    # The remainder changes nothing. XLA copies cheap scalar arithmetic into each of its uses, chain
+    # and all, and takes a remainder for expensive: it is computed once.
     return lax.bitcast_convert_type(lax.rem(bits, whole(jnp.iinfo(whole).max)), wide).astype(dtype)
 
 
@@ -98,7 +100,7 @@ def rescale(value: Value, floor: Any = None) -> Value:
     exponent = jnp.where(top == DEAD, jnp.int32(DEAD), value.exponent + jnp.clip(top, -most, most))
     if floor is not None:
         exponent = jnp.maximum(exponent, floor)
-    exponent = lax.rem(exponent, jnp.int32(2**30))
+    exponent = lax.rem(exponent, jnp.int32(2**30))  # as in power_of_two: computed once
     return Value(
         shift(value.array, value.exponent - exponent), exponent, 1.0, floored=floor is not None
     )

@@ -16,11 +16,9 @@ from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr, Literal
 
 from synflow_jax.scaled.array import Scaled, Value, floor_of, is_float, limit, rescale
-from synflow_jax.scaled.equations import bind
+from synflow_jax.scaled.equations import CALLS, CUSTOM, bind, body_of
 from synflow_jax.scaled.rules import CONTRACTIONS, MEETINGS, RULES, by_value, like
 
-OPENED = frozenset({"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"})
-CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
 LOOPS: dict[str, Callable[[Any, list[Value]], list[Value]]] = {}  # filled in by `loops`
 
 
@@ -107,19 +105,14 @@ def flatten(closed: ClosedJaxpr, operands: list[int], env: list[Any]) -> tuple[l
     steps = []
     for eqn in jaxpr.eqns:
         inside = [place(atom) for atom in eqn.invars]
-        if eqn.primitive.name in OPENED:
-            more, results = flatten(_closed(eqn), inside, env)
+        if eqn.primitive.name in CALLS - CUSTOM:
+            more, results = flatten(body_of(eqn), inside, env)
             steps += more
         else:
             results = [number() for _ in eqn.outvars]
             steps.append(Step(eqn, tuple(inside), tuple(results)))
         places |= dict(zip(eqn.outvars, results, strict=True))
     return steps, [place(atom) for atom in jaxpr.outvars]
-
-
-def _closed(eqn: Any) -> ClosedJaxpr:
-    inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-    return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
 
 
 def run(closed: ClosedJaxpr, values: list[Value], top: bool = False) -> list[Value]:
@@ -192,7 +185,7 @@ def _in_range(value: Value, joins: bool, floor: Any) -> Value:
 def custom(eqn: Any, values: list[Value]) -> list[Value]:
     """Keep a derivative of the user's own, on mantissas if f(2^e·m) = 2^e·f(m), else on values."""
     moving = {id(v.exponent): v for v in values if not v.plain}
-    closed = eqn.params.get("call_jaxpr", eqn.params.get("fun_jaxpr"))
+    closed = body_of(eqn)
     if len(moving) > 1 or (moving and not _is_homogeneous(closed, values)):
         return by_value(eqn, values, None)
     first = next(iter(moving.values()), Value(None))
