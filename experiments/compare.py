@@ -20,7 +20,6 @@ runs may share one folder.
 
 import dataclasses
 import math
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.common import rows as store
+from experiments.common.command import ready, terminal
 from experiments.common.config import Config
 from experiments.common.data import load
 from experiments.common.methods import SCORED_ON_DATA, Network
@@ -120,8 +120,9 @@ def run(plan: Plan, console: Console) -> list[Row]:
             if new and not console.is_terminal:
                 console.print(_line(cell, new), highlight=False, soft_wrap=True)
             progress.advance(task)
-    by_key = {row["config"]: row for row in store.read(plan.path)}
-    return [by_key[plan.key(cell, net.seed)] for cell in plan.cells for net in plan.networks]
+    return store.of_configs(
+        plan.path, [plan.key(cell, net.seed) for cell in plan.cells for net in plan.networks]
+    )
 
 
 def _progress(console: Console) -> Progress:
@@ -155,12 +156,7 @@ def _line(cell: Cell, rows: Sequence[Row]) -> str:
 
 def main(config: Config) -> None:
     """Run a comparison, print its tables and write its files."""
-    try:
-        plan = prepare(config)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    plan, console = ready(prepare, config), terminal()
     rows = run(plan, console)
     show(rows, config.folder / "table.txt", console)
     title = f"{config.model} on {config.dataset}, {config.seeds} seeds, {config.epochs} epochs"

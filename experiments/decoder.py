@@ -14,7 +14,6 @@ at once: a comparison that was stopped goes on where it was when it is started a
 """
 
 import dataclasses
-import sys
 import time
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from rich.progress import track
 from experiments.common import decoder_report
 from experiments.common import rows as store
 from experiments.common import text as texts
+from experiments.common.command import ready, terminal
 from experiments.common.decoder_config import Config
 from experiments.common.decoder_methods import Start, prune, start
 from experiments.common.language import LanguageTrainer
@@ -95,8 +95,7 @@ def run(plan: Plan, console: Console) -> list[Row]:
         store.add(plan.path, [new])
         line = f"{cell.method:<12} ρ = {cell.rho:<4g} seed {seed}, bits: {new['bits']}"
         console.print(line, highlight=False, soft_wrap=True)
-    by_key = {row["config"]: row for row in store.read(plan.path)}
-    return [by_key[plan.key(cell, seed)] for cell, seed in plan.runs]
+    return store.of_configs(plan.path, [plan.key(cell, seed) for cell, seed in plan.runs])
 
 
 def run_one(cell: Cell, net: Start, trainer: LanguageTrainer) -> Row:
@@ -123,12 +122,7 @@ def run_one(cell: Cell, net: Start, trainer: LanguageTrainer) -> Row:
 
 def main(config: Config) -> None:
     """Run a comparison, print its tables and write its files."""
-    try:
-        plan = prepare(config)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
-    console = Console(width=None if sys.stdout.isatty() else 100)
+    plan, console = ready(prepare, config), terminal()
     rows = run(plan, console)
     decoder_report.show(rows, config.folder / "table.txt", console)
     decoder_report.plot(rows, config.folder / "figure.png")

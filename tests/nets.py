@@ -5,6 +5,9 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from hypothesis import strategies as st
+
+import synflow_jax as sf
 
 WIDTHS = (5, 7, 6, 4)
 CONV_SHAPE = (6, 6, 2)
@@ -86,6 +89,11 @@ def residual_params(seed=0, dtype=jnp.float32, width=4):
     }
 
 
+seeds = st.integers(0, 10_000)
+MLP = sf.synflow_saliency(mlp, WIDTHS[:1])
+RES = sf.synflow_saliency(residual, CONV_SHAPE)
+
+
 def all_true(params):
     """Masks that keep every weight."""
     return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
@@ -130,3 +138,15 @@ def equal(one, two):
 def batches_like(params):
     """Make the shared batches in the dtype of the MLP's params."""
     return batches(dtype=params["layer0"]["kernel"].dtype)
+
+
+def run_flow(fn, x, params=None, **settings):
+    """Value of a function of x in flow mode, and the gradient of its sum."""
+    flow = sf.flow_mode(lambda p, x: fn(x) if params is None else fn(p, x), **settings)
+
+    @jax.jit
+    def both(params, x):
+        value, back = jax.vjp(lambda x: flow(params, x), x)
+        return value, back(jnp.ones_like(value))[0]
+
+    return both(params or {}, x)

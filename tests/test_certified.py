@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import (
     CONV_SHAPE,
+    MLP,
+    RES,
     WIDTHS,
     all_true,
     conv,
@@ -18,16 +20,12 @@ from nets import (
     kept,
     mlp,
     mlp_params,
-    residual,
     residual_params,
 )
 
 import synflow_jax as sf
-from synflow_jax.prefix import prefix_size, wide_sum
 from synflow_jax.scaled import unscale
 
-MLP = sf.synflow_saliency(mlp, WIDTHS[:1])
-RES = sf.synflow_saliency(residual, CONV_SHAPE)
 N = sum(a * b for a, b in itertools.pairwise(WIDTHS))
 CERTIFIED = sf.certified()
 
@@ -184,185 +182,6 @@ def test_the_certified_flow_starts_at_the_input_alone():
     want, more = (float(sf.log2_flow(p, mlp, WIDTHS[:1])) for p in (bare, params))
     assert float(info.log2_flow[0]) == pytest.approx(want, abs=1e-5)
     assert more > want + 0.1
-
-
-def certified_masks(params, rho):
-    return sf.synflow(params, mlp, WIDTHS[:1], rho, schedule=CERTIFIED)
-
-
-traced_masks = jax.jit(certified_masks)
-
-
-@pytest.mark.parametrize("rho", [1.0, 2.7, 13.0, 25.0, N / 3])
-def test_the_count_is_exact_however_it_is_called(rho):
-    params = mlp_params(5)
-    masks = certified_masks(params, rho)
-    assert kept(masks) == math.ceil(N / rho - 1e-9)
-    # A float32 above N / 3 would leave two weights for three layers.
-    if rho < N / 3:
-        assert equal(masks, traced_masks(params, jnp.float32(rho)))
-
-
-def test_vmap_over_rho_and_seeds():
-    ratios, seeds = jnp.array([1.0, 4.0, 20.0]), [mlp_params(seed) for seed in range(2)]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seeds)
-
-    def run(params, rho):
-        return sf.prune(params, MLP, rho, schedule=CERTIFIED)
-
-    together, info = jax.vmap(lambda p: jax.vmap(lambda r: run(p, r))(ratios))(stacked)
-    for i, j in itertools.product(range(2), range(3)):
-        masks, alone = run(seeds[i], float(ratios[j]))
-        assert equal(masks, jax.tree.map(lambda leaf, i=i, j=j: leaf[i, j], together))
-        rounds = int(alone.rounds)
-        assert int(info.rounds[i, j]) == rounds
-        assert info.kept[i, j, :rounds].tolist() == alone.kept.tolist()
-
-
-def test_under_a_trace_rounds_that_did_not_run_prune_nothing():
-    params = mlp_params(6)
-    run = jax.jit(lambda p: sf.prune(p, MLP, 10.0, schedule=CERTIFIED)[1])
-    traced, eager = run(params), sf.prune(params, MLP, 10.0, schedule=CERTIFIED)[1]
-    rounds = int(eager.rounds)
-    assert 1 < rounds < 20
-    assert traced.kept.shape == (1000, 3)
-    assert traced.log2_flow.shape == (1001,)
-    assert (traced.kept[rounds:] == eager.kept[-1][None]).all()
-    assert (traced.log2_flow[rounds:] == eager.log2_flow[-1]).all()
-    assert not traced.share[rounds:].any()
-    assert bool(traced.finite.all())
-    assert bool(traced.certified)
-
-
-def test_what_cannot_be_reached_is_said_and_seen():
-    params = mlp_params(7)
-    with (
-        pytest.warns(sf.CollapseWarning, match="some layer must collapse"),
-        pytest.raises(ValueError, match=r"stands still.*3 weights are kept, 2 .*33\.6667.*N/L"),
-    ):
-        sf.synflow(params, mlp, WIDTHS[:1], N / 2, schedule=CERTIFIED)
-    info = jax.jit(lambda p: sf.prune(p, MLP, N / 2, schedule=sf.certified(most=40))[1])
-    with pytest.warns(sf.CollapseWarning, match="some layer must collapse"):
-        traced = info(params)
-    assert traced.kept[-1].tolist() == [1, 1, 1]
-    assert np.isfinite(float(traced.log2_flow[-1]))
-
-
-def test_the_cap_is_said():
-    with pytest.raises(ValueError, match=r"most=2\) used up its 2 rounds.*5 are asked for"):
-        sf.synflow(mlp_params(8), mlp, WIDTHS[:1], N / 5, schedule=sf.certified(most=2))
-
-
-@pytest.mark.parametrize("alpha", [0.0, 0.49, 1.0, 2, float("nan"), -0.5])
-def test_alpha_out_of_range(alpha):
-    with pytest.raises(ValueError, match=rf"alpha must be at least 0.5 and below 1, got {alpha}"):
-        sf.certified(alpha)
-
-
-@pytest.mark.parametrize("alpha", ["half", None, True])
-def test_alpha_of_another_kind(alpha):
-    with pytest.raises(TypeError, match="alpha must be a number"):
-        sf.certified(alpha)
-
-
-@pytest.mark.parametrize(("most", "kind"), [(0, ValueError), (2.0, TypeError), (True, TypeError)])
-def test_most(most, kind):
-    with pytest.raises(kind, match="most must be"):
-        sf.certified(most=most)
-
-
-def test_only_where_flow_is_measured_and_everything_competes():
-    params = mlp_params(9)
-    with pytest.raises(TypeError, match=r"a saliency that measures flow.*MagnitudeSaliency"):
-        sf.magnitude(params, 2.0, schedule=CERTIFIED)
-    with pytest.raises(ValueError, match="needs scope=globally"):
-        sf.synflow(params, mlp, WIDTHS[:1], 2.0, schedule=CERTIFIED, scope=sf.layerwise)
-    with pytest.raises(TypeError, match=r"certified\(\), with brackets"):
-        sf.synflow(params, mlp, WIDTHS[:1], 2.0, schedule=sf.certified)
-
-
-def test_a_flow_of_biases_alone_is_none():
-    params = mlp_params(10)
-    params["layer1"]["kernel"] = jnp.zeros_like(params["layer1"]["kernel"])
-    with pytest.raises(ValueError, match=r"all zero: layer1/kernel\..*leaves of one axis"):
-        sf.synflow(params, mlp, WIDTHS[:1], 2.0, schedule=CERTIFIED)
-
-
-def test_a_round_that_prunes_all_the_flow_there_was_warns_with_the_remedy():
-    params = mlp_params(11)
-    with pytest.warns(sf.UncertifiedWarning, match=r"round 1 of 1 pruned .*certified\(\)"):
-        _, info = sf.prune(params, MLP, 6.0, 1)
-    assert float(info.share[0]) >= 1
-    assert not bool(info.certified)
-    assert int(info.collapsed_at) == 0
-    assert not bool(sf.prune(params, sf.magnitude_saliency(), 6.0, 1)[1].certified)
-
-
-def test_equal_settings_share_a_program():
-    calls = []
-
-    def net(params, x):
-        calls.append(1)
-        return mlp(params, x)
-
-    for seed in range(2):
-        sf.synflow(mlp_params(seed), net, WIDTHS[:1], 5.0 + seed, schedule=sf.certified(0.6))
-    assert len(calls) == 1
-    assert sf.certified(0.6) == sf.certified(0.6) != sf.certified(0.7)
-    assert hash(sf.certified(0.6)) == hash(sf.certified(0.6))
-
-
-def by_sorting(scores, kept, budget):
-    """Add up the sorted scores in float64 until they no longer fit."""
-    flat = np.concatenate(
-        [np.asarray(s, np.float64)[np.asarray(m)] for s, m in pairs(scores, kept)]
-    )
-    running = np.cumsum(np.sort(np.maximum(flat, 0.0)))
-    return int(np.searchsorted(running, float(budget), side="right"))
-
-
-def pairs(scores, kept):
-    return zip(scores, kept, strict=True)
-
-
-SHAPES = ((3, 4), (5,), (2, 1, 3))
-SIZE = 23
-find = jax.jit(prefix_size)
-some = st.one_of(st.sampled_from([0.0, 1.0, 1.0, 0.5, 3.0, 1e-6]), st.floats(0, 8, width=16))
-
-
-@given(
-    st.lists(some, min_size=SIZE, max_size=SIZE),
-    st.lists(st.booleans(), min_size=SIZE, max_size=SIZE),
-    st.floats(0.015625, 100, width=16),
-    st.integers(-60, 60),
-)
-@settings(max_examples=200, deadline=None)
-def test_prefix_matches_a_sort(numbers, was, budget, exponent):
-    ends = np.cumsum([np.prod(s) for s in SHAPES])[:-1]
-    flat = np.array(numbers, np.float32) * np.float32(2.0**exponent)
-    scores = [p.reshape(s) for p, s in pairs(np.split(flat, ends), SHAPES)]
-    kept = [p.reshape(s) for p, s in pairs(np.split(np.array(was), ends), SHAPES)]
-    budget = np.float32(budget) * np.float32(2.0**exponent)
-    got = int(find([jnp.asarray(s) for s in scores], [jnp.asarray(k) for k in kept], budget))
-    assert got == by_sorting(scores, kept, budget)
-
-
-def test_prefix_of_a_million_equal_scores_does_not_go_astray():
-    # Added one by one in float32, 0.1 stops counting at 2^21 or is off by hundreds before.
-    scores = jnp.full((1000, 3000), 0.1, jnp.float32)
-    want = by_sorting([scores], [np.ones(scores.shape, bool)], 2e5)
-    got = int(find([scores], [jnp.ones(scores.shape, bool)], jnp.float32(2e5)))
-    # Rounded up to whole units of the budget's 2^-39: at most one part in 10^5 less, never more.
-    assert want * (1 - 1e-5) <= got <= want
-    assert float(wide_sum([scores])) == pytest.approx(float(np.float32(0.1)) * 3e6, rel=1e-7)
-
-
-def test_prefix_in_float64(x64):
-    scores = jnp.array([1.0, 2.0**-40, 1.0 + 2.0**-50, 0.0, 7.0])
-    ones = jnp.ones(5, bool)
-    for budget, want in ((2.0**-41, 1), (1.0, 2), (1.0 + 2.0**-40, 3), (2.0 + 2.0**-39, 4)):
-        assert int(prefix_size([scores], [ones], jnp.float64(budget))) == want
 
 
 def test_what_scales_a_signal_is_no_source():

@@ -11,7 +11,7 @@ from modern import IMAGE, NETWORKS, TEXT
 import synflow_jax as sf
 from synflow_jax import linen
 
-pytestmark = pytest.mark.usefixtures("compiled_fast")
+pytestmark = pytest.mark.usefixtures("compiled_fast", "flax_promotes")
 # Sums of some thousand float32 products, each rounded at 6e-8.
 RTOL = 1e-5
 KINDS = {"source", "elementwise", "normaliser", "centring", "product", "softmax"}
@@ -65,13 +65,6 @@ FOUND = {
     "rezero": {"source", "elementwise"},
     "gru": {"source", "elementwise", "product"},
 }
-
-
-@pytest.fixture(autouse=True)
-def _flax_promotes():
-    """Flax mixes dtypes and ranks: let it."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def ones(shape):

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import (
     CONV_SHAPE,
+    MLP,
+    RES,
     RTOL,
     WIDTHS,
     all_true,
@@ -18,15 +20,13 @@ from nets import (
     residual,
     residual_params,
     score,
+    seeds,
 )
 
 import synflow_jax as sf
 from synflow_jax.scaled import unscale
 
-seeds = st.integers(0, 10_000)
 few = settings(max_examples=15, deadline=None)
-MLP = sf.synflow_saliency(mlp, WIDTHS[:1])
-RES = sf.synflow_saliency(residual, CONV_SHAPE)
 
 
 def total(scores, *path):

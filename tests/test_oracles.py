@@ -7,24 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from nets import (
-    CONV_SHAPE,
+    RES,
     RTOL,
     all_true,
     conv,
     mlp,
     mlp_params,
     random_masks,
-    residual,
     residual_params,
     score,
+    seeds,
 )
 
 import synflow_jax as sf
-
-seeds = st.integers(0, 10_000)
-RES = sf.synflow_saliency(residual, CONV_SHAPE)
 
 
 def brute_force(kernels):

@@ -56,6 +56,12 @@ def _parse(line: str, place: str) -> Row:
     return row
 
 
+def of_configs(path: Path, configs: list[str]) -> list[Row]:
+    """Read the rows with these configs, in their order."""
+    by_config = {row["config"]: row for row in read(path)}
+    return [by_config[config] for config in configs]
+
+
 def write(path: Path, rows: list[Row]) -> None:
     """Replace a file by one with these rows, in one step: it is never seen half written."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:

@@ -1,0 +1,21 @@
+"""What the commands share: how they refuse, and where they print."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+
+def ready(prepare: Callable[[Any], Any], config: Any) -> Any:
+    """Prepare a comparison, or say why not and exit with 2."""
+    try:
+        return prepare(config)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def terminal() -> Console:
+    """Open a console: as wide as the terminal is, or 100 where there is none."""
+    return Console(width=None if sys.stdout.isatty() else 100)
