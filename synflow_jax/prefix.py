@@ -1,7 +1,7 @@
 """The largest prefix of the sorted scores whose sum fits a budget, without a sort.
 
-As in `select`, three bits of the cut are settled a pass; here the scores below each of seven pivots
-are added up. float32 sums of ten million numbers go astray, and float64 sums depend on the layout
+As in `select`, a pass leaves an eighth of a bracket; here the scores below each of seven pivots are
+added up. float32 sums of ten million numbers go astray, and float64 sums depend on the layout
 across devices: scores become whole numbers of 64 bits, rounded up, so that a sum is exact whatever
 its order and never claims to fit where it does not. What is rounded up is below 2^-61·N² of the
 budget, 1e-4 for ten million weights and nothing at all for a few thousand float32 scores.
@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from synflow_jax.cut import PIVOTS, key_of, narrow, total, value_of
 from synflow_jax.scaled.array import power_of_two
-from synflow_jax.select import PIVOTS, largest_key, order_key
 
 # Beyond, 2^-exponent would leave float64's range; a score that small counts as one unit.
 FARTHEST = 900
@@ -51,38 +51,30 @@ def _sum(parts: tuple[jax.Array, ...]) -> list[jax.Array]:
         return list(lax.reduce(parts, zeros, lambda a, b: tuple(map(lax.add, a, b)), axes))
 
 
-def wide_sum(leaves: list[jax.Array]) -> jax.Array:
-    """Add up all numbers of all leaves in float64, and return the sum in their own dtype."""
-    with jax.enable_x64(True):
-        totals = [_sum((lax.convert_element_type(leaf, jnp.float64),))[0] for leaf in leaves]
-        return lax.convert_element_type(sum(totals[1:], start=totals[0]), leaves[0].dtype)
-
-
-def _sums_below(scores: Any, keys: Any, pivots: list[jax.Array], unit: Unit) -> list[jax.Array]:
-    """Add up, for each pivot, the scores whose key is below it."""
+def _sums_below(scores: Any, pivots: list[jax.Array], unit: Unit) -> list[jax.Array]:
+    """Add up, for each pivot, the scores that are below it."""
     with jax.enable_x64(True):
         totals = [lax.full((), 0, jnp.uint64)] * len(pivots)
-        for score, key in zip(scores, keys, strict=True):
+        for score in scores:
             units = _whole(score, unit, lax.ceil)
-            parts = tuple(
-                lax.select(key < pivot, units, lax.full_like(units, 0)) for pivot in pivots
-            )
+            none = lax.full_like(units, 0)
+            parts = tuple(lax.select(score < pivot, units, none) for pivot in pivots)
             totals = list(map(lax.add, totals, _sum(parts)))
         return totals
 
 
-def _largest_cut(scores: Any, keys: Any, limit: jax.Array, unit: Unit) -> jax.Array:
-    """Find the largest key such that all scores below it fit the limit."""
+def _largest_cut(scores: Any, limit: jax.Array, unit: Unit) -> jax.Array:
+    """Find the largest score, of all there could be, such that those below it fit the limit."""
+    dtype = scores[0].dtype
 
-    def fit(pivots: jax.Array) -> jax.Array:
-        sums = _sums_below(scores, keys, [pivots[j] for j in range(PIVOTS)], unit)
-        return jnp.stack([lax.le(total, limit) for total in sums])
+    def probe(pivots: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values = value_of(pivots, dtype)
+        sums = _sums_below(scores, [values[j] for j in range(PIVOTS)], unit)
+        fits = jnp.stack([lax.le(one, limit) for one in sums])
+        return fits, jnp.zeros_like(fits)
 
-    return largest_key(keys[0].dtype, fit)
-
-
-def _count(hits: list[jax.Array]) -> jax.Array:
-    return sum((jnp.sum(hit, dtype=jnp.int32) for hit in hits), start=jnp.int32(0))
+    zero, infinity = key_of(jnp.zeros((), dtype)), key_of(jnp.array(jnp.inf, dtype))
+    return value_of(narrow(zero, infinity, probe).low, dtype)
 
 
 def prefix_size(scores: list[jax.Array], kept: list[jax.Array], budget: jax.Array) -> jax.Array:
@@ -94,22 +86,18 @@ def prefix_size(scores: list[jax.Array], kept: list[jax.Array], budget: jax.Arra
       budget: a scalar of the same dtype, above 0.
 
     Returns:
-      int32 scalar, equal scores counted one by one.
+      int64 scalar, equal scores counted one by one.
     """
     pairs = list(zip(scores, kept, strict=True))
     floors = [jnp.where(mask & (s > 0), s, jnp.zeros_like(s)) for s, mask in pairs]
-    keys = [order_key(score) for score in floors]
     unit = _unit(budget, sum(math.prod(score.shape) for score in scores))
     limit = _whole(budget, unit, lax.floor)
-    cut = _largest_cut(floors, keys, limit, unit)
-    below = _count([(key < cut) & mask for key, mask in zip(keys, kept, strict=True)])
-    ties = _count([(key == cut) & mask for key, mask in zip(keys, kept, strict=True)])
-    # The key of a score ≥ 0 is its bits with the top one set.
-    top = jnp.array(1, cut.dtype) << (jnp.iinfo(cut.dtype).bits - 1)
-    tied = lax.bitcast_convert_type(cut ^ top, scores[0].dtype)
-    (spent,) = _sums_below(floors, keys, [cut], unit)
+    cut = _largest_cut(floors, limit, unit)
+    zipped = list(zip(floors, kept, strict=True))
+    below, ties = total([((s < cut) & mask, (s == cut) & mask) for s, mask in zipped])
+    (spent,) = _sums_below(floors, [cut], unit)
     with jax.enable_x64(True):
-        price = lax.max(_whole(tied, unit, lax.ceil), lax.full((), 1, jnp.uint64))
+        price = lax.max(_whole(cut, unit, lax.ceil), lax.full((), 1, jnp.uint64))
         fit = lax.div(lax.sub(limit, spent), price)
         extra = lax.min(fit, lax.convert_element_type(ties, jnp.uint64))
-        return lax.convert_element_type(extra, jnp.int32) + below
+        return lax.convert_element_type(extra, jnp.int64) + below

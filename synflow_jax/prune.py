@@ -12,13 +12,14 @@ from synflow_jax.budget import budgets
 from synflow_jax.errors import CollapseWarning, check_finite, check_rho, check_rounds, is_traced
 from synflow_jax.flow_saliency import FlowSaliency
 from synflow_jax.info import PruneInfo
-from synflow_jax.rounds import Rows, certified_loop, fixed_loop, full_masks, host_loop
+from synflow_jax.rounds import certified_loop, fixed_loop, host_loop
 from synflow_jax.scaled import log2
 from synflow_jax.schedule import Certified, certified, exponential, one_shot
 from synflow_jax.scope import globally
 from synflow_jax.sources import without_sources
 from synflow_jax.sweep import sweep_dead
 from synflow_jax.tree import Layers, all_true, as_function, find_layers, is_prunable, pick
+from synflow_jax.turn import Rows, full_masks
 from synflow_jax.verdict import report_run
 
 

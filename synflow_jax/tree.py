@@ -9,6 +9,7 @@ import numpy as np
 from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path
 
 from synflow_jax._types import Params, Prunable
+from synflow_jax.packing import Packing, packing_of
 
 UNPRUNABLE = frozenset({"bias", "b", "scale", "mean", "var", "embedding", "pos_embedding", "cls"})
 
@@ -19,6 +20,7 @@ class Layers(NamedTuple):
     chosen: tuple[bool, ...]  # one entry a leaf of the tree
     paths: tuple[str, ...]  # one entry a prunable leaf
     shapes: tuple[tuple[int, ...], ...]
+    packing: Packing
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -92,7 +94,9 @@ def find_layers(params: Params, prunable: Prunable) -> Layers:
             f"that are no bias, norm or embedding, and this tree has {[p for p, _ in pairs]}; "
             "pass prunable=(path, leaf) -> bool"
         )
-    return Layers(chosen, tuple(p for p, _ in layers), tuple(tuple(x.shape) for _, x in layers))
+    paths, leaves = zip(*layers, strict=True)
+    shapes = tuple(tuple(leaf.shape) for leaf in leaves)
+    return Layers(chosen, tuple(paths), shapes, packing_of(list(leaves)))
 
 
 def pick(tree: Any, chosen: tuple[bool, ...]) -> list[Any]:

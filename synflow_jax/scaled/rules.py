@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from synflow_jax.scaled.array import Value, align, align_low, is_float, limit, rescale, true_value
 from synflow_jax.scaled.equations import bind
+from synflow_jax.scaled.lowering import as_product, is_better_as_product
 
 Rule = Callable[[Any, list[Value], Any], list[Value]]
 
@@ -124,6 +125,12 @@ def growth(eqn: Any, values: list[Value]) -> float:
     return sum(abs(math.log2(n)) for n in known if 0 < n < math.inf) if known else 1.0
 
 
+def _multiply(eqn: Any, left: Any, right: Any) -> list[Any]:
+    if eqn.primitive.name == "conv_general_dilated" and is_better_as_product(eqn, left, right):
+        return [as_product(eqn, left, right)]
+    return bind(eqn, [left, right])
+
+
 def products(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
     """f(2^a·m, 2^b·n) = 2^(a±b)·f(m, n): products, quotients, matrix products, convolutions."""
     if not is_float(values[0].array):
@@ -132,7 +139,7 @@ def products(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
     if sum(v.bits for v in values) + grown > 1.5 * limit(values[0].array.dtype):
         values = [rescale(v, floor) if v.bits > 2 else v for v in values]
     left, right = values
-    results = bind(eqn, [left.array, right.array])
+    results = _multiply(eqn, left.array, right.array)
     bits = left.bits + right.bits + grown
     inverse = eqn.primitive.name == "div"
     if right.plain:

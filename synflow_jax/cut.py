@@ -1,0 +1,160 @@
+"""The cut between kept and pruned scores, found by counting.
+
+Floats and the whole numbers of their bits order alike. A bracket of such numbers, the keys, holds
+the cut; each pass counts how many scores reach each of seven pivots and leaves an eighth of it,
+until a pivot is reached by exactly as many as shall stay. Only counts leave a leaf, so that leaves
+are never concatenated and the layout across devices does not matter.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+PIVOTS = 7
+OFFSETS = (-0.5, -0.125, -0.0625, 0.0, 0.0625, 0.125, 0.5)  # octaves: guesses are about 0.04 off
+LARGEST_INT32 = 2**31 - 1
+
+Probe = Callable[[jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def unsigned_of(dtype: Any) -> Any:
+    """Name the whole numbers as wide as a floating dtype."""
+    return jnp.dtype(f"uint{jnp.finfo(dtype).bits}")
+
+
+def key_of(score: jax.Array) -> jax.Array:
+    """Map floats to unsigned integers of the same order; NaN comes last, −0 is 0."""
+    unsigned = unsigned_of(score.dtype)
+    top = jnp.array(1, unsigned) << (jnp.iinfo(unsigned).bits - 1)
+    bits = lax.bitcast_convert_type(jnp.where(score == 0, jnp.zeros_like(score), score), unsigned)
+    key = jnp.where(bits >= top, ~bits, bits | top)
+    return jnp.where(jnp.isnan(score), jnp.zeros_like(key), key)
+
+
+def value_of(key: jax.Array, dtype: Any) -> jax.Array:
+    """Invert `key_of`: −∞ for the keys below it, NaN, which nothing reaches, above that of ∞."""
+    top = jnp.array(1, key.dtype) << (jnp.iinfo(key.dtype).bits - 1)
+    least = key_of(jnp.array(-jnp.inf, dtype))
+    high = jnp.maximum(key, least)
+    return lax.bitcast_convert_type(jnp.where(high >= top, high ^ top, ~high), dtype)
+
+
+class Cut(NamedTuple):
+    """Where a search ended: low fits, high does not; neighbours unless low settles the search."""
+
+    low: jax.Array
+    high: jax.Array
+    exact: jax.Array  # whether low settles it
+
+
+def narrow(low: jax.Array, high: jax.Array, probe: Probe, first: jax.Array | None = None) -> Cut:
+    """Close a bracket of keys around the largest that fits.
+
+    Args:
+      low: an unsigned scalar that fits, as all below it do.
+      high: one that does not, as all above it.
+      probe: probe(seven pivots) -> which of them fit, and which of those settle the search.
+      first: the seven to begin with, in order; without it, they divide the bracket evenly.
+
+    Returns:
+      low and high, now neighbours, or low settles the search; and whether it does.
+    """
+
+    def unsettled(state: tuple[Cut, jax.Array]) -> jax.Array:
+        return (state[0].high - state[0].low > 1) & ~state[0].exact
+
+    def step(state: tuple[Cut, jax.Array]) -> tuple[Cut, jax.Array]:
+        cut, pivots = state
+        fits, exact = probe(pivots)
+        fitting = jnp.sum(fits)
+        ends = jnp.concatenate([cut.low[None], pivots, cut.high[None]])
+        hit = jnp.concatenate([jnp.zeros(1, bool), exact & fits])
+        low, high = ends[fitting], ends[fitting + 1]
+        return Cut(low, high, hit[fitting]), _divide(low, high)
+
+    start = _divide(low, high) if first is None else jnp.clip(first, low, high)
+    return lax.while_loop(unsettled, step, (Cut(low, high, jnp.zeros((), bool)), start))[0]
+
+
+def _divide(low: jax.Array, high: jax.Array) -> jax.Array:
+    steps = jnp.arange(1, PIVOTS + 1, dtype=low.dtype)
+    eighth, rest = (high - low) // 8, (high - low) % 8
+    return low + eighth * steps + rest * steps // 8  # the product would leave the range
+
+
+def total(counts: Sequence[tuple[jax.Array, ...]]) -> list[jax.Array]:
+    """Count the True entries of all leaves, int64 scalars: one for each of the arrays of a leaf.
+
+    The arrays of one leaf are counted in one pass, and are read nowhere else.
+    """
+    # One reduction of several operands runs on all cores and several entries at a time; several
+    # reductions side by side, and one of a single operand, do not.
+    with jax.enable_x64(True):
+        sums = [_leaf_counts(parts) for parts in counts]
+        columns = [list(column) for column in zip(*sums, strict=True)]
+        return [sum(column[1:], start=column[0]) for column in columns]
+
+
+def first_int32_axis(shape: tuple[int, ...]) -> int:
+    """Find the axis from which on int32 can count the entries; the number of axes if none is."""
+    sizes = [math.prod(shape[axis:]) for axis in range(len(shape))]
+    return next((axis for axis, size in enumerate(sizes) if size <= LARGEST_INT32), len(shape))
+
+
+def _leaf_counts(parts: tuple[jax.Array, ...]) -> list[jax.Array]:
+    shape = parts[0].shape
+    parts = parts * 2 if len(parts) == 1 else parts
+    # int32 holds the count of a leaf, or at least that of each of its rows.
+    axis = first_int32_axis(shape)
+    dtype = jnp.int32 if axis < len(shape) else jnp.int64
+    ones = tuple(lax.convert_element_type(part, dtype) for part in parts)
+    zeros = (lax.full((), 0, dtype),) * len(parts)
+    axes = tuple(range(axis % len(shape), len(shape)))
+    found = lax.reduce(ones, zeros, lambda a, b: tuple(map(lax.add, a, b)), axes)
+    wide = [lax.convert_element_type(count, jnp.int64) for count in found]
+    return [jnp.sum(count) if count.ndim else count for count in wide]
+
+
+def compare(counts: list[jax.Array], wanted: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Tell which counts are at least as large as wanted, and which are equal to it."""
+    with jax.enable_x64(True):
+        wide = lax.convert_element_type(wanted, jnp.int64)
+        pairs = [(lax.ge(count, wide), lax.eq(count, wide)) for count in counts]
+    return jnp.stack([ge for ge, _ in pairs]), jnp.stack([eq for _, eq in pairs])
+
+
+def cut_scores(scores: list[jax.Array], count: jax.Array, near: jax.Array | None = None) -> Cut:
+    """Find the largest key that `count` scores reach.
+
+    Args:
+      scores: arrays of one floating dtype.
+      count: whole scalar, from 0 to the number of scores.
+      near: a guess of that key, a float64 scalar; a good one saves passes.
+
+    Returns:
+      low, the key, or one between it and the next score; high, which fewer reach; and whether
+      exactly `count` reach low.
+    """
+    dtype = scores[0].dtype
+    start = jnp.zeros((), unsigned_of(dtype))
+    end = key_of(jnp.array(jnp.inf, dtype)) + 1
+
+    def probe(pivots: jax.Array) -> tuple[jax.Array, jax.Array]:
+        values = value_of(pivots, dtype)
+        reached = [tuple(score >= values[j] for j in range(PIVOTS)) for score in scores]
+        return compare(total(reached), count)
+
+    return narrow(start, end, probe, None if near is None else _around(near, start.dtype))
+
+
+def _around(near: jax.Array, unsigned: Any) -> jax.Array:
+    """Put seven pivots about a guess: a little above, an eighth off, and a factor of two off."""
+    with jax.enable_x64(True):
+        octave = 2.0 ** jnp.finfo(jnp.dtype(f"float{jnp.iinfo(unsigned).bits}")).nmant
+        pivots = near + jnp.array(OFFSETS, jnp.float64) * octave
+        most = float(jnp.iinfo(unsigned).max) * (1 - 2.0**-52)
+        return lax.convert_element_type(jnp.clip(pivots, 0.0, most), unsigned)

@@ -1,0 +1,55 @@
+"""What a round is measured by, in one pass over scores and masks."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+LARGEST_INT32 = 2**31 - 1
+
+
+def measure(
+    scores: list[jax.Array], before: list[jax.Array], after: list[jax.Array]
+) -> tuple[list[jax.Array], jax.Array, list[jax.Array]]:
+    """Measure what a round kept and what it cost.
+
+    Args:
+      scores: arrays of one floating dtype; the leading axis is that of layers.
+      before: the masks that were scored.
+      after: the masks that were chosen.
+
+    Returns:
+      Kept weights of each layer, in arrays of int32, or int64 where a layer has more than int32 can
+      count; the sum, taken in float64, of the scores of what went, a scalar of their dtype; and the
+      largest |score| of each layer, NaN where one is no number, in arrays.
+    """
+    with jax.enable_x64(True):
+        triples = zip(scores, before, after, strict=True)
+        kept, lost, top = zip(*(_measure_leaf(*triple) for triple in triples), strict=True)
+        costs = [jnp.sum(cost) for cost in lost]
+        total = sum(costs[1:], start=costs[0])
+        most = max(kept, key=lambda count: count.dtype.itemsize).dtype
+        kept = [lax.convert_element_type(count, most) for count in kept]
+        return kept, lax.convert_element_type(total, scores[0].dtype), list(top)
+
+
+def _measure_leaf(
+    score: jax.Array, before: jax.Array, after: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    # The bits of |score| order as it does, NaN last; and XLA wants the floats of one pass alike.
+    whole = jnp.dtype(f"int{jnp.finfo(score.dtype).bits}")
+    lost = jnp.where(before & ~after, score, jnp.zeros_like(score))
+    dtype = jnp.int32 if math.prod(score.shape[1:]) <= LARGEST_INT32 else jnp.int64
+    parts = (
+        lax.convert_element_type(lost, jnp.float64),
+        lax.convert_element_type(after, dtype),
+        lax.bitcast_convert_type(jnp.abs(score), whole),
+    )
+    zeros = tuple(lax.full((), 0, part.dtype) for part in parts)
+    cost, kept, bits = lax.reduce(parts, zeros, _join, tuple(range(1, score.ndim)))
+    return kept, cost, lax.bitcast_convert_type(bits, score.dtype)
+
+
+def _join(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    return lax.add(a[0], b[0]), lax.add(a[1], b[1]), lax.max(a[2], b[2])

@@ -1,0 +1,79 @@
+"""Convolutions of one example as matrix products, where XLA's own are slow.
+
+On the CPU, XLA's convolutions of a batch of one have slow cases, and inside a loop they run on one
+thread. The same sums, written as shifted slices of the input side by side, times the kernel as a
+matrix, run on all cores anywhere. Nothing but the order of summation changes.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def is_better_as_product(eqn: Any, x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether a convolution is worth writing as a matrix product, on the backend in use."""
+    p = eqn.params
+    batch = x.shape[p["dimension_numbers"].lhs_spec[0]]
+    usual = p["batch_group_count"] == 1 and x.dtype == kernel.dtype and x.ndim > 2
+    return jax.default_backend() == "cpu" and batch == 1 and usual
+
+
+def as_product(eqn: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Evaluate a convolution as patches times a matrix.
+
+    Args:
+      eqn: of the primitive conv_general_dilated.
+      x: one example, in the layout that eqn says.
+      kernel: likewise.
+
+    Returns:
+      What eqn returns, but for rounding.
+    """
+    p = eqn.params
+    lhs, rhs, out = p["dimension_numbers"]
+    x = jnp.transpose(x, (lhs[0], *lhs[2:], lhs[1]))
+    kernel = jnp.transpose(kernel, (*rhs[2:], rhs[1], rhs[0]))
+    result = _conv(x, kernel, p)
+    order = (out[0], *out[2:], out[1])  # where each of batch, space and feature goes
+    return jnp.transpose(result, [order.index(axis) for axis in range(result.ndim)])
+
+
+def _conv(x: jax.Array, kernel: jax.Array, p: Any) -> jax.Array:
+    """Convolve x[1, *space, in] with kernel[*window, in / groups, out]."""
+    window, (depth, features) = kernel.shape[:-2], kernel.shape[-2:]
+    groups, places = p["feature_group_count"], math.prod(window)
+    patches = _patches(x, window, p)
+    space = patches.shape[1 : -len(window) - 1]
+    patches = patches.reshape(math.prod(space), places, groups, depth)
+    kernel = kernel.reshape(places, depth, groups, features // groups)
+    precise = {"precision": p["precision"], "preferred_element_type": p["preferred_element_type"]}
+    if groups == 1:
+        left, right = patches.reshape(math.prod(space), -1), kernel.reshape(-1, features)
+        found = lax.dot_general(left, right, (((1,), (0,)), ((), ())), **precise)
+    elif depth == 1:
+        found = jnp.sum(patches * kernel[None, :, 0], axis=1)
+    else:
+        dimensions = (((1, 3), (0, 1)), ((2,), (2,)))
+        found = lax.dot_general(patches, kernel, dimensions, **precise).transpose(1, 0, 2)
+    return found.reshape(1, *space, features)
+
+
+def _patches(x: jax.Array, window: tuple[int, ...], p: Any) -> jax.Array:
+    """Lay the entries that a window sees side by side: [1, *space, *window, in]."""
+    gaps = zip(p["padding"], p["lhs_dilation"], strict=True)
+    inner = [(low, high, step - 1) for (low, high), step in gaps]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inner, (0, 0, 0)])
+    # One axis after the other, the last first: fewer pieces to compile than all places at once.
+    for axis in range(len(window), 0, -1):
+        size, dilation, stride = (
+            v[axis - 1] for v in (window, p["rhs_dilation"], p["window_strides"])
+        )
+        end = x.shape[axis] - (size - 1) * dilation
+        seen = [
+            lax.slice_in_dim(x, i * dilation, i * dilation + end, stride, axis) for i in range(size)
+        ]
+        x = jnp.concatenate([jnp.expand_dims(s, len(window) + 1) for s in seen], len(window) + 1)
+    return x

@@ -1,0 +1,162 @@
+"""One round: score, select, measure.
+
+Masks and scores are packed: lists of arrays whose leading axis is that of layers.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from synflow_jax._types import Masks, Params
+from synflow_jax.cut import Cut, cut_scores
+from synflow_jax.errors import check_structure
+from synflow_jax.flow_saliency import FlowSaliency
+from synflow_jax.measure import measure
+from synflow_jax.scaled import Scaled, log2
+from synflow_jax.select import select
+from synflow_jax.tree import (
+    Layers,
+    all_true,
+    floating_dtype,
+    is_floating,
+    pick,
+    place,
+    widen,
+)
+
+Leaves = list[jax.Array]
+Count = Callable[[Leaves, Leaves, jax.Array], jax.Array]
+
+
+class State(NamedTuple):
+    """What a round hands on: the masks, and where it cut, as the next one cuts nearby."""
+
+    chosen: Leaves
+    cut: jax.Array  # float64: the key of the last cut, of scores in units of 1
+    drift: jax.Array  # float64: how far it had moved in that round
+
+
+class Rows(NamedTuple):
+    """Measurements, one row a round; log2_flow has one more, after the last round."""
+
+    kept: jax.Array
+    log2_flow: jax.Array
+    share: jax.Array
+    finite: jax.Array
+    idle: jax.Array
+
+
+def first_state(layers: Layers, masks: Leaves) -> State:
+    """Start with the masks of the prunable leaves, in the order of the layers."""
+    with jax.enable_x64(True):
+        nowhere = jnp.zeros((), jnp.float64)
+        return State(layers.packing.pack(masks), nowhere, nowhere)
+
+
+def full_masks(params: Params, layers: Layers, chosen: Leaves) -> Masks:
+    """Put the masks of the prunable leaves in a tree of masks that keep all else."""
+    return place(params, layers.chosen, chosen, all_true)
+
+
+def score(
+    params: Params, saliency: Any, layers: Layers, chosen: Leaves
+) -> tuple[Scaled, Leaves, jax.Array]:
+    """Return the flow, the scores, and the flow in the unit of the scores (NaN if not measured)."""
+    masks = full_masks(params, layers, layers.packing.unpack(chosen))
+    if isinstance(saliency, FlowSaliency):
+        flow, tree = saliency.flow_and_scores(params, masks)
+    else:
+        flow, tree = Scaled(jnp.float32(jnp.nan), jnp.int32(0)), saliency(params, masks)
+    scores = layers.packing.pack(checked_scores(tree, params, layers))
+    return flow, scores, flow.mantissa.astype(scores[0].dtype)
+
+
+def one_round(
+    params: Params, saliency: Any, layers: Layers, nested: bool, state: State, count: Count
+) -> tuple[State, Rows]:
+    """Score once, select as many as count(scores, masks, flow) says, and measure."""
+    flow, scores, whole = score(params, saliency, layers, state.chosen)
+    counts = count(scores, state.chosen, whole)
+    return cut_and_measure(scores, state, counts, flow, layers, nested)
+
+
+def round_or_look(
+    params: Params,
+    saliency: Any,
+    layers: Layers,
+    nested: bool,
+    state: State,
+    counts: jax.Array,
+    look: jax.Array,
+) -> tuple[State, Rows]:
+    """Run a round; where `look` is true, measure the flow and keep all."""
+    flow, scores, _ = score(params, saliency, layers, state.chosen)
+
+    def cut() -> tuple[State, Rows]:
+        return cut_and_measure(scores, state, counts, flow, layers, nested)
+
+    def keep() -> tuple[State, Rows]:
+        blank = jax.tree.map(lambda s: lax.full(s.shape, 0, s.dtype), jax.eval_shape(cut)[1])
+        return state, blank._replace(log2_flow=log2(flow))
+
+    return lax.cond(look, keep, cut)
+
+
+def cut_and_measure(
+    scores: Leaves, state: State, counts: jax.Array, flow: Scaled, layers: Layers, nested: bool
+) -> tuple[State, Rows]:
+    """Keep counts[competitions] of the scores, and measure what that did."""
+    chosen, packing = state.chosen, layers.packing
+    pairs = list(zip(scores, chosen, strict=True))
+    ranked = [jnp.where(m, s, jnp.full_like(s, -jnp.inf)) for s, m in pairs] if nested else scores
+    if counts.shape == (1,):
+        found, state = _cut_nearby(ranked, counts[0], state, flow.exponent)
+        new = select(ranked, chosen, counts[0], packing.starts(layers.sizes), found)
+    else:
+        triples = zip(ranked, chosen, packing.rows_of(counts), strict=True)
+        new = [_select_rows(*triple) for triple in triples]
+    kept, lost, top = measure(scores, chosen, new)
+    whole = flow.mantissa.astype(scores[0].dtype)
+    share = 0 * whole + lost / jnp.where(whole > 0, whole, jnp.ones_like(whole))
+    highest = packing.in_order(top)
+    finite = jnp.all(jnp.isfinite(highest))
+    rows = Rows(packing.in_order(kept), log2(flow), share, finite, highest == 0)
+    return state._replace(chosen=new), rows
+
+
+def _cut_nearby(
+    scores: Leaves, count: jax.Array, state: State, exponent: jax.Array
+) -> tuple[Cut, State]:
+    """Look for the cut first where the last ones lead, whatever the unit 2^exponent is."""
+    with jax.enable_x64(True):
+        octave = 2.0 ** jnp.finfo(scores[0].dtype).nmant  # keys from one power of two to the next
+        unit = exponent.astype(jnp.float64) * octave
+        cut = cut_scores(scores, count, state.cut + state.drift - unit)
+        now = cut.low.astype(jnp.float64) + unit
+        return cut, state._replace(cut=now, drift=now - state.cut)
+
+
+def _select_rows(scores: jax.Array, masks: jax.Array, counts: jax.Array) -> jax.Array:
+    """Let each layer of a pack compete within itself."""
+    if len(counts) == 1:
+        return select([scores], [masks], counts[0])[0]
+    return jax.vmap(lambda s, m, c: select([s], [m], c)[0])(scores, masks, counts)
+
+
+def checked_scores(tree: Any, params: Params, layers: Layers) -> Leaves:
+    """Refuse what are no scores, and bring the rest to one dtype."""
+    check_structure(params, tree, "what saliency returns")
+    scores = pick(tree, layers.chosen)
+    for path, shape, score in zip(layers.paths, layers.shapes, scores, strict=True):
+        known = hasattr(score, "dtype") and is_floating(score)
+        if not known or tuple(score.shape) != shape:
+            found = f"{score.dtype}{score.shape}" if hasattr(score, "dtype") else type(score)
+            raise TypeError(
+                f"saliency must return a floating score a weight: {path!r} has shape {shape} "
+                f"and its scores are {found}"
+            )
+    wide = floating_dtype(widen(scores))
+    return [score.astype(wide) for score in scores]
