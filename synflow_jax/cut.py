@@ -8,6 +8,7 @@ are never concatenated and the layout across devices does not matter.
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -95,8 +96,7 @@ def total(counts: Sequence[tuple[jax.Array, ...]]) -> list[jax.Array]:
     # reductions side by side, and one of a single operand, do not.
     with jax.enable_x64(True):
         sums = [_leaf_counts(parts) for parts in counts]
-        columns = [list(column) for column in zip(*sums, strict=True)]
-        return [sum(column[1:], start=column[0]) for column in columns]
+        return [reduce(lax.add, column) for column in zip(*sums, strict=True)]
 
 
 def first_int32_axis(shape: tuple[int, ...]) -> int:
