@@ -10,6 +10,13 @@ from typing import Any
 
 from experiments.common.files import replacing
 
+# Nothing compiled is found from before, and no framework takes all of an accelerator's memory.
+COLD = {
+    "JAX_ENABLE_COMPILATION_CACHE": "false",
+    "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+
 
 def fresh(arguments: list[str], limit: float, **settings: str) -> dict[str, Any]:
     """Run `python -m` with these arguments and read the JSON object on its last line.

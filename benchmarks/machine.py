@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,20 @@ def has_torch() -> bool:
 def cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def busy_cores(seconds: float = 0.5) -> float | None:
+    """Measure, while this process rests, how many cores others keep busy."""
+    before = _processor_times()
+    time.sleep(seconds)
+    passed = [b - a for a, b in zip(before, _processor_times(), strict=True)]
+    idle = sum(passed[3:5])  # idle, and waiting for a disk
+    return (1 - idle / sum(passed)) * (os.cpu_count() or 1) if sum(passed) else None
+
+
+def _processor_times() -> list[int]:
+    path = Path("/proc/stat")
+    return [int(x) for x in path.read_text().split("\n")[0].split()[1:]] if path.exists() else []
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -30,6 +30,7 @@ class Contender:
     prunable: int
     any_rounds: bool = True  # False where another number of rounds is another program
     temporaries: Callable[[], int | None] = lambda: None  # bytes beside params and masks
+    tune: Callable[[], object] = lambda: None  # chooses its settings, before steady rounds
     notes: Callable[[], dict[str, Any]] = dict  # what else belongs in its row
 
 

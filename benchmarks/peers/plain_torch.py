@@ -4,6 +4,8 @@ Weights stay where the model has them; a round makes them positive, multiplies t
 differentiates the sum of the outputs. Scores that tie with the threshold are pruned with it.
 """
 
+import os
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -68,9 +70,21 @@ def on_host(masks: dict[str, Tensor]) -> dict[str, Any]:
     return {path: as_flax(mask).cpu().numpy() for path, mask in masks.items()}
 
 
+def fastest_threads(run: Callable[[], Any]) -> None:
+    """Use one thread or all cores, whichever is faster: small layers lose by sharing."""
+    seconds = {}
+    for threads in (1, cores()):
+        torch.set_num_threads(threads)
+        run()
+        start = time.perf_counter()
+        run()
+        seconds[threads] = time.perf_counter() - start
+    torch.set_num_threads(min(seconds, key=lambda threads: seconds[threads]))
+
+
 def ready(name: str, device: str) -> tuple[nn.Module, Tensor]:
-    """Build a network with its input of ones; threads on all cores, TF32 off."""
-    torch.set_num_threads(cores())
+    """Build a network with its input of ones; all cores unless told otherwise, TF32 off."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     build, shape = NETWORKS[name]
     place = DEVICES[device]
@@ -96,4 +110,6 @@ def contend(name: str, device: str, compiled: bool = False) -> Contender:
         weights,
         sum(kernel.numel() for kernel in kernels(model).values()),
         temporaries=temporaries,
+        tune=lambda: fastest_threads(lambda: prune_in_torch(model, x, 2, forward)),
+        notes=lambda: {"threads": torch.get_num_threads()},
     )
