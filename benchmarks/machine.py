@@ -1,6 +1,7 @@
 """Where a measurement was made: the machine and its versions, the day and the commit."""
 
 import datetime
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -51,11 +52,21 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def stamp() -> dict[str, str]:
-    """Say on which day and from which commit; results may have changed since, nothing else."""
+    """Say on which day, from which commit (+: and changes), and from what Python exactly."""
     commit = _output(["git", "rev-parse", "--short=12", "HEAD"])
     changed = _output(["git", "status", "--porcelain", "--", ".", ":!benchmarks/results"])
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"date": day, "commit": f"{commit}{'+' if changed else ''}" if commit else "unknown"}
+    name = f"{commit}{'+' if changed else ''}" if commit else "unknown"
+    return {"date": day, "commit": name, "source": _source()}
+
+
+def _source() -> str:
+    """Fingerprint what a measurement runs."""
+    found = hashlib.sha256()
+    for folder in ("synflow_jax", "benchmarks", "experiments/common"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            found.update(path.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def line(found: dict[str, Any]) -> str:

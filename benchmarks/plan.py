@@ -94,12 +94,12 @@ def measured(step: Step, rows: Rows, config: Config) -> bool:
 
 
 def known(config: Config, steps: list[Step], where: dict[str, Any]) -> Rows:
-    """Read the rows of earlier runs: those of other networks, and of this commit."""
-    commit, chosen = stamp()["commit"], {step.network for step in steps}
+    """Read the rows of earlier runs: those of other networks, and of this source."""
+    source, chosen = stamp()["source"], {step.network for step in steps}
     rows = load(config.path, where)
     kept = [
         row
         for row in rows
-        if row["network"] not in chosen or (row["commit"] == commit and not config.again)
+        if row["network"] not in chosen or (row.get("source") == source and not config.again)
     ]
     return {(row["network"], row["contender"]): row for row in kept}

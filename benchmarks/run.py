@@ -9,19 +9,20 @@ Needs `pip install -e '.[benchmarks]'`; without PyTorch its rows are left out. P
 float32 with TF32 off. All contenders have the same weights; what each of them does is written in
 benchmarks/peers/. The columns:
 
-- a round: milliseconds after the first call, all contenders by turns in one process; a turn prunes to ρ
-  in some rounds, and is divided by their number. PyTorch runs on one thread or on all cores,
+- round: milliseconds after the first call, all contenders by turns in one process; a turn prunes to
+  ρ in some rounds, and is divided by their number. PyTorch runs on one thread or on all cores,
   whichever is faster. The best turn is shown, and is what ratios are made of.
-- first call: seconds of three rounds in a new process, compilation and all, from weights to masks on the host.
-- job: seconds of a whole one of 100 rounds, from the start of a new process to masks on the host; in brackets where
-  it is too long to be run and is made up from the two columns before.
-- room: what the compiled program (ours: the whole loop) or, on a GPU, PyTorch needs beside
-  weights and masks, over the bytes of the weights.
+- first: seconds of a call of three rounds in a new process, compilation and all, from weights to
+  masks on the host.
+- job: seconds of 100 rounds, from the start of a new process to masks on the host; in brackets where
+  that is too long to be run and is made up from the two columns before.
+- room: what the compiled program (ours: the whole loop) or, on a GPU, PyTorch needs beside weights
+  and masks, over the bytes of the weights.
 - floor: one gradient of the flow and ten bytes a weight at the bandwidth of a copy: see
   benchmarks/peers/floor.py.
 
 Writes run_cpu.json (or run_gpu.json) row by row, and run_cpu.png. What a run has finished, another
-one of the same commit on the same machine does not do again.
+one of the same source on the same machine does not do again.
 """
 
 import tempfile
