@@ -14,8 +14,8 @@ benchmarks/peers/. The columns:
   whichever is faster. The best turn is shown, and is what ratios are made of.
 - first: seconds of a call of three rounds in a new process, compilation and all, from weights to
   masks on the host.
-- job: seconds of 100 rounds, from the start of a new process to masks on the host; in brackets where
-  that is too long to be run and is made up from the two columns before.
+- job: seconds of 100 rounds, from the start of a new process to masks on the host; in brackets
+  where that is too long to be run and is made up from the two columns before.
 - room: what the compiled program (ours: the whole loop) or, on a GPU, PyTorch needs beside weights
   and masks, over the bytes of the weights.
 - floor: one gradient of the flow and ten bytes a weight at the bandwidth of a copy: see

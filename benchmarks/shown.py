@@ -132,34 +132,37 @@ def _bars(
     axes: Any, rows: list[Row], name: str, networks: list[str], contenders: list[str]
 ) -> None:
     """Draw one panel: a group of bars a network, on a logarithmic axis that crosses at 1."""
-    width, values = 0.8 / len(contenders), []
-    for place, contender in enumerate(contenders):
+    shown = [one for one in contenders if one != "PyTorch" or name == "over floor"]
+    width, values = 0.8 / len(shown), []
+    for place, contender in enumerate(shown):
         found = {
             networks.index(row["network"]): row["ratios"][name]
             for row in rows
             if row["contender"] == contender and name in row["ratios"]
         }
-        heights = [i + (place - (len(contenders) - 1) / 2) * width for i in found]
+        heights = [i + (place - (len(shown) - 1) / 2) * width for i in found]
         # On a logarithmic axis a bar begins at 1 and ends at its value, to either side.
         lengths = [value - 1 for value in found.values()]
         axes.barh(heights, lengths, 0.9 * width, 1, color=COLORS[contender], label=contender)
         for height, value in zip(heights, found.values(), strict=True):
-            side = 1 if value >= 1 else -1
-            axes.annotate(
-                f"{value:.3g}",
-                (value, height),
-                (3 * side, 0),
-                textcoords="offset points",
-                ha="left" if side > 0 else "right",
-                va="center",
-                fontsize=8,
-                color="#444444",
-            )
+            _label(axes, value, height)
         values += found.values()
     axes.axvline(1, color="black", lw=0.8)
     title, label = PANELS[name]
-    axes.set(xscale="log", xlim=(min([1, *values]) / 2.5, max([1, *values]) * 2.5))
+    low, high = min([0.5, *values]) / 2.5, max([2, *values]) * 2.5
+    axes.set(xscale="log", xlim=(0.9 if name == "over floor" else low, high))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
+
+
+def _label(axes: Any, value: float, height: float) -> None:
+    """Write a value at the end of its bar."""
+    side = 1 if value >= 1 else -1
+    place: dict[str, Any] = {"ha": "left" if side > 0 else "right", "va": "center"}
+    offset: dict[str, Any] = {"xytext": (4 * side, 0), "textcoords": "offset points"}
+    text = f"{value:.2g}" if value < 100 else f"{value:.0f}"
+    axes.annotate(text, (value, height), **offset, **place, fontsize=8, color="#444444")
