@@ -55,8 +55,8 @@ def warm(contender: Contender, rounds: int) -> int:
 
 def steady(name: str, device: str, repeats: str, *names: str) -> dict[str, Any]:
     """Time rounds after the first call, the contenders by turns, A B C A B C."""
-    from benchmarks.networks import NETWORKS
     from benchmarks.peers.floor import BYTES_A_WEIGHT, copy_bandwidth, passes
+    from benchmarks.timed_networks import NETWORKS
 
     busy = [busy_cores()]
     contenders, rounds, found = {}, {}, {}

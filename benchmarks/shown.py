@@ -112,7 +112,7 @@ def draw_ratios(rows: list[Row], path: Path) -> Path | None:
         return None
     networks = list(dict.fromkeys(row["network"] for row in shown))
     contenders = [name for name in COLORS if any(row["contender"] == name for row in shown)]
-    quiet = {f"axes.spines.{side}": False for side in ("top", "right", "left")}
+    quiet: dict[Any, Any] = {f"axes.spines.{side}": False for side in ("top", "right", "left")}
     with mpl.rc_context({"font.size": 10, "ytick.major.size": 0, **quiet}):
         height = 1.6 + 0.2 * len(networks) * (len(contenders) + 1)
         figure = Figure(figsize=(4 * len(panels), height), layout="constrained")

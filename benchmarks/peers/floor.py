@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.deep_networks import plain_flow, xla_convolution
-from benchmarks.networks import loaded
 from benchmarks.peers import Contender
 from benchmarks.peers.naive_jax import all_kept, by_path
+from benchmarks.timed_networks import loaded
 
 BYTES_A_WEIGHT = 4 + (4 + 1 + 1)
 COPIED = {"cpu": 2**28, "gpu": 2**30}  # bytes: far beyond any cache

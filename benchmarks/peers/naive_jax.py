@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.deep_networks import plain_flow
-from benchmarks.networks import loaded
 from benchmarks.peers import Contender, kept_after
+from benchmarks.timed_networks import loaded
 from synflow_jax import is_prunable
 
 Masks = dict[str, jax.Array]
@@ -66,6 +66,12 @@ def all_kept(params: Any) -> Masks:
     return {path: jnp.ones(leaf.shape, bool) for path, leaf in leaves if is_prunable(path, leaf)}
 
 
+def temporaries_of(lowered: Any) -> int:
+    """Compile, and read how many bytes the program needs beside its arguments and results."""
+    sizes: Any = lowered.compile().memory_analysis()
+    return int(sizes.temp_size_in_bytes)
+
+
 def contend(name: str, device: str) -> Contender:  # noqa: ARG001
     """Prune the plain network in plain float32, its products as exact as float32 has them."""
     params, apply_fn, shape = loaded(name)
@@ -78,7 +84,7 @@ def contend(name: str, device: str) -> Contender:  # noqa: ARG001
     @jax.default_matmul_precision("highest")
     def temporaries() -> int:
         lowered = one_round.lower(params, apply_fn, all_kept(params), 1, shape)
-        return int(lowered.compile().memory_analysis().temp_size_in_bytes)
+        return temporaries_of(lowered)
 
     weights = sum(leaf.size for leaf in leaves.values())
     prunable = sum(mask.size for mask in all_kept(params).values())

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.networks import as_pruned, loaded
 from benchmarks.peers import RHO, Contender
-from benchmarks.peers.naive_jax import by_path, host_masks
+from benchmarks.peers.naive_jax import by_path, host_masks, temporaries_of
+from benchmarks.timed_networks import as_pruned, loaded
 from synflow_jax import is_prunable, synflow
 
 
@@ -20,8 +20,7 @@ def contend(name: str, device: str) -> Contender:  # noqa: ARG001
         return jax.block_until_ready(synflow(params, apply_fn, shape, RHO, rounds=rounds))
 
     def temporaries() -> int:
-        traced = jax.jit(lambda p: synflow(p, apply_fn, shape, RHO)).lower(params)
-        return int(traced.compile().memory_analysis().temp_size_in_bytes)
+        return temporaries_of(jax.jit(lambda p: synflow(p, apply_fn, shape, RHO)).lower(params))
 
     def on_host(masks: Any) -> dict[str, np.ndarray]:
         return host_masks(by_path(masks), by_path(params))

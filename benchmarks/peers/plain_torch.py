@@ -37,7 +37,9 @@ def one_round(
         for weight, mask in zip(weights, masks, strict=True):
             weight.mul_(mask)
     run().sum().backward()
-    return threshold([(weight.detach() * weight.grad).abs() for weight in weights], kept)
+    slopes: list[Any] = [weight.grad for weight in weights]
+    pairs = zip(weights, slopes, strict=True)
+    return threshold([(weight.detach() * slope).abs() for weight, slope in pairs], kept)
 
 
 def prune_in_torch(
