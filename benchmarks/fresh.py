@@ -30,7 +30,7 @@ def fresh(arguments: list[str], limit: float, **settings: str) -> dict[str, Any]
       The object and, as "started", when the process did; or {"failed": why}.
     """
     command, env = [sys.executable, "-m", *arguments], os.environ | settings
-    started = time.time()
+    started = time.monotonic()  # the same clock in all processes of a machine
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env=env)
     except subprocess.TimeoutExpired:

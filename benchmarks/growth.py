@@ -71,8 +71,8 @@ def measure(size: float, dtype: str, once: bool) -> dict[str, Any]:
 
     def prune() -> tuple[float, Any]:
         start = time.perf_counter()
-        masks = synflow(params, apply_fn, shape, RHO, rounds=ROUNDS)
-        return time.perf_counter() - start, jax.block_until_ready(masks)
+        masks = jax.block_until_ready(synflow(params, apply_fn, shape, RHO, rounds=ROUNDS))
+        return time.perf_counter() - start, masks
 
     before, drawn = resident(), peak()
     found: dict[str, Any] = {"busy cores": [busy_cores()], "resident before": before}
@@ -113,7 +113,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     good = sorted((row for row in rows if "failed" not in row), key=lambda row: row["weights"])
-    spines = {"axes.spines.top": False, "axes.spines.right": False}
+    spines: dict[Any, Any] = {"axes.spines.top": False, "axes.spines.right": False}
     with mpl.rc_context({"font.size": 10, **spines}):
         figure = Figure(figsize=(9, 4), layout="constrained")
         left, right = figure.subplots(1, 2)

@@ -101,9 +101,10 @@ def whole(name: str, device: str, contender: str, rounds: str, file: str) -> dic
     """Prune from nothing to masks on the host, and write them; "end" is the clock before that."""
     ready = contend(contender, name, device)
     masks = ready.on_host(ready.prune(int(rounds)))
-    end = time.time()
+    end = time.monotonic()
     kept = sum(int(np.count_nonzero(mask)) for mask in masks.values())
-    np.savez(file, **{path: np.packbits(mask) for path, mask in masks.items()})
+    bits: dict[str, Any] = {path: np.packbits(mask) for path, mask in masks.items()}
+    np.savez(file, **bits)
     return counts(ready) | {"end": end, "kept": kept}
 
 
