@@ -184,9 +184,14 @@ def plain_flow(params: Any, apply_fn: Any, shape: tuple[int, ...]) -> jax.Array:
     return jnp.sum(apply_fn(params, jnp.ones((1, *shape), jax.tree.leaves(params)[0].dtype)))
 
 
+def convolving(way: Callable[..., Array]) -> Any:
+    """Let all networks convolve in one way in a `with` block, while they are traced."""
+    return mock.patch.object(layers, "quick_conv", return_value=way)
+
+
 def xla_convolution() -> Any:
     """Use XLA's own convolution, as a user's network has it, in a `with` block.
 
     The one by patches is quicker in a loop on CPUs, but ten rounds do not pay for compiling it.
     """
-    return mock.patch.object(layers, "quick_conv", return_value=lax.conv_general_dilated)
+    return convolving(lax.conv_general_dilated)

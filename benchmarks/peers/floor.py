@@ -7,7 +7,6 @@ weight), and read again with the mask to write the next one (4 + 1 + 1), at the 
 Masking the weights and multiplying scores are taken to ride along in the gradient for nothing.
 """
 
-import contextlib
 import time
 from functools import partial
 from typing import Any
@@ -15,18 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from benchmarks.deep_networks import plain_flow, xla_convolution
+from benchmarks.deep_networks import convolving, plain_flow
 from benchmarks.peers import Contender
 from benchmarks.peers.naive_jax import all_kept, by_path
 from benchmarks.timed_networks import loaded
+from experiments.common.models import layers
 
 BYTES_A_WEIGHT = 4 + (4 + 1 + 1)
 COPIED = {"cpu": 2**28, "gpu": 2**30}  # bytes: far beyond any cache
-FORMS: dict[str, Any] = {
-    "as it is": xla_convolution,
-    "as matrix products": contextlib.nullcontext,  # what experiments.common does on CPUs
-}
+FORMS = {"as it is": lax.conv_general_dilated, "as matrix products": layers.patch_conv}
 
 
 def least(run: Any, times: int) -> float:
@@ -76,7 +74,7 @@ def contend(name: str, device: str) -> Contender:  # noqa: ARG001
 def _gradient(form: str, positive: Any, apply_fn: Any, shape: tuple[int, ...]) -> Any:
     """Compile the gradient with the convolutions of a form."""
     flow = partial(plain_flow, shape=shape)
-    with FORMS[form]():
+    with convolving(FORMS[form]):
         compiled = jax.jit(jax.grad(lambda p: flow(p, apply_fn))).lower(positive).compile()
     run = partial(compiled, positive)
     jax.block_until_ready(run())
