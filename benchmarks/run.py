@@ -8,8 +8,9 @@ r"""How long does SynFlow take, beside PyTorch, beside JAX with a sort, and besi
 Needs `pip install -e '.[benchmarks]'`; without PyTorch its rows are left out. Prunes at ρ = 100,
 float32 with TF32 off. All contenders have the same weights; what each of them does is written in
 benchmarks/peers/. ViT-B/16 is pruned in flow mode by ours and as it is by the others, so that only
-its times compare. In plain float32 the flow of ResNet-110 overflows, and the masks of the others
-are empty (PyTorch) or mean nothing: see kept, asked and overlap in the rows. The columns:
+its times compare. In plain float32 the flow of ResNet-110 and of ResNet-50 overflows, and the masks
+of the others are empty (PyTorch) or mean nothing: see kept, asked and overlap in the rows. The
+columns:
 
 - round: milliseconds after the first call, all contenders by turns in one process; a turn prunes to
   ρ in some rounds, and is divided by their number. PyTorch runs on one thread or on all cores,
