@@ -11,7 +11,6 @@ limit, and written to benchmarks/results/deep.json at once.
 """
 
 import json
-import subprocess
 import sys
 from operator import itemgetter
 from pathlib import Path
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from benchmarks.deep_measure import LOG2_TO_10, MEASURES, measure
 from benchmarks.deep_networks import NETWORKS
+from benchmarks.fresh import fresh
 from experiments.common.files import replacing
 
 RESULTS = Path(__file__).parent / "results" / "deep.json"
@@ -41,15 +41,9 @@ def plan(names: list[str]) -> list[tuple[str, str]]:
 
 def make(name: str, kind: str) -> dict[str, Any]:
     """Make one row in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.deep", "--row", name, kind]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
-    except subprocess.TimeoutExpired:
-        return {"network": name, "kind": kind, "failed": f"more than {LIMIT:.0f} seconds"}
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
-        return {"network": name, "kind": kind, "failed": last[0]}
-    return json.loads(done.stdout.splitlines()[-1])
+    row = fresh(["benchmarks.deep", "--row", name, kind], LIMIT)
+    row.pop("started", None)
+    return {"network": name, "kind": kind, **row}
 
 
 def load() -> dict[tuple[str, str], dict[str, Any]]:

@@ -6,25 +6,17 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 import synflow_jax as sf
-from benchmarks.deep_networks import NETWORKS, Network, draw
-from experiments.common.models import layers
+from benchmarks.deep_networks import NETWORKS, Network, draw, plain_flow, xla_convolution
 from synflow_jax.scaled import Scaled, scaled
 
 Row = dict[str, Any]
 LOG2_TO_10 = math.log10(2)
-
-
-def plain_flow(params: Any, apply_fn: Any, shape: tuple[int, ...]) -> jax.Array:
-    """R_SF as anyone would write it down, of weights that are positive already."""
-    return jnp.sum(apply_fn(params, jnp.ones((1, *shape), jax.tree.leaves(params)[0].dtype)))
 
 
 def log2_of(number: Scaled) -> float:
@@ -180,14 +172,6 @@ MEASURES: dict[str, Callable[[Network], Row]] = {
     "time": measure_time,
     "rounds": measure_rounds,
 }
-
-
-def xla_convolution() -> Any:
-    """Use XLA's own convolution, as a user's network has it, in a `with` block.
-
-    The one by patches is quicker in a loop on CPUs, but ten rounds do not pay for compiling it.
-    """
-    return mock.patch.object(layers, "quick_conv", return_value=lax.conv_general_dilated)
 
 
 def _for_json(value: Any) -> Any:

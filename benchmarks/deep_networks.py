@@ -7,13 +7,15 @@ one rule holds for all. The ImageNet networks have all their weights at an image
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
+from experiments.common.models import layers
 from experiments.common.models.fc import FC
 from experiments.common.models.layers import batch_norm, conv, dense
 from experiments.common.models.resnet import ResNet
@@ -175,3 +177,21 @@ def draw(network: Network, seed: int = 0, dtype: Any = np.float32) -> tuple[Any,
 
     variables = jax.tree_util.tree_map_with_path(start, shapes)
     return linen.from_linen(model, variables, train=False)
+
+
+def plain_flow(params: Any, apply_fn: Any, shape: tuple[int, ...]) -> jax.Array:
+    """R_SF as anyone would write it down, of weights that are positive already."""
+    return jnp.sum(apply_fn(params, jnp.ones((1, *shape), jax.tree.leaves(params)[0].dtype)))
+
+
+def convolving(way: Callable[..., Array]) -> Any:
+    """Let all networks convolve in one way in a `with` block, while they are traced."""
+    return mock.patch.object(layers, "quick_conv", return_value=way)
+
+
+def xla_convolution() -> Any:
+    """Use XLA's own convolution, as a user's network has it, in a `with` block.
+
+    The one by patches is quicker in a loop on CPUs, but ten rounds do not pay for compiling it.
+    """
+    return convolving(lax.conv_general_dilated)

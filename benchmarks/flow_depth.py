@@ -21,8 +21,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import synflow_jax as sf
-from benchmarks.deep_measure import LOG2_TO_10, plain_flow, xla_convolution
-from benchmarks.deep_networks import Network, ResidualMLP, cifar, draw
+from benchmarks.deep_measure import LOG2_TO_10
+from benchmarks.deep_networks import (
+    Network,
+    ResidualMLP,
+    cifar,
+    draw,
+    plain_flow,
+    xla_convolution,
+)
 from experiments.common.files import replacing
 from experiments.common.models.fc import FC
 

@@ -1,0 +1,1 @@
+"""What is fast and what holds, measured; each module is a command."""
