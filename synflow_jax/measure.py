@@ -10,7 +10,10 @@ LARGEST_INT32 = 2**31 - 1
 
 
 def measure(
-    scores: list[jax.Array], before: list[jax.Array], after: list[jax.Array]
+    scores: list[jax.Array],
+    before: list[jax.Array],
+    after: list[jax.Array],
+    nested: bool = False,
 ) -> tuple[list[jax.Array], jax.Array, list[jax.Array]]:
     """Measure what a round kept and what it cost.
 
@@ -18,6 +21,7 @@ def measure(
       scores: arrays of one floating dtype; the leading axis is that of layers.
       before: the masks that were scored.
       after: the masks that were chosen.
+      nested: what had gone before has no score, whatever stands in its place.
 
     Returns:
       Kept weights of each layer, in arrays of int32, or int64 where a layer has more than int32 can
@@ -26,7 +30,7 @@ def measure(
     """
     with jax.enable_x64(True):
         triples = zip(scores, before, after, strict=True)
-        kept, lost, top = zip(*(_measure_leaf(*triple) for triple in triples), strict=True)
+        kept, lost, top = zip(*(_measure_leaf(*triple, nested) for triple in triples), strict=True)
         costs = [jnp.sum(cost) for cost in lost]
         total = sum(costs[1:], start=costs[0])
         most = max(kept, key=lambda count: count.dtype.itemsize).dtype
@@ -35,16 +39,18 @@ def measure(
 
 
 def _measure_leaf(
-    score: jax.Array, before: jax.Array, after: jax.Array
+    score: jax.Array, before: jax.Array, after: jax.Array, nested: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     # The bits of |score| order as it does, NaN last; and XLA wants the floats of one pass alike.
     whole = jnp.dtype(f"int{jnp.finfo(score.dtype).bits}")
-    lost = jnp.where(before & ~after, score, jnp.zeros_like(score))
+    none = jnp.zeros_like(score)
+    lost = jnp.where(before & ~after, score, none)
+    known = jnp.where(before, score, none) if nested else score
     dtype = jnp.int32 if math.prod(score.shape[1:]) <= LARGEST_INT32 else jnp.int64
     parts = (
         lax.convert_element_type(lost, jnp.float64),
         lax.convert_element_type(after, dtype),
-        lax.bitcast_convert_type(jnp.abs(score), whole),
+        lax.bitcast_convert_type(jnp.abs(known), whole),
     )
     zeros = tuple(lax.full((), 0, part.dtype) for part in parts)
     cost, kept, bits = lax.reduce(parts, zeros, _join, tuple(range(1, score.ndim)))

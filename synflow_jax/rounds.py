@@ -23,6 +23,7 @@ from synflow_jax.turn import (
     cut_and_measure,
     first_state,
     full_masks,
+    of_kept,
     one_round,
     round_or_look,
 )
@@ -139,6 +140,7 @@ def _select_round(
 ) -> tuple[Leaves, Rows]:
     flow = Scaled(jnp.full((), jnp.nan, scores[0].dtype), jnp.int32(0))
     state, packed = first_state(layers, chosen), layers.packing.pack(scores)
+    packed = of_kept(packed, state.chosen) if nested else packed
     new, row = cut_and_measure(packed, state, counts, flow, layers, nested)
     return layers.packing.unpack(new.chosen), row
 

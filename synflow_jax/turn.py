@@ -62,7 +62,7 @@ def full_masks(params: Params, layers: Layers, chosen: Leaves) -> Masks:
 
 
 def score(
-    params: Params, saliency: Any, layers: Layers, chosen: Leaves
+    params: Params, saliency: Any, layers: Layers, chosen: Leaves, nested: bool
 ) -> tuple[Scaled, Leaves, jax.Array]:
     """Return the flow, the scores, and the flow in the unit of the scores (NaN if not measured)."""
     masks = full_masks(params, layers, layers.packing.unpack(chosen))
@@ -71,14 +71,21 @@ def score(
     else:
         flow, tree = Scaled(jnp.float32(jnp.nan), jnp.int32(0)), saliency(params, masks)
     scores = layers.packing.pack(checked_scores(tree, params, layers))
+    scores = of_kept(scores, chosen) if nested else scores
     return flow, scores, flow.mantissa.astype(scores[0].dtype)
+
+
+def of_kept(scores: Leaves, chosen: Leaves) -> Leaves:
+    """Put what is pruned behind all that is not."""
+    pairs = zip(scores, chosen, strict=True)
+    return [jnp.where(mask, s, jnp.full_like(s, -jnp.inf)) for s, mask in pairs]
 
 
 def one_round(
     params: Params, saliency: Any, layers: Layers, nested: bool, state: State, count: Count
 ) -> tuple[State, Rows]:
     """Score once, select as many as count(scores, masks, flow) says, and measure."""
-    flow, scores, whole = score(params, saliency, layers, state.chosen)
+    flow, scores, whole = score(params, saliency, layers, state.chosen, nested)
     counts = count(scores, state.chosen, whole)
     return cut_and_measure(scores, state, counts, flow, layers, nested)
 
@@ -93,7 +100,7 @@ def round_or_look(
     look: jax.Array,
 ) -> tuple[State, Rows]:
     """Run a round; where `look` is true, measure the flow and keep all."""
-    flow, scores, _ = score(params, saliency, layers, state.chosen)
+    flow, scores, _ = score(params, saliency, layers, state.chosen, nested)
 
     def cut() -> tuple[State, Rows]:
         return cut_and_measure(scores, state, counts, flow, layers, nested)
@@ -110,15 +117,13 @@ def cut_and_measure(
 ) -> tuple[State, Rows]:
     """Keep counts[competitions] of the scores, and measure what that did."""
     chosen, packing = state.chosen, layers.packing
-    pairs = list(zip(scores, chosen, strict=True))
-    ranked = [jnp.where(m, s, jnp.full_like(s, -jnp.inf)) for s, m in pairs] if nested else scores
     if counts.shape == (1,):
-        found, state = _cut_nearby(ranked, counts[0], state, flow.exponent)
-        new = select(ranked, chosen, counts[0], packing.starts(layers.sizes), found)
+        found, state = _cut_nearby(scores, counts[0], state, flow.exponent)
+        new = select(scores, chosen, counts[0], packing.starts(layers.sizes), found)
     else:
-        triples = zip(ranked, chosen, packing.rows_of(counts), strict=True)
+        triples = zip(scores, chosen, packing.rows_of(counts), strict=True)
         new = [_select_rows(*triple) for triple in triples]
-    kept, lost, top = measure(scores, chosen, new)
+    kept, lost, top = measure(scores, chosen, new, nested)
     whole = flow.mantissa.astype(scores[0].dtype)
     share = 0 * whole + lost / jnp.where(whole > 0, whole, jnp.ones_like(whole))
     highest = packing.in_order(top)

@@ -38,3 +38,10 @@ def test_what_is_not_finite_is_seen(bad):
     masks = jnp.ones(scores.shape, bool)
     top = measure([scores], [masks], [masks])[2][0]
     assert jnp.isfinite(top).tolist() == [False, True]
+
+
+def test_what_had_gone_before_has_no_score():
+    scores = jnp.array([[1.0, -jnp.inf], [-jnp.inf, jnp.nan]])
+    before = jnp.array([[True, False], [False, False]])
+    kept, lost, top = measure([scores], [before], [~before & False], nested=True)
+    assert (kept[0].tolist(), float(lost), top[0].tolist()) == ([0, 0], 1.0, [1.0, 0.0])
