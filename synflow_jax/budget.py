@@ -10,12 +10,13 @@ from jax import lax
 
 from synflow_jax._types import Schedule, Scope
 from synflow_jax.errors import CollapseWarning, is_traced
+from synflow_jax.measure import count_dtype
 from synflow_jax.schedule import one_shot
 from synflow_jax.tree import Layers
 
 
 def budgets(layers: Layers, rho: Any, rounds: int, schedule: Schedule, scope: Scope) -> Any:
-    """Count what each competition keeps after each round, in float64: int32[n, competitions]."""
+    """Count what each competition keeps after each round, in float64: int[n, competitions]."""
     for name, value in (("schedule", schedule), ("scope", scope)):
         if not callable(value):
             raise TypeError(
@@ -32,14 +33,15 @@ def budgets(layers: Layers, rho: Any, rounds: int, schedule: Schedule, scope: Sc
             )
         counts = np.asarray(scope(layers.shapes, densities))
         _check_counts(counts, layers, n)
-        return jnp.asarray(counts, jnp.int32)
+        with jax.enable_x64(True):
+            return jnp.asarray(counts, count_dtype(sum(layers.sizes)))
     with jax.enable_x64(True):  # float32 would miss by several weights in ten million
         wide = lax.convert_element_type(rho, jnp.float64)
         # What a traced rho is cannot be checked: below 1 it keeps all, NaN and infinity nothing.
         counts = scope(layers.shapes, schedule(jnp.asarray(steps), n, wide))
         most = jnp.float64(sum(layers.sizes))
         counts = jnp.clip(jnp.where(jnp.isnan(counts), 0.0, counts), 0.0, most)
-        return lax.convert_element_type(counts, jnp.int32)
+        return lax.convert_element_type(counts, count_dtype(sum(layers.sizes)))
 
 
 def _check_counts(counts: np.ndarray, layers: Layers, rounds: int) -> None:
@@ -51,8 +53,6 @@ def _check_counts(counts: np.ndarray, layers: Layers, rounds: int) -> None:
             f"scope must return counts of shape {allowed[0]} or {allowed[1]}, from 0 to the "
             f"weights there are, got shape {counts.shape}: {counts.tolist()}"
         )
-    if sum(layers.sizes) >= 2**31 - 1:
-        raise ValueError(f"params has {sum(layers.sizes)} prunable weights; the most is 2^31 - 2")
     last = int(counts[-1].sum())
     if last < len(layers.paths):
         most = sum(layers.sizes) / len(layers.paths)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax._types import Masks, Params, Prunable
+from synflow_jax.cut import total
 from synflow_jax.errors import check_bool, check_key, check_structure
 from synflow_jax.saliency import RandomSaliency
 from synflow_jax.select import select
@@ -46,7 +47,7 @@ def _shuffle(key: Any, leaves: list[jax.Array]) -> list[jax.Array]:
     none = [jnp.zeros(leaf.shape, bool) for leaf in leaves]
     scores = RandomSaliency(key)(leaves, none)
     triples = zip(scores, none, leaves, strict=True)
-    return [select([s], [m], jnp.sum(leaf, dtype=jnp.int32))[0] for s, m, leaf in triples]
+    return [select([s], [m], total([(leaf,)])[0])[0] for s, m, leaf in triples]
 
 
 def reinitialise(

@@ -1,12 +1,13 @@
 """What a round is measured by, in one pass over scores and masks."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-LARGEST_INT32 = 2**31 - 1
+from synflow_jax.cut import LARGEST_INT32, total
 
 
 def measure(
@@ -38,6 +39,20 @@ def measure(
         return kept, lax.convert_element_type(total, scores[0].dtype), list(top)
 
 
+@jax.jit
+def count_kept(masks: list[jax.Array]) -> jax.Array:
+    """Count the kept weights of each leaf: int32[L], or int64[L] where int32 is too short."""
+    with jax.enable_x64(True):
+        counts = jnp.stack([total([(mask,)])[0] for mask in masks])
+        most = max(mask.size for mask in masks)
+        return lax.convert_element_type(counts, count_dtype(most))
+
+
+def count_dtype(most: int) -> Any:
+    """Name whole numbers that can count so many."""
+    return jnp.int32 if most <= LARGEST_INT32 else jnp.int64
+
+
 def _measure_leaf(
     score: jax.Array, before: jax.Array, after: jax.Array, nested: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -46,7 +61,7 @@ def _measure_leaf(
     none = jnp.zeros_like(score)
     lost = jnp.where(before & ~after, score, none)
     known = jnp.where(before, score, none) if nested else score
-    dtype = jnp.int32 if math.prod(score.shape[1:]) <= LARGEST_INT32 else jnp.int64
+    dtype = count_dtype(math.prod(score.shape[1:]))
     parts = (
         lax.convert_element_type(lost, jnp.float64),
         lax.convert_element_type(after, dtype),

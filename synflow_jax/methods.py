@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from synflow_jax._types import ApplyFn, LossFn, Masks, Params, Prunable, Schedule, Scope
 from synflow_jax.data_saliency import grasp_saliency, snip_saliency
 from synflow_jax.errors import check_masks
 from synflow_jax.flow_saliency import synflow_saliency
+from synflow_jax.measure import count_kept
 from synflow_jax.prune import prune, run_rounds
 from synflow_jax.saliency import magnitude_saliency, random_saliency
 from synflow_jax.schedule import Certified, exponential, one_shot
@@ -153,8 +153,7 @@ def random(
     check_masks(params, densities, "densities")
     layers = find_layers(params, prunable)
     kept = pick(densities, layers.chosen)
-    counts = jnp.stack([jnp.sum(mask, dtype=jnp.int32) for mask in kept])
-    return run_rounds(params, saliency, layers, counts[None], nested=False)[0]
+    return run_rounds(params, saliency, layers, count_kept(kept)[None], nested=False)[0]
 
 
 def snip(

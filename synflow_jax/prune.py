@@ -12,6 +12,7 @@ from synflow_jax.budget import budgets
 from synflow_jax.errors import CollapseWarning, check_finite, check_rho, check_rounds, is_traced
 from synflow_jax.flow_saliency import FlowSaliency
 from synflow_jax.info import PruneInfo
+from synflow_jax.measure import count_kept
 from synflow_jax.rounds import certified_loop, fixed_loop, host_loop
 from synflow_jax.scaled import log2
 from synflow_jax.schedule import Certified, certified, exponential, one_shot
@@ -168,6 +169,6 @@ def _swept(
             stacklevel=4,
         )
     masks = full_masks(params, layers, chosen)
-    kept = info.kept.at[-1].set(jnp.stack([jnp.sum(m, dtype=jnp.int32) for m in chosen]))
+    kept = info.kept.at[-1].set(count_kept(chosen))
     flow = log2(saliency.flow(params, masks)).astype(info.log2_flow.dtype)
     return masks, dataclasses.replace(info, kept=kept, log2_flow=info.log2_flow.at[-1].set(flow))

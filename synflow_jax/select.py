@@ -13,6 +13,8 @@ from jax import lax
 
 from synflow_jax.cut import PIVOTS, Cut, compare, cut_scores, narrow, total, value_of
 
+PAST_UINT32 = 2**32
+
 
 def reaches(score: jax.Array, key: jax.Array) -> jax.Array:
     """Tell which scores have at least this key: all of them, NaN included, have 0."""
@@ -75,14 +77,14 @@ def _first_ties(
     """Choose of the ties as many as `above` leaves: kept so far first, then by flat index."""
     size = sum(math.prod(tie.shape) for tie in ties)
     with jax.enable_x64(True):
-        dtype = jnp.uint32 if 2 * size < 2**32 else jnp.uint64
+        dtype = jnp.uint32 if 2 * size < PAST_UINT32 else jnp.uint64
         later = lax.full((), size, dtype)
         parts = list(zip(ties, starts, kept, strict=True))
 
         def ranks(pivot: jax.Array) -> list[jax.Array]:
             # A 1 that XLA does not know: else it would number all entries before the search and
             # hold the numbers in memory.
-            one = (pivot != jnp.iinfo(dtype).max).astype(dtype)
+            one = (pivot != 2 * later).astype(dtype)
             return [
                 flat_index(tie.shape, start, one) + jnp.where(mask, 0 * later, later * one)
                 for tie, start, mask in parts

@@ -7,10 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from synflow_jax._types import Params
 from synflow_jax.collapse import live_weights
+from synflow_jax.cut import total
 from synflow_jax.flow_saliency import FlowSaliency, prepared
+from synflow_jax.measure import count_dtype, count_kept
 from synflow_jax.select import select
 from synflow_jax.sources import without_sources
 from synflow_jax.tree import (
@@ -84,9 +87,10 @@ def _refill(
         jnp.where(alive, jnp.inf, jnp.where(hit, score, -jnp.inf)).astype(score.dtype)
         for score, alive, hit in zip(scores, live, open_, strict=True)
     ]
-    found = sum((jnp.sum(hit, dtype=jnp.int32) for hit in open_), start=jnp.int32(0))
-    lives = sum((jnp.sum(one, dtype=jnp.int32) for one in live), start=jnp.int32(0))
-    return select(ranked, kept, jnp.minimum(count, lives + found)), found
+    found, lives = total(list(zip(open_, live, strict=True)))
+    with jax.enable_x64(True):
+        filled = jnp.minimum(count.astype(jnp.int64), lives + found)
+    return select(ranked, kept, filled), found
 
 
 def sweep_dead(
@@ -108,24 +112,26 @@ def sweep_dead(
       Masks that keep as many weights, and how many of those are dead.
     """
     plain = without_sources(params, layers.chosen, saliency.inputs)
-    count = sum(int(mask.sum()) for mask in kept)
+    count = int(np.asarray(count_kept(kept), np.int64).sum())
+    with jax.enable_x64(True):
+        wanted = jnp.asarray(count, count_dtype(count))
     banned = [jnp.zeros_like(mask) for mask in kept]
     now = kept
     for _ in range(MOST):
         masks = place(params, layers.chosen, now, all_true)
         live = live_weights(params, saliency, layers, masks)
-        lives = sum(int(one.sum()) for one in live)
+        lives = int(np.asarray(count_kept(live), np.int64).sum())
         if lives in (0, count):  # 0: the network is dead, and no weight alone revives it
             break
         dead = zip(banned, now, live, strict=True)
         banned = [ban | (mask & ~alive) for ban, mask, alive in dead]
         scores = candidate_scores(plain, saliency, live, layers=layers)
-        now, found = _refill(scores, kept, live, banned, jnp.int32(count))
+        now, found = _refill(scores, kept, live, banned, wanted)
         if not found:
             break
     if lives == count:
         return now, 0
-    return _topped_up(now, kept, jnp.int32(count)), count - lives
+    return _topped_up(now, kept, wanted), count - lives
 
 
 @jax.jit

@@ -3,12 +3,16 @@
 import math
 from fractions import Fraction
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import synflow_jax as sf
+from synflow_jax.budget import budgets
+from synflow_jax.tree import find_layers
 
 SHAPES = ((3, 3, 16, 32), (32, 64), (64, 10))
 SIZES = [4608, 2048, 640]
@@ -66,3 +70,19 @@ def test_linear_and_exponential_end_where_they_should():
     ratios = sf.exponential(k, 100, 50.0)[1:] / sf.exponential(k, 100, 50.0)[:-1]
     np.testing.assert_allclose(ratios, 50.0**-0.01)
     np.testing.assert_allclose(np.diff(sf.linear(k, 100, 50.0)), -0.98 / 100)
+
+
+def test_more_weights_than_int32_counts_have_a_budget():
+    params = {
+        "experts": {"kernel": jax.ShapeDtypeStruct((8, 2**15, 2**15), jnp.bfloat16)},
+        "output": {"kernel": jax.ShapeDtypeStruct((2**15, 2**15), jnp.bfloat16)},
+    }
+    layers = find_layers(params, sf.is_prunable)
+    counts = budgets(layers, 2.0, 2, sf.linear, sf.globally)
+    assert counts.dtype == jnp.int64
+    assert counts.tolist() == [[27 * 2**28], [9 * 2**29]]
+    traced = jax.jit(lambda rho: budgets(layers, rho, 2, sf.linear, sf.globally))(2.0)
+    assert traced.tolist() == counts.tolist()
+    masks, info = jax.eval_shape(lambda p: sf.prune(p, sf.magnitude_saliency(), 2.0, 1), params)
+    assert masks["experts"]["kernel"].shape == (8, 2**15, 2**15)
+    assert info.kept.dtype == jnp.int64

@@ -42,7 +42,7 @@ FLOORS = {
     "tree": 2,
     "prefix": 2,
     "packing": 0,
-    "measure": 0,
+    "measure": 1,
     "scaled": 4,  # knows nothing of pruning
     "scaled.loops": 3,
     "scaled.interpreter": 2,

@@ -153,6 +153,21 @@ def test_rows_that_were_stacked_are_numbered_as_they_were():
         np.testing.assert_array_equal(flat(plain), flat(packing.unpack(packed)))
 
 
+def test_ranks_that_need_64_bits_choose_the_same_ties(monkeypatch):
+    scores = [jnp.zeros((2, 3)), jnp.ones((2, 2)), jnp.zeros(4)]
+    kept = [
+        jnp.array([[0, 1, 0], [0, 0, 1]]) > 0,
+        jnp.zeros((2, 2), bool),
+        jnp.array([1, 0, 0, 0]) > 0,
+    ]
+    short = [flat(jax.jit(select)(scores, kept, jnp.int32(count))) for count in range(15)]
+    monkeypatch.setattr("synflow_jax.select.PAST_UINT32", 0)
+    jax.clear_caches()
+    long = [flat(jax.jit(select)(scores, kept, jnp.int32(count))) for count in range(15)]
+    np.testing.assert_array_equal(short, long)
+    assert [mask.sum() for mask in long] == list(range(15))
+
+
 def test_counts_go_past_what_int32_holds():
     # 3·2^30 scores that are never stored: XLA makes them while it counts. A third are 1, 2 and 3.
     @jax.jit
