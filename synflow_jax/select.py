@@ -77,14 +77,14 @@ def _first_ties(
     """Choose of the ties as many as `above` leaves: kept so far first, then by flat index."""
     size = sum(math.prod(tie.shape) for tie in ties)
     with jax.enable_x64(True):
-        dtype = jnp.uint32 if 2 * size < PAST_UINT32 else jnp.uint64
+        dtype = jnp.uint32 if 2 * size + 1 < PAST_UINT32 else jnp.uint64
         later = lax.full((), size, dtype)
         parts = list(zip(ties, starts, kept, strict=True))
 
         def ranks(pivot: jax.Array) -> list[jax.Array]:
             # A 1 that XLA does not know: else it would number all entries before the search and
             # hold the numbers in memory.
-            one = (pivot != 2 * later).astype(dtype)
+            one = (pivot != 2 * later + 1).astype(dtype)
             return [
                 flat_index(tie.shape, start, one) + jnp.where(mask, 0 * later, later * one)
                 for tie, start, mask in parts
@@ -99,5 +99,5 @@ def _first_ties(
             last = [tuple(tie & (r >= pivots[j]) for j in range(PIVOTS)) for r, tie in pairs]
             return compare(total(last), goes)
 
-        end = narrow(0 * later, lax.full((), 2 * size, dtype), probe).low
+        end = narrow(0 * later, 2 * later + 1, probe).low
         return [tie & (rank < end) for tie, rank in zip(ties, ranks(end), strict=True)]

@@ -182,3 +182,9 @@ def test_counts_go_past_what_int32_holds():
     assert [int(count) for count in counts] == [3 * 2**30, 2**31]
     assert enough.tolist() == [True, True]
     assert exact.tolist() == [False, True]
+
+
+def test_nan_that_comes_last_stays_where_all_stay():
+    scores = [jnp.array([0.0, 0.0, jnp.nan])]
+    for count, want in ((3, [True] * 3), (2, [True, True, False])):
+        assert flat(run(scores, [jnp.zeros(3, bool)], jnp.int32(count))).tolist() == want
