@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 
 SMALL = 2**17  # entries; stacking larger layers costs more time a round than it saves once
@@ -28,8 +29,10 @@ class Packing(NamedTuple):
 
     def unpack(self, packed: Leaves) -> Leaves:
         """Take the leaves apart again."""
-        places = self._places()
-        return [packed[pack][row] for pack, row in places]
+        return [
+            lax.squeeze(packed[pack], (0,)) if len(self.packs[pack]) == 1 else packed[pack][row]
+            for pack, row in self._places()
+        ]
 
     def in_order(self, rows: Leaves) -> jax.Array:
         """Put one number a layer, listed by pack, in the order of the layers."""
