@@ -10,13 +10,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.sharding import AxisType, NamedSharding, reshard
+from jax.sharding import AxisType, NamedSharding, auto_axes, reshard
 
 
 def explicit_sharding(leaf: Any) -> Any:
     """Name the sharding of an array over Explicit mesh axes; None where there is no such axis."""
     sharding = jax.typeof(leaf).sharding
     return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
+
+
+def zeros_as(array: Any) -> jax.Array:
+    """Make zeros laid out as an array: under a trace, zeros_like would forget a known array's."""
+    return jnp.zeros_like(array, device=explicit_sharding(array))
 
 
 def laid_as(array: jax.Array, leaf: Any) -> jax.Array:
@@ -43,7 +48,7 @@ def _led(array: jax.Array, leaf: Any) -> jax.Array:
 
 @partial(jax.jit, static_argnames=("low", "high"))
 def uniform_like(key: Any, leaf: Any, low: float = 0.0, high: float = 1.0) -> jax.Array:
-    """Draw a uniform float32 for each entry of a leaf, each device its own; no layout changes it."""
+    """Draw a uniform float32 for each entry of a leaf, the same however the leaf is laid out."""
     sharding = explicit_sharding(leaf)
     drawn = jax.random.uniform(key, leaf.shape, jnp.float32, low, high, out_sharding=sharding)
     return laid_as(drawn, leaf)
@@ -57,6 +62,5 @@ def permuted(key: Any, leaf: jax.Array) -> jax.Array:
         return jax.random.permutation(key, jnp.ravel(leaf)).reshape(leaf.shape)
 
     sharding = explicit_sharding(leaf)
-    if sharding is not None:
-        permute = jax.sharding.auto_axes(permute, out_sharding=sharding)
-    return laid_as(permute(key, leaf), leaf)
+    run = permute if sharding is None else auto_axes(permute, out_sharding=sharding)
+    return laid_as(run(key, leaf), leaf)

@@ -49,6 +49,7 @@ FLOORS = {
     "select": 1,
     "schedule": 1,
     "info": 1,
+    "layout": 0,
     "shown": 0,
     "_types": 0,
     "_version": 0,
