@@ -166,7 +166,7 @@ def certified_loop(
         i, chosen, table, _, _ = state
         new, row = _round(params, saliency, layers, True, chosen, count)
         table = jax.tree.map(lambda column, cell: column.at[i].set(cell), table, row)
-        left = jnp.sum(row.kept)
+        left = jnp.sum(row.kept, dtype=jnp.int32)
         before = sum(jnp.sum(mask, dtype=jnp.int32) for mask in chosen)
         return i + 1, new, table, left > target, left < before
 
