@@ -62,5 +62,5 @@ def permuted(key: Any, leaf: jax.Array) -> jax.Array:
         return jax.random.permutation(key, jnp.ravel(leaf)).reshape(leaf.shape)
 
     sharding = explicit_sharding(leaf)
-    run = permute if sharding is None else auto_axes(permute, out_sharding=sharding)
+    run: Any = permute if sharding is None else auto_axes(permute, out_sharding=sharding)
     return laid_as(run(key, leaf), leaf)
