@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from synflow_jax._types import ApplyFn, Masks, Params, Prunable
 from synflow_jax.diagnostics import flow_scores, prepare
 from synflow_jax.errors import CollapseWarning, check_bool, check_masks
+from synflow_jax.layout import uniform_like
 from synflow_jax.masks import masked
 from synflow_jax.sources import without_sources
 from synflow_jax.tree import Layers, find_layers, is_prunable, named_leaves, pick, place, widen
@@ -70,7 +71,7 @@ def live_weights(params: Params, saliency: Any, layers: Layers, masks: Masks) ->
     """
     plain = without_sources(widen(params), layers.chosen, saliency.inputs)
     kept = [leaf != 0 for leaf in pick(masked(plain, masks), layers.chosen)]
-    live = [jnp.zeros(leaf.shape, bool) for leaf in kept]
+    live = [jnp.zeros_like(leaf) for leaf in kept]
     for draw in range(DRAWS):
         keys = jax.random.split(jax.random.key(draw), len(kept))
         drawn = [_draw(key, leaf) for key, leaf in zip(keys, kept, strict=True)]
@@ -85,7 +86,7 @@ def live_weights(params: Params, saliency: Any, layers: Layers, masks: Masks) ->
 def _draw(key: jax.Array, kept: jax.Array) -> jax.Array:
     units = jnp.sum(jnp.any(kept, axis=tuple(range(kept.ndim - 1))))
     feeding = jnp.maximum(jnp.sum(kept), 1) / jnp.maximum(units, 1)
-    weights = jax.random.uniform(key, kept.shape, jnp.float32, 0.5, 1.5) / feeding
+    weights = uniform_like(key, kept, 0.5, 1.5) / feeding.astype(jnp.float32)
     return jnp.where(kept, weights, jnp.zeros_like(weights))
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from synflow_jax._types import Masks, Params, Prunable
 from synflow_jax.cut import total
 from synflow_jax.errors import check_bool, check_key, check_structure
+from synflow_jax.layout import laid_as, permuted
 from synflow_jax.saliency import RandomSaliency
 from synflow_jax.select import select
 from synflow_jax.tree import find_layers, is_prunable, pick, place
@@ -44,10 +45,11 @@ def shuffle(key: Any, masks: Masks) -> Masks:
 
 @jax.jit
 def _shuffle(key: Any, leaves: list[jax.Array]) -> list[jax.Array]:
-    none = [jnp.zeros(leaf.shape, bool) for leaf in leaves]
-    scores = RandomSaliency(key)(leaves, none)
+    none = [jnp.zeros_like(leaf) for leaf in leaves]
+    scores = RandomSaliency(key)(leaves, leaves)
     triples = zip(scores, none, leaves, strict=True)
-    return [select([s], [m], total([(leaf,)])[0])[0] for s, m, leaf in triples]
+    chosen = [select([s], [m], total([(leaf,)])[0])[0] for s, m, leaf in triples]
+    return list(map(laid_as, chosen, leaves))
 
 
 def reinitialise(
@@ -95,8 +97,6 @@ def reinitialise(
                     f"and {tuple(leaf.shape)} in init(key)"
                 )
         return place(params, layers.chosen, drawn, lambda leaf: leaf)
-    drawn = [
-        jax.random.permutation(jax.random.fold_in(key, i), jnp.ravel(leaf)).reshape(leaf.shape)
-        for i, leaf in enumerate(pick(params, layers.chosen))
-    ]
+    leaves = pick(params, layers.chosen)
+    drawn = [permuted(jax.random.fold_in(key, i), leaf) for i, leaf in enumerate(leaves)]
     return place(params, layers.chosen, drawn, lambda leaf: leaf)

@@ -1,5 +1,6 @@
 """Measurements of flow: of a network, of its layers, of its units, and whether it is conserved."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -86,7 +87,6 @@ def explain_flow(saliency: Any, params: Params, masks: Masks) -> str:
 
 
 _flow = jax.jit(lambda saliency, params, masks: saliency.flow(params, masks))
-_flow_and_scores = jax.jit(lambda saliency, p, masks: saliency.flow_and_scores(p, masks))
 flow_scores = jax.jit(lambda saliency, params, masks: saliency(params, masks))
 
 
@@ -122,14 +122,6 @@ def layer_flow(
     """
     masks, saliency = prepare(params, masks, apply_fn, shape)
     return _by_path(params, flow_scores(saliency, params, masks))
-
-
-def weight_shares(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks) -> Scores:
-    """Give every weight its share of the flow, S/R; 0 where there is none."""
-    masks, saliency = prepare(params, masks, apply_fn, shape)
-    flow, scores = _flow_and_scores(saliency, params, masks)
-    whole = jnp.where(flow.mantissa == 0, jnp.ones_like(flow.mantissa), flow.mantissa)
-    return jax.tree.map(lambda score: score / whole.astype(score.dtype), scores)
 
 
 def _by_path(params: Params, scores: Scores) -> dict[str, jax.Array]:
@@ -192,7 +184,6 @@ def _neurons(score: jax.Array) -> NeuronFlow:
     return NeuronFlow(jnp.sum(score, axes[:-1]), jnp.sum(score, (*axes[:-2], axes[-1])))
 
 
-@highest_precision
 def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array:
     """Measure by how much the network breaks conservation: |⟨∂R/∂x, x⟩ + ΣS(sources) − R|/R.
 
@@ -224,25 +215,31 @@ def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array
     """
     check_finite(params)
     saliency = synflow_saliency(apply_fn, shape)
-    wide = widen(params)
     # Flow mode drops what is added to a signal; an embedding still starts one.
     keeps = getattr(saliency.apply_fn.fn, "sources", True)
-    pairs = named_leaves(wide)
+    pairs = named_leaves(params)
     sources = tuple(is_source(p, v) if keeps else p.endswith("embedding") for p, v in pairs)
-    positive = absolute(prepared(wide, saliency.apply_fn))
+    value, slope = _grown(widen(params), saliency, sources)
+    return jnp.abs(slope.astype(value.dtype) - value) / jnp.abs(value)
+
+
+@partial(jax.jit, static_argnames=("sources",))
+@highest_precision
+def _grown(params: Params, saliency: Any, sources: tuple[bool, ...]) -> tuple[Any, Any]:
+    """Give R and its slope where input and sources grow together."""
+    positive = absolute(prepared(params, saliency.apply_fn))
 
     @scaled
     def grown_flow(scale: jax.Array) -> jax.Array:
-        grown = [leaf * scale.astype(leaf.dtype) for leaf in pick(positive, sources)]
-        state = place(positive, sources, grown, lambda leaf: leaf)
-
-        def on_scaled(p: Any, x: Any) -> Any:
+        def on_grown(p: Any, x: Any) -> Any:
             return saliency.apply_fn(p, jax.tree.map(lambda v: _scale(v, scale), x))
 
-        return sum_outputs(call_on_ones(on_scaled, state, saliency.inputs))
+        grown = [_scale(leaf, scale) for leaf in pick(positive, sources)]
+        state = place(positive, sources, grown, lambda leaf: leaf)
+        return sum_outputs(call_on_ones(on_grown, state, saliency.inputs))
 
     (value, _), slope = jax.value_and_grad(grown_flow, has_aux=True)(jnp.ones(()))
-    return jnp.abs(slope.astype(value.dtype) - value) / jnp.abs(value)
+    return value, slope
 
 
 def _scale(leaf: jax.Array, scale: jax.Array) -> jax.Array:

@@ -119,8 +119,25 @@ def largest(leaves: list[jax.Array]) -> list[jax.Array]:
     return [jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]
 
 
+def check_devices(params: Any) -> None:
+    """Refuse params that lie on different sets of devices: one program runs on one set."""
+    sets: dict[frozenset[Any], str] = {}
+    for path, leaf in named_leaves(params):
+        # What was put nowhere in particular goes along with the rest.
+        if not is_traced(leaf) and getattr(leaf, "committed", False):
+            sets.setdefault(frozenset(leaf.devices()), path)
+    if len(sets) > 1:
+        (few, path), (many, other) = sorted(sets.items(), key=lambda pair: len(pair[0]))[:2]
+        raise ValueError(
+            f"params must lie on one set of devices: {path!r} is on {len(few)} and {other!r} on "
+            f"{len(many)}; to have a leaf whole on every device of a mesh, "
+            "jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))"
+        )
+
+
 def check_finite(params: Any) -> None:
     """Refuse params with NaN or infinity, by name; tracers cannot be looked at and pass."""
+    check_devices(params)
     pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf)]
     found = largest([leaf for _, leaf in pairs])
     if is_traced(found):

@@ -12,6 +12,7 @@ from synflow_jax.budget import budgets
 from synflow_jax.errors import CollapseWarning, check_finite, check_rho, check_rounds, is_traced
 from synflow_jax.flow_saliency import FlowSaliency
 from synflow_jax.info import PruneInfo
+from synflow_jax.layout import laid_as
 from synflow_jax.measure import count_kept
 from synflow_jax.rounds import certified_loop, fixed_loop, host_loop
 from synflow_jax.scaled import log2
@@ -118,7 +119,7 @@ def run_rounds(
     else:
         held = as_function(saliency, "saliency")
         chosen, rows = fixed_loop(params, held, start, counts, layers=layers, nested=nested)
-    masks = full_masks(params, layers, chosen)
+    masks = _laid_masks(params, layers, chosen)
     info = _info(layers, rows, jnp.int32(len(counts)))
     if not is_traced(info, masks):
         report_run(info, rows.idle[0].tolist(), params, saliency)
@@ -135,12 +136,17 @@ def _run_certified(
     chosen, rows, rounds = certified_loop(
         plain, held, start, target, layers=layers, schedule=schedule
     )
-    masks = full_masks(params, layers, chosen)
+    masks = _laid_masks(params, layers, chosen)
     if is_traced(rows, masks):
         return masks, _info(layers, rows, rounds)
     info = _info(layers, _trimmed(rows, int(rounds)), rounds)
     report_run(info, rows.idle[0].tolist(), plain, saliency, schedule, int(target))
     return masks, info
+
+
+def _laid_masks(params: Params, layers: Layers, chosen: list[jax.Array]) -> Masks:
+    """Put masks in a tree, each laid out across devices as its leaf is."""
+    return jax.tree.map(laid_as, full_masks(params, layers, chosen), params)
 
 
 def _info(layers: Layers, rows: Rows, rounds: jax.Array) -> PruneInfo:
@@ -168,7 +174,7 @@ def _swept(
             CollapseWarning,
             stacklevel=4,
         )
-    masks = full_masks(params, layers, chosen)
+    masks = _laid_masks(params, layers, chosen)
     kept = info.kept.at[-1].set(count_kept(chosen))
     flow = log2(saliency.flow(params, masks)).astype(info.log2_flow.dtype)
     return masks, dataclasses.replace(info, kept=kept, log2_flow=info.log2_flow.at[-1].set(flow))

@@ -123,7 +123,7 @@ def _empty_table(turn: Callable[[], Any], schedule: Certified) -> Rows:
 
 def _fill(table: Rows, rounds: jax.Array, after: jax.Array) -> Rows:
     """Let the rows of rounds that did not run read as rounds that prune nothing."""
-    ran = jnp.arange(table.share.shape[0]) < rounds
+    ran = jnp.arange(table.share.shape[0], dtype=jnp.int32) < rounds
     log2_flow = jnp.where(ran, table.log2_flow, after.astype(table.log2_flow.dtype))
     return Rows(
         kept=jnp.where(ran[:, None], table.kept, table.kept[rounds - 1][None, :]),

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from synflow_jax._types import Masks, Params, Scores
 from synflow_jax.errors import check_key
+from synflow_jax.layout import uniform_like
 from synflow_jax.masks import masked
 from synflow_jax.scaled import Scaled
 from synflow_jax.tree import (
@@ -146,11 +147,8 @@ class RandomSaliency:
         """Score every weight, whatever the weights and masks are."""
         del masks
         leaves, treedef = jax.tree.flatten(params)
-        scores = [
-            jax.random.uniform(jax.random.fold_in(self.key, i), leaf.shape, jnp.float32)
-            for i, leaf in enumerate(leaves)
-        ]
-        return treedef.unflatten(scores)
+        keys = [jax.random.fold_in(self.key, i) for i in range(len(leaves))]
+        return treedef.unflatten(list(map(uniform_like, keys, leaves)))
 
 
 def random_saliency(key: Any) -> RandomSaliency:

@@ -54,6 +54,7 @@ FLOORS = {
     "cut": 0,
     "schedule": 1,
     "info": 1,
+    "layout": 0,
     "shown": 0,
     "_types": 0,
     "_version": 0,

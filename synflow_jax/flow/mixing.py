@@ -18,6 +18,7 @@ from synflow_jax.flow.values import (
     signal,
 )
 from synflow_jax.flow.walk import Walk, rule
+from synflow_jax.layout import zeros_as
 from synflow_jax.scaled.equations import bind
 from synflow_jax.tree import is_floating
 
@@ -120,7 +121,7 @@ def select(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     cases = settled(walk, cases)
     if not signals(cases) and not which.is_signal and not is_floating(cases[0].array):
         return Value(Kind.ROUTED, bind(eqn, [v.array for v in [which, *cases]])[0])
-    arrays = [walk.flow(v) if v.is_signal else jnp.zeros_like(v.array) for v in cases]
+    arrays = [walk.flow(v) if v.is_signal else zeros_as(v.array) for v in cases]
     if which.kind is Kind.ROUTED:
         if not which.ways or len(cases) != 2:
             return walk.as_is(eqn, values)
@@ -172,7 +173,7 @@ def linear(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     arrays = [
         walk.flow(v)
         if v.is_signal or not is_floating(v.array) or np.ndim(v.array) == 0
-        else jnp.zeros_like(v.array)
+        else zeros_as(v.array)
         for v in values
     ]
     return signal(bind(eqn, arrays)[0], count=found[0].count)
@@ -212,7 +213,7 @@ def concatenate(walk: Walk, eqn: Any, values: list[Value]) -> Any:
             array = jnp.broadcast_to(total / number, array.shape)
         elif not value.is_signal:
             kept = value.kind is not Kind.CONSTANT
-            array = coefficient(array) if kept else jnp.zeros_like(array)
+            array = coefficient(array) if kept else zeros_as(array)
         arrays.append(array)
     count = found[0].count if all(v.count == found[0].count for v in found) else 1
     return signal(bind(eqn, arrays)[0], count=count)

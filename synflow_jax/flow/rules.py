@@ -28,7 +28,7 @@ ELEMENTWISE = """
 """
 SHAPES = """
     reshape transpose broadcast_in_dim squeeze expand_dims slice rev copy copy_p stop_gradient name
-    reduce_precision sharding_constraint
+    reduce_precision sharding_constraint reshard mesh_cast layout_constraint
 """
 
 

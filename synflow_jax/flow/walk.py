@@ -104,7 +104,9 @@ class Walk:
         env.update(zip(jaxpr.invars, inputs, strict=True))
         for eqn in jaxpr.eqns:
             values = [read(env, atom) for atom in eqn.invars]
-            env.update(zip(eqn.outvars, self.apply(eqn, values), strict=True))
+            with eqn.ctx.manager:  # what rules add to an operation is where it is, on a mesh too
+                out = self.apply(eqn, values)
+            env.update(zip(eqn.outvars, out, strict=True))
         return [read(env, atom) for atom in jaxpr.outvars]
 
     def run_closed(self, closed: Any, inputs: Sequence[Value]) -> list[Value]:

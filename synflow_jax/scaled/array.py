@@ -108,10 +108,10 @@ def rescale(value: Value, floor: Any = None) -> Value:
 
 def floor_of(sources: Sequence[jax.Array]) -> jax.Array:
     """Find the least exponent of a signal: −SLACK where a source that will join it is not 0."""
-    entries = [jnp.asarray(lax.stop_gradient(source)).ravel() for source in sources]
-    wide = max((entry.dtype for entry in entries), key=lambda d: jnp.finfo(d).bits, default=float)
-    # Joined before they are compared: XLA would take a reduction of joined bools apart again.
-    alive = jnp.any(jnp.concatenate([jnp.zeros(1, wide), *(e.astype(wide) for e in entries)]) != 0)
+    # One number of each source: of an array that is sharded, only numbers cross devices.
+    tops = [jnp.max(jnp.abs(lax.stop_gradient(source)), initial=0) for source in sources]
+    wide = max((top.dtype for top in tops), key=lambda d: jnp.finfo(d).bits, default=float)
+    alive = jnp.any(jnp.stack([jnp.zeros((), wide), *(top.astype(wide) for top in tops)]) != 0)
     return jnp.where(alive, jnp.int32(-SLACK), jnp.int32(DEAD))
 
 

@@ -202,8 +202,8 @@ def growth_inside(closed: ClosedJaxpr) -> float:
         results = run(closed, [Value(array) for array in arrays])
         found.extend(v.bits if v.plain else float("inf") for v in results if is_float(v.array))
 
-    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
-    jax.eval_shape(probe, shapes)
+    # The types as they are: over Explicit mesh axes they hold the layout.
+    jax.eval_shape(probe, [v.aval for v in closed.jaxpr.invars])
     return max(found)
 
 
