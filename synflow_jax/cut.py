@@ -52,14 +52,21 @@ class Cut(NamedTuple):
     exact: jax.Array  # whether low settles it
 
 
-def narrow(low: jax.Array, high: jax.Array, probe: Probe, first: jax.Array | None = None) -> Cut:
+def narrow(
+    low: jax.Array,
+    high: jax.Array,
+    probe: Probe,
+    first: jax.Array | None = None,
+    pivots: int = PIVOTS,
+) -> Cut:
     """Close a bracket of keys around the largest that fits.
 
     Args:
       low: an unsigned scalar that fits, as all below it do.
       high: one that does not, as all above it.
-      probe: probe(seven pivots) -> which of them fit, and which of those settle the search.
-      first: the seven to begin with, in order; without it, they divide the bracket evenly.
+      probe: probe(pivots) -> which of them fit, and which of those settle the search.
+      first: the pivots to begin with, in order; without them, they divide the bracket evenly.
+      pivots: how many.
 
     Returns:
       low and high, now neighbours, or low settles the search; and whether it does.
@@ -69,22 +76,22 @@ def narrow(low: jax.Array, high: jax.Array, probe: Probe, first: jax.Array | Non
         return (state[0].high - state[0].low > 1) & ~state[0].exact
 
     def step(state: tuple[Cut, jax.Array]) -> tuple[Cut, jax.Array]:
-        cut, pivots = state
-        fits, exact = probe(pivots)
+        cut, tried = state
+        fits, exact = probe(tried)
         fitting = jnp.sum(fits)
-        ends = jnp.concatenate([cut.low[None], pivots, cut.high[None]])
+        ends = jnp.concatenate([cut.low[None], tried, cut.high[None]])
         hit = jnp.concatenate([jnp.zeros(1, bool), exact & fits])
         low, high = ends[fitting], ends[fitting + 1]
-        return Cut(low, high, hit[fitting]), _divide(low, high)
+        return Cut(low, high, hit[fitting]), _divide(low, high, pivots)
 
-    start = _divide(low, high) if first is None else jnp.clip(first, low, high)
+    start = _divide(low, high, pivots) if first is None else jnp.clip(first, low, high)
     return lax.while_loop(unsettled, step, (Cut(low, high, jnp.zeros((), bool)), start))[0]
 
 
-def _divide(low: jax.Array, high: jax.Array) -> jax.Array:
-    steps = jnp.arange(1, PIVOTS + 1, dtype=low.dtype)
-    eighth, rest = (high - low) // 8, (high - low) % 8
-    return low + eighth * steps + rest * steps // 8  # the product would leave the range
+def _divide(low: jax.Array, high: jax.Array, pivots: int) -> jax.Array:
+    steps = jnp.arange(1, pivots + 1, dtype=low.dtype)
+    part, rest = (high - low) // (pivots + 1), (high - low) % (pivots + 1)
+    return low + part * steps + rest * steps // (pivots + 1)  # their product may be out of range
 
 
 def total(counts: Sequence[tuple[jax.Array, ...]]) -> list[jax.Array]:

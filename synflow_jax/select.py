@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from synflow_jax.cut import PIVOTS, Cut, compare, cut_scores, narrow, total, value_of
+from synflow_jax.cut import Cut, compare, cut_scores, narrow, total, value_of
 
 PAST_UINT32 = 2**32
+TIE_PIVOTS = 3  # ties are few and soon told apart; more would take longer to compile
 
 
 def reaches(score: jax.Array, key: jax.Array) -> jax.Array:
@@ -96,8 +97,8 @@ def _first_ties(
 
         def probe(pivots: jax.Array) -> tuple[jax.Array, jax.Array]:
             pairs = list(zip(ranks(pivots[0]), ties, strict=True))
-            last = [tuple(tie & (r >= pivots[j]) for j in range(PIVOTS)) for r, tie in pairs]
+            last = [tuple(tie & (r >= pivots[j]) for j in range(TIE_PIVOTS)) for r, tie in pairs]
             return compare(total(last), goes)
 
-        end = narrow(0 * later, 2 * later + 1, probe).low
+        end = narrow(0 * later, 2 * later + 1, probe, pivots=TIE_PIVOTS).low
         return [tie & (rank < end) for tie, rank in zip(ties, ranks(end), strict=True)]
