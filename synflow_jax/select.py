@@ -52,7 +52,7 @@ def select(
     def tied() -> list[jax.Array]:
         above = [score >= value_of(high, score.dtype) for score in scores]
         ties = [reaches(score, low) & ~over for score, over in zip(scores, above, strict=True)]
-        chosen = _first_ties(ties, above, kept, count, starts)
+        chosen = _first_ties(ties, above, kept, count, starts, exact)
         return [over | tie for over, tie in zip(above, chosen, strict=True)]
 
     return lax.cond(exact, clean, tied)
@@ -74,6 +74,7 @@ def _first_ties(
     kept: list[jax.Array],
     count: jax.Array,
     starts: Sequence[np.ndarray],
+    exact: jax.Array,
 ) -> list[jax.Array]:
     """Choose of the ties as many as `above` leaves: kept so far first, then by flat index."""
     size = sum(math.prod(tie.shape) for tie in ties)
@@ -100,5 +101,7 @@ def _first_ties(
             last = [tuple(tie & (r >= pivots[j]) for j in range(TIE_PIVOTS)) for r, tie in pairs]
             return compare(total(last), goes)
 
-        end = narrow(0 * later, 2 * later + 1, probe, pivots=TIE_PIVOTS).low
+        # Under vmap both branches run: where there is nothing to find, no time is spent on it.
+        last = jnp.where(exact, 0 * later, 2 * later + 1)
+        end = narrow(0 * later, last, probe, pivots=TIE_PIVOTS).low
         return [tie & (rank < end) for tie, rank in zip(ties, ranks(end), strict=True)]
