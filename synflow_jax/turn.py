@@ -168,5 +168,6 @@ def checked_scores(tree: Any, params: Params, layers: Layers) -> Leaves:
                 f"saliency must return a floating score a weight: {path!r} has shape {shape} "
                 f"and its scores are {found}"
             )
+    scores = list(map(jnp.asarray, scores))  # NumPy's float64 is float32 here, unless x64 is on
     wide = floating_dtype(widen(scores))
     return [score.astype(wide) for score in scores]
