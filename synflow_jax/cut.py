@@ -160,7 +160,7 @@ def cut_scores(scores: list[jax.Array], count: jax.Array, near: jax.Array | None
 
 
 def _around(near: jax.Array, unsigned: Any) -> jax.Array:
-    """Put seven pivots about a guess: a little above, an eighth off, and a factor of two off."""
+    """Put seven pivots about a guess: at it, and a sixteenth, an eighth and half an octave off."""
     with jax.enable_x64(True):
         octave = 2.0 ** jnp.finfo(jnp.dtype(f"float{jnp.iinfo(unsigned).bits}")).nmant
         pivots = near + jnp.array(OFFSETS, jnp.float64) * octave
