@@ -117,10 +117,11 @@ def _leaf_counts(parts: tuple[jax.Array, ...]) -> list[jax.Array]:
     parts = parts * 2 if len(parts) == 1 else parts
     # int32 holds the count of a leaf, or at least that of each of its rows.
     axis = first_int32_axis(shape)
-    dtype = jnp.int32 if axis < len(shape) else jnp.int64
+    short = axis < len(shape)
+    dtype = jnp.int32 if short else jnp.int64
     ones = tuple(lax.convert_element_type(part, dtype) for part in parts)
     zeros = (lax.full((), 0, dtype),) * len(parts)
-    axes = tuple(range(axis % len(shape), len(shape)))
+    axes = tuple(range(axis if short else 0, len(shape)))
     found = lax.reduce(ones, zeros, lambda a, b: tuple(map(lax.add, a, b)), axes)
     wide = [lax.convert_element_type(count, jnp.int64) for count in found]
     return [jnp.sum(count) if count.ndim else count for count in wide]
@@ -159,7 +160,7 @@ def cut_scores(scores: list[jax.Array], count: jax.Array, near: jax.Array | None
 
 
 def _around(near: jax.Array, unsigned: Any) -> jax.Array:
-    """Put seven pivots about a guess: a little above, an eighth off, and a factor of two off."""
+    """Put seven pivots about a guess: at it, and a sixteenth, an eighth and half an octave off."""
     with jax.enable_x64(True):
         octave = 2.0 ** jnp.finfo(jnp.dtype(f"float{jnp.iinfo(unsigned).bits}")).nmant
         pivots = near + jnp.array(OFFSETS, jnp.float64) * octave

@@ -113,7 +113,6 @@ def check_key(key: Any) -> None:
 
 
 @jax.jit
-@jax.jit
 def largest(leaves: list[jax.Array]) -> list[jax.Array]:
     """Find max|θ| of each leaf: NaN where it holds one."""
     return [jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]

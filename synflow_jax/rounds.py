@@ -1,6 +1,5 @@
 """The loops around the round: a fixed number of them, as few as are certain, or on the host."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,6 +18,7 @@ from synflow_jax.tree import Function, Layers
 from synflow_jax.turn import (
     Leaves,
     Rows,
+    blank_rows,
     checked_scores,
     cut_and_measure,
     first_state,
@@ -93,8 +93,8 @@ def certified_loop(
     def turn(state: Any) -> Any:
         i, now, table, before, _ = state
         new, row = one_round(params, saliency, layers, True, now, count)
-        table = jax.tree.map(lambda column, cell: column.at[i].set(cell), table, row)
         with jax.enable_x64(True):
+            table = jax.tree.map(lambda column, cell: column.at[i].set(cell), table, row)
             left = jnp.sum(row.kept, dtype=jnp.int64)
         return i + 1, new, table, left, left < before
 
@@ -106,7 +106,7 @@ def certified_loop(
 
     first = first_state(layers, start)
     turn_once = partial(one_round, params, saliency, layers, True, first, count)
-    table = _empty_table(turn_once, schedule)
+    table = blank_rows(jax.eval_shape(turn_once)[1], schedule.most)
     with jax.enable_x64(True):
         size = lax.full((), sum(layers.sizes), jnp.int64)
     state = (jnp.int32(0), first, table, size, jnp.array(True))
@@ -114,11 +114,6 @@ def certified_loop(
     chosen = layers.packing.unpack(last.chosen)
     after = log2(saliency.flow(params, full_masks(params, layers, chosen)))
     return chosen, _fill(table, i, after), i
-
-
-def _empty_table(turn: Callable[[], Any], schedule: Certified) -> Rows:
-    row = jax.eval_shape(turn)[1]
-    return jax.tree.map(lambda cell: lax.full((schedule.most, *cell.shape), 0, cell.dtype), row)
 
 
 def _fill(table: Rows, rounds: jax.Array, after: jax.Array) -> Rows:

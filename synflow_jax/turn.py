@@ -106,10 +106,15 @@ def round_or_look(
         return cut_and_measure(scores, state, counts, flow, layers, nested)
 
     def keep() -> tuple[State, Rows]:
-        blank = jax.tree.map(lambda s: lax.full(s.shape, 0, s.dtype), jax.eval_shape(cut)[1])
-        return state, blank._replace(log2_flow=log2(flow))
+        return state, blank_rows(jax.eval_shape(cut)[1])._replace(log2_flow=log2(flow))
 
     return lax.cond(look, keep, cut)
+
+
+def blank_rows(row: Rows, *lead: int) -> Rows:
+    """Make zeros of the shapes and dtypes of a row, int64 included; `lead` axes come first."""
+    with jax.enable_x64(True):
+        return jax.tree.map(lambda cell: lax.full((*lead, *cell.shape), 0, cell.dtype), row)
 
 
 def cut_and_measure(
@@ -163,5 +168,6 @@ def checked_scores(tree: Any, params: Params, layers: Layers) -> Leaves:
                 f"saliency must return a floating score a weight: {path!r} has shape {shape} "
                 f"and its scores are {found}"
             )
+    scores = list(map(jnp.asarray, scores))  # NumPy's float64 is float32 here, unless x64 is on
     wide = floating_dtype(widen(scores))
     return [score.astype(wide) for score in scores]

@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -86,3 +87,14 @@ def test_more_weights_than_int32_counts_have_a_budget():
     masks, info = jax.eval_shape(lambda p: sf.prune(p, sf.magnitude_saliency(), 2.0, 1), params)
     assert masks["experts"]["kernel"].shape == (8, 2**15, 2**15)
     assert info.kept.dtype == jnp.int64
+
+
+@pytest.mark.parametrize("schedule", [sf.exponential, sf.certified(most=3)])
+def test_more_weights_than_int32_counts_are_measured_with_their_flow(schedule):
+    params = {"w": jax.ShapeDtypeStruct((2**16, 2**15), jnp.bfloat16)}
+    saliency = sf.synflow_saliency(lambda p, x: x @ p["w"], (2**16,))
+    run = partial(sf.prune, saliency=saliency, rho=2.0, rounds=3, schedule=schedule)
+    masks, info = jax.eval_shape(run, params)
+    assert masks["w"].shape == (2**16, 2**15)
+    assert (info.kept.shape, info.kept.dtype) == ((3, 1), jnp.int64)
+    assert info.log2_flow.shape == (4,)

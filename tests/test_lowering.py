@@ -71,3 +71,32 @@ def test_a_batch_and_batch_groups_stay_convolutions():
     x, kernel = jnp.ones((2, 4, 4, 3)), jnp.ones((3, 3, 3, 5))
     (eqn,) = jax.make_jaxpr(conv)(x, kernel).eqns
     assert not is_better_as_product(eqn, x, kernel)
+
+
+@pytest.mark.parametrize("case", ["plain", "grouped", "depthwise"])
+@pytest.mark.parametrize("wanted", [None, jnp.float32])
+def test_half_precision_gives_the_type_that_is_asked_for(case, wanted):
+    x, kernel, layouts, settings = CASES[case]
+
+    def conv(x, kernel):
+        numbers = {"dimension_numbers": layouts, "preferred_element_type": wanted}
+        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", **settings, **numbers)
+
+    rng = np.random.default_rng(0)
+    arrays = [jnp.asarray(rng.random(s), jnp.bfloat16) for s in (x, kernel)]
+    (eqn,) = jax.make_jaxpr(conv)(*arrays).eqns
+    got, want = as_product(eqn, *arrays), conv(*arrays)
+    assert got.dtype == want.dtype == (wanted or jnp.bfloat16)
+    # Of bfloat16 products, float32 sums are exact to 1e-6; bfloat16 results, to half of 2^-7.
+    np.testing.assert_allclose(
+        got.astype(jnp.float32), want.astype(jnp.float32), rtol=1e-5 if wanted else 2**-7
+    )
+
+
+def test_a_convolution_of_nothing_stays_one():
+    def conv(x, kernel):
+        return lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=NHWC)
+
+    x, kernel = jnp.ones((1, 2, 2, 1)), jnp.ones((3, 3, 1, 1))
+    (eqn,) = jax.make_jaxpr(conv)(x, kernel).eqns
+    assert not is_better_as_product(eqn, x, kernel)

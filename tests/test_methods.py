@@ -150,3 +150,10 @@ def test_a_flow_that_dies_is_named_by_round():
     assert int(info.collapsed_at) == 1
     assert kept(masks) == math.ceil(N / 30)
     assert bool(jnp.isneginf(info.log2_flow[-1]))
+
+
+def test_scores_of_numpy_are_scores():
+    params = {"w": jnp.zeros((2, 3))}
+    scores = {"w": np.array([[3.0, 1.0, 2.0], [6.0, 5.0, 4.0]])}  # float64
+    masks, _ = sf.prune(params, lambda *_: scores, 2.0, 2)
+    assert masks["w"].tolist() == [[False, False, False], [True, True, True]]

@@ -188,3 +188,9 @@ def test_nan_that_comes_last_stays_where_all_stay():
     scores = [jnp.array([0.0, 0.0, jnp.nan])]
     for count, want in ((3, [True] * 3), (2, [True, True, False])):
         assert flat(run(scores, [jnp.zeros(3, bool)], jnp.int32(count))).tolist() == want
+
+
+def test_scalars_are_counted_too():
+    assert int(total([(jnp.array(True),), (jnp.array(False),)])[0]) == 1
+    got = select([jnp.float32(1.0), jnp.float32(2.0)], [jnp.array(True)] * 2, jnp.int32(1))
+    assert flat(got).tolist() == [False, True]

@@ -18,6 +18,7 @@ def is_better_as_product(eqn: Any, x: jax.Array, kernel: jax.Array) -> bool:
     p = eqn.params
     batch = x.shape[p["dimension_numbers"].lhs_spec[0]]
     usual = p["batch_group_count"] == 1 and x.dtype == kernel.dtype and x.ndim > 2
+    usual = usual and 0 not in eqn.outvars[0].aval.shape
     return jax.default_backend() == "cpu" and batch == 1 and usual
 
 
@@ -54,7 +55,10 @@ def _conv(x: jax.Array, kernel: jax.Array, p: Any) -> jax.Array:
         left, right = patches.reshape(math.prod(space), -1), kernel.reshape(-1, features)
         found = lax.dot_general(left, right, (((1,), (0,)), ((), ())), **precise)
     elif depth == 1:
-        found = jnp.sum(patches * kernel[None, :, 0], axis=1)
+        # As a matrix product does: half precision is added up in float32.
+        wide = kernel.dtype if jnp.finfo(kernel.dtype).bits >= 32 else jnp.float32
+        found = jnp.sum(patches.astype(wide) * kernel[None, :, 0].astype(wide), axis=1)
+        found = found.astype(p["preferred_element_type"] or kernel.dtype)
     else:
         dimensions = (((1, 3), (0, 1)), ((2,), (2,)))
         found = lax.dot_general(patches, kernel, dimensions, **precise).transpose(1, 0, 2)
