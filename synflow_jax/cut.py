@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 PIVOTS = 7
-OFFSETS = (-0.5, -0.125, -0.0625, 0.0, 0.0625, 0.125, 0.5)  # octaves: guesses are about 0.04 off
+OFFSETS = (-0.5, -0.125, -0.0625, 0.0, 0.0625, 0.125, 0.5)  # octaves
 LARGEST_INT32 = 2**31 - 1
 
 Probe = Callable[[jax.Array], tuple[jax.Array, jax.Array]]

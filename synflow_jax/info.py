@@ -31,7 +31,7 @@ class PruneInfo:
         the flow is 0; NaN for saliencies that measure no flow.
       share: float[n], the part of the flow that the weights pruned in a round had carried, ΣS/R;
         below 1, the round cannot have cut the network. NaN for saliencies that measure no flow.
-      finite: bool[n], whether every score of the round was finite.
+      finite: bool[n], whether every score that competed in the round was finite.
       rounds: int32, how many rounds ran. A certified schedule has n = rounds in eager use; under a
         trace n is its `most`, and the rows of rounds that did not run read as rounds that prune
         nothing: the last kept and log2_flow again, a share of 0.

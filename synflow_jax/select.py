@@ -5,6 +5,7 @@ Ties are broken by what was kept so far, then by flat index (leaves in tree orde
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -68,6 +69,19 @@ def flat_index(shape: tuple[int, ...], start: np.ndarray, one: jax.Array) -> jax
     return index
 
 
+def _ranks(
+    kept: list[jax.Array], starts: Sequence[np.ndarray], later: jax.Array, pivot: jax.Array
+) -> list[jax.Array]:
+    """Number the entries by flat index, those that were not kept so far from `later` on."""
+    # A 1 that XLA does not know: else it would number all entries before the search and hold the
+    # numbers in memory.
+    one = (pivot != 2 * later + 1).astype(later.dtype)
+    return [
+        flat_index(mask.shape, start, one) + jnp.where(mask, 0 * later, later * one)
+        for mask, start in zip(kept, starts, strict=True)
+    ]
+
+
 def _first_ties(
     ties: list[jax.Array],
     above: list[jax.Array],
@@ -79,19 +93,8 @@ def _first_ties(
     """Choose of the ties as many as `above` leaves: kept so far first, then by flat index."""
     size = sum(math.prod(tie.shape) for tie in ties)
     with jax.enable_x64(True):
-        dtype = jnp.uint32 if 2 * size + 1 < PAST_UINT32 else jnp.uint64
-        later = lax.full((), size, dtype)
-        parts = list(zip(ties, starts, kept, strict=True))
-
-        def ranks(pivot: jax.Array) -> list[jax.Array]:
-            # A 1 that XLA does not know: else it would number all entries before the search and
-            # hold the numbers in memory.
-            one = (pivot != 2 * later + 1).astype(dtype)
-            return [
-                flat_index(tie.shape, start, one) + jnp.where(mask, 0 * later, later * one)
-                for tie, start, mask in parts
-            ]
-
+        later = lax.full((), size, jnp.uint32 if 2 * size + 1 < PAST_UINT32 else jnp.uint64)
+        ranks = partial(_ranks, kept, starts, later)
         high, there = total(list(zip(above, ties, strict=True)))
         # Of the ties, those of the last ranks go: as many as are too many.
         goes = lax.sub(lax.add(high, there), lax.convert_element_type(count, jnp.int64))
