@@ -5,6 +5,7 @@ import contextlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from meshes import WIDTHS, any_mlp, differ, mesh_of, on_host, same_layout, spread
@@ -143,6 +144,23 @@ def test_a_leaf_on_one_device_goes_along_unless_it_was_put_there():
     for call in (sf.magnitude, lambda p, _: sf.synflow(p, any_mlp, SHAPE, 7.0)):
         with pytest.raises(ValueError, match=r"'layer1/bias' is on 1 and 'layer0/bias' on 8"):
             call(params, 7.0)
+
+
+@pytest.mark.parametrize("kind", ["explicit", "mixed"])
+def test_training_holds_the_layout_and_the_zeros(kind):
+    mesh = mesh_of(kind)
+    with jax.set_mesh(mesh):
+        params = spread(mlp_params(0, widths=WIDTHS), mesh, "both")
+        masks = sf.magnitude(params, 7.0)
+        tx = sf.keep_masks(optax.sgd(0.1, momentum=0.9), masks)
+        state = tx.init(params)
+        gradients = jax.grad(lambda p: jnp.sum(any_mlp(p, jnp.ones((1, *SHAPE))) ** 2))(params)
+        updates, state = jax.jit(tx.update)(gradients, state, params)
+        trained = optax.apply_updates(params, updates)
+    assert same_layout(params, masks)
+    assert same_layout(params["layer0"]["kernel"], state.masks["layer0"]["kernel"])
+    assert differ(trained, sf.apply_masks(trained, masks)) == 0
+    assert differ(trained, params) > 0
 
 
 def test_float32_differs_by_near_ties_alone():
