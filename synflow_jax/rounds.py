@@ -102,7 +102,7 @@ def certified_loop(
         i, _, _, left, moved = state
         with jax.enable_x64(True):
             above = left > target.astype(jnp.int64)
-        return above & moved & (i < schedule.most)
+        return (i == 0) | (above & moved & (i < schedule.most))
 
     first = first_state(layers, start)
     turn_once = partial(one_round, params, saliency, layers, True, first, count)
