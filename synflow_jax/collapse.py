@@ -7,14 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from synflow_jax._types import ApplyFn, Masks, Params, Prunable
 from synflow_jax.diagnostics import flow_scores, prepare
 from synflow_jax.errors import CollapseWarning, check_bool, check_masks
 from synflow_jax.layout import uniform_like
 from synflow_jax.masks import masked
-from synflow_jax.measure import count_kept
+from synflow_jax.measure import count_kept, in_all
 from synflow_jax.sources import without_sources
 from synflow_jax.tree import Layers, find_layers, is_prunable, named_leaves, pick, place, widen
 
@@ -127,7 +126,7 @@ def effective_density(
     Source: Vysogorets and Kempe 2021 (arXiv 2107.02306).
     """
     layers, live = _live(params, masks, apply_fn, shape, prunable)
-    return int(np.asarray(count_kept(live), np.int64).sum()) / sum(layers.sizes)
+    return in_all(count_kept(live)) / sum(layers.sizes)
 
 
 def dead_branches(

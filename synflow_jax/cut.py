@@ -27,6 +27,11 @@ def unsigned_of(dtype: Any) -> Any:
     return jnp.dtype(f"uint{jnp.finfo(dtype).bits}")
 
 
+def octave_of(dtype: Any) -> float:
+    """Say how many keys lie between one power of two and the next."""
+    return 2.0 ** jnp.finfo(dtype).nmant
+
+
 def key_of(score: jax.Array) -> jax.Array:
     """Map floats to unsigned integers of the same order; NaN comes last, −0 is 0."""
     unsigned = unsigned_of(score.dtype)
@@ -112,6 +117,13 @@ def first_int32_axis(shape: tuple[int, ...]) -> int:
     return next((axis for axis, size in enumerate(sizes) if size <= LARGEST_INT32), len(shape))
 
 
+def add_up(parts: tuple[jax.Array, ...], axis: int = 0) -> list[jax.Array]:
+    """Add up arrays of one shape and dtype over the axes from `axis` on, in one pass."""
+    zeros = (lax.full((), 0, parts[0].dtype),) * len(parts)
+    axes = tuple(range(axis, parts[0].ndim))
+    return list(lax.reduce(parts, zeros, lambda a, b: tuple(map(lax.add, a, b)), axes))
+
+
 def _leaf_counts(parts: tuple[jax.Array, ...]) -> list[jax.Array]:
     shape = parts[0].shape
     parts = parts * 2 if len(parts) == 1 else parts
@@ -120,9 +132,7 @@ def _leaf_counts(parts: tuple[jax.Array, ...]) -> list[jax.Array]:
     short = axis < len(shape)
     dtype = jnp.int32 if short else jnp.int64
     ones = tuple(lax.convert_element_type(part, dtype) for part in parts)
-    zeros = (lax.full((), 0, dtype),) * len(parts)
-    axes = tuple(range(axis if short else 0, len(shape)))
-    found = lax.reduce(ones, zeros, lambda a, b: tuple(map(lax.add, a, b)), axes)
+    found = add_up(ones, axis if short else 0)
     wide = [lax.convert_element_type(count, jnp.int64) for count in found]
     return [jnp.sum(count) if count.ndim else count for count in wide]
 
@@ -156,13 +166,13 @@ def cut_scores(scores: list[jax.Array], count: jax.Array, near: jax.Array | None
         reached = [tuple(score >= values[j] for j in range(PIVOTS)) for score in scores]
         return compare(total(reached), count)
 
-    return narrow(start, end, probe, None if near is None else _around(near, start.dtype))
+    return narrow(start, end, probe, None if near is None else _around(near, dtype))
 
 
-def _around(near: jax.Array, unsigned: Any) -> jax.Array:
+def _around(near: jax.Array, dtype: Any) -> jax.Array:
     """Put seven pivots about a guess: at it, and a sixteenth, an eighth and half an octave off."""
     with jax.enable_x64(True):
-        octave = 2.0 ** jnp.finfo(jnp.dtype(f"float{jnp.iinfo(unsigned).bits}")).nmant
-        pivots = near + jnp.array(OFFSETS, jnp.float64) * octave
+        unsigned = unsigned_of(dtype)
+        pivots = near + jnp.array(OFFSETS, jnp.float64) * octave_of(dtype)
         most = float(jnp.iinfo(unsigned).max) * (1 - 2.0**-52)
         return lax.convert_element_type(jnp.clip(pivots, 0.0, most), unsigned)

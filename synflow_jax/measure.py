@@ -1,13 +1,15 @@
 """What a round is measured by, in one pass over scores and masks."""
 
 import math
+from functools import reduce
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from synflow_jax.cut import LARGEST_INT32, total
+from synflow_jax.cut import LARGEST_INT32, total, unsigned_of
 
 
 def measure(
@@ -32,11 +34,11 @@ def measure(
     with jax.enable_x64(True):
         triples = zip(scores, before, after, strict=True)
         kept, lost, top = zip(*(_measure_leaf(*triple, nested) for triple in triples), strict=True)
-        costs = [jnp.sum(cost) for cost in lost]
-        total = sum(costs[1:], start=costs[0])
+        costs = [jnp.sum(part) for part in lost]
+        cost = reduce(lax.add, costs)
         most = max(kept, key=lambda count: count.dtype.itemsize).dtype
         kept = [lax.convert_element_type(count, most) for count in kept]
-        return kept, lax.convert_element_type(total, scores[0].dtype), list(top)
+        return kept, lax.convert_element_type(cost, scores[0].dtype), list(top)
 
 
 @jax.jit
@@ -48,6 +50,11 @@ def count_kept(masks: list[jax.Array]) -> jax.Array:
         return lax.convert_element_type(counts, count_dtype(most))
 
 
+def in_all(counts: jax.Array) -> int:
+    """Add up the counts of layers, which together may be more than int32 holds."""
+    return int(np.asarray(counts, np.int64).sum())
+
+
 def count_dtype(most: int) -> Any:
     """Name whole numbers that can count so many."""
     return jnp.int32 if most <= LARGEST_INT32 else jnp.int64
@@ -57,7 +64,6 @@ def _measure_leaf(
     score: jax.Array, before: jax.Array, after: jax.Array, nested: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     # The bits of |score| order as it does, NaN last; and XLA wants the floats of one pass alike.
-    whole = jnp.dtype(f"int{jnp.finfo(score.dtype).bits}")
     none = jnp.zeros_like(score)
     lost = jnp.where(before & ~after, score, none)
     known = jnp.where(before, score, none) if nested else score
@@ -65,7 +71,7 @@ def _measure_leaf(
     parts = (
         lax.convert_element_type(lost, jnp.float64),
         lax.convert_element_type(after, dtype),
-        lax.bitcast_convert_type(jnp.abs(known), whole),
+        lax.bitcast_convert_type(jnp.abs(known), unsigned_of(score.dtype)),
     )
     zeros = tuple(lax.full((), 0, part.dtype) for part in parts)
     cost, kept, bits = lax.reduce(parts, zeros, _join, tuple(range(1, score.ndim)))

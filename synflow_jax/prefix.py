@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from synflow_jax.cut import PIVOTS, key_of, narrow, total, value_of
+from synflow_jax.cut import PIVOTS, add_up, key_of, narrow, total, value_of
 from synflow_jax.scaled.array import power_of_two
 
 # Beyond, 2^-exponent would leave float64's range; a score that small counts as one unit.
@@ -43,14 +43,6 @@ def _whole(value: jax.Array, unit: Unit, rounding: Callable[[jax.Array], jax.Arr
         return lax.convert_element_type(lax.min(units, most), jnp.uint64)
 
 
-def _sum(parts: tuple[jax.Array, ...]) -> list[jax.Array]:
-    """Add up arrays of one shape, in one reduction: a list of scalars of their dtype."""
-    with jax.enable_x64(True):
-        zeros = tuple(lax.full((), 0, part.dtype) for part in parts)
-        axes = tuple(range(parts[0].ndim))
-        return list(lax.reduce(parts, zeros, lambda a, b: tuple(map(lax.add, a, b)), axes))
-
-
 def _sums_below(scores: Any, pivots: list[jax.Array], unit: Unit) -> list[jax.Array]:
     """Add up, for each pivot, the scores that are below it."""
     with jax.enable_x64(True):
@@ -59,7 +51,7 @@ def _sums_below(scores: Any, pivots: list[jax.Array], unit: Unit) -> list[jax.Ar
             units = _whole(score, unit, lax.ceil)
             none = lax.full_like(units, 0)
             parts = tuple(lax.select(score < pivot, units, none) for pivot in pivots)
-            totals = list(map(lax.add, totals, _sum(parts)))
+            totals = list(map(lax.add, totals, add_up(parts)))
         return totals
 
 

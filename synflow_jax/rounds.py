@@ -11,12 +11,12 @@ from synflow_jax._types import Params, Saliency
 from synflow_jax.cut import total
 from synflow_jax.flow_saliency import FlowSaliency
 from synflow_jax.info import almost_one
+from synflow_jax.packing import Leaves
 from synflow_jax.prefix import prefix_size
 from synflow_jax.scaled import Scaled, log2
 from synflow_jax.schedule import Certified
 from synflow_jax.tree import Function, Layers
 from synflow_jax.turn import (
-    Leaves,
     Rows,
     blank_rows,
     checked_scores,
@@ -41,13 +41,11 @@ def fixed_loop(
 ) -> tuple[Leaves, Rows]:
     """Run one round for each row of counts[n, competitions]."""
     saliency = held.fn
-
     parts, state = (params, saliency, layers, nested), first_state(layers, start)
     # A scan is a fori_loop that stacks one row of measurements a round.
     if not isinstance(saliency, FlowSaliency):
         state, rows = lax.scan(lambda s, c: one_round(*parts, s, lambda *_: c), state, counts)
-        flows = jnp.append(rows.log2_flow, rows.log2_flow[:1])
-        return layers.packing.unpack(state.chosen), rows._replace(log2_flow=flows)
+        return layers.packing.unpack(state.chosen), _unmeasured(rows)
     # One turn more than rounds measures the flow that is left: a program for that alone would cost
     # more to compile than its gradient costs to run.
     look = jnp.arange(len(counts) + 1) == len(counts)
@@ -55,6 +53,11 @@ def fixed_loop(
     state, rows = lax.scan(lambda s, now: round_or_look(*parts, s, *now), state, turns)
     rounds = jax.tree.map(lambda column: column[:-1], rows)
     return layers.packing.unpack(state.chosen), rounds._replace(log2_flow=rows.log2_flow)
+
+
+def _unmeasured(rows: Rows) -> Rows:
+    """Let log2_flow, NaN in every row, have the entry of the end as well."""
+    return rows._replace(log2_flow=jnp.append(rows.log2_flow, rows.log2_flow[:1]))
 
 
 def _certified_count(
@@ -156,4 +159,4 @@ def host_loop(
         chosen, row = _select_round(scores, chosen, count, layers=layers, nested=nested)
         rows.append(row)
     table = jax.tree.map(lambda *cells: jnp.stack(cells), *rows)
-    return chosen, table._replace(log2_flow=jnp.append(table.log2_flow, table.log2_flow[:1]))
+    return chosen, _unmeasured(table)

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from synflow_jax._types import Params
 from synflow_jax.collapse import live_weights
 from synflow_jax.cut import total
 from synflow_jax.flow_saliency import FlowSaliency, prepared
-from synflow_jax.measure import count_dtype, count_kept
+from synflow_jax.measure import count_dtype, count_kept, in_all
+from synflow_jax.packing import Leaves
 from synflow_jax.select import select
 from synflow_jax.sources import without_sources
 from synflow_jax.tree import (
@@ -27,7 +27,6 @@ from synflow_jax.tree import (
 )
 
 MOST = 100
-Leaves = list[jax.Array]
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["apply_fn"], meta_fields=[])
@@ -112,7 +111,7 @@ def sweep_dead(
       Masks that keep as many weights, and how many of those are dead.
     """
     plain = without_sources(params, layers.chosen, saliency.inputs)
-    count = int(np.asarray(count_kept(kept), np.int64).sum())
+    count = in_all(count_kept(kept))
     with jax.enable_x64(True):
         wanted = jnp.asarray(count, count_dtype(count))
     banned = [jnp.zeros_like(mask) for mask in kept]
@@ -120,7 +119,7 @@ def sweep_dead(
     for _ in range(MOST):
         masks = place(params, layers.chosen, now, all_true)
         live = live_weights(params, saliency, layers, masks)
-        lives = int(np.asarray(count_kept(live), np.int64).sum())
+        lives = in_all(count_kept(live))
         if lives in (0, count):  # 0: the network is dead, and no weight alone revives it
             break
         dead = zip(banned, now, live, strict=True)

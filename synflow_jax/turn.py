@@ -11,10 +11,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from synflow_jax._types import Masks, Params
-from synflow_jax.cut import Cut, cut_scores
+from synflow_jax.cut import Cut, cut_scores, octave_of
 from synflow_jax.errors import check_structure
 from synflow_jax.flow_saliency import FlowSaliency
 from synflow_jax.measure import measure
+from synflow_jax.packing import Leaves
 from synflow_jax.scaled import Scaled, log2
 from synflow_jax.select import select
 from synflow_jax.tree import (
@@ -27,7 +28,6 @@ from synflow_jax.tree import (
     widen,
 )
 
-Leaves = list[jax.Array]
 Count = Callable[[Leaves, Leaves, jax.Array], jax.Array]
 
 
@@ -63,16 +63,20 @@ def full_masks(params: Params, layers: Layers, chosen: Leaves) -> Masks:
 
 def score(
     params: Params, saliency: Any, layers: Layers, chosen: Leaves, nested: bool
-) -> tuple[Scaled, Leaves, jax.Array]:
-    """Return the flow, the scores, and the flow in the unit of the scores (NaN if not measured)."""
+) -> tuple[Scaled, Leaves]:
+    """Return the flow, NaN where it is not measured, and the scores."""
     masks = full_masks(params, layers, layers.packing.unpack(chosen))
     if isinstance(saliency, FlowSaliency):
         flow, tree = saliency.flow_and_scores(params, masks)
     else:
         flow, tree = Scaled(jnp.float32(jnp.nan), jnp.int32(0)), saliency(params, masks)
     scores = layers.packing.pack(checked_scores(tree, params, layers))
-    scores = of_kept(scores, chosen) if nested else scores
-    return flow, scores, flow.mantissa.astype(scores[0].dtype)
+    return flow, of_kept(scores, chosen) if nested else scores
+
+
+def in_unit(flow: Scaled, scores: Leaves) -> jax.Array:
+    """Give the flow in the unit of the scores."""
+    return flow.mantissa.astype(scores[0].dtype)
 
 
 def of_kept(scores: Leaves, chosen: Leaves) -> Leaves:
@@ -85,8 +89,8 @@ def one_round(
     params: Params, saliency: Any, layers: Layers, nested: bool, state: State, count: Count
 ) -> tuple[State, Rows]:
     """Score once, select as many as count(scores, masks, flow) says, and measure."""
-    flow, scores, whole = score(params, saliency, layers, state.chosen, nested)
-    counts = count(scores, state.chosen, whole)
+    flow, scores = score(params, saliency, layers, state.chosen, nested)
+    counts = count(scores, state.chosen, in_unit(flow, scores))
     return cut_and_measure(scores, state, counts, flow, layers, nested)
 
 
@@ -100,7 +104,7 @@ def round_or_look(
     look: jax.Array,
 ) -> tuple[State, Rows]:
     """Run a round; where `look` is true, measure the flow and keep all."""
-    flow, scores, _ = score(params, saliency, layers, state.chosen, nested)
+    flow, scores = score(params, saliency, layers, state.chosen, nested)
 
     def cut() -> tuple[State, Rows]:
         return cut_and_measure(scores, state, counts, flow, layers, nested)
@@ -129,7 +133,7 @@ def cut_and_measure(
         triples = zip(scores, chosen, packing.rows_of(counts), strict=True)
         new = [_select_rows(*triple) for triple in triples]
     kept, lost, top = measure(scores, chosen, new, nested)
-    whole = flow.mantissa.astype(scores[0].dtype)
+    whole = in_unit(flow, scores)
     share = 0 * whole + lost / jnp.where(whole > 0, whole, jnp.ones_like(whole))
     highest = packing.in_order(top)
     finite = jnp.all(jnp.isfinite(highest))
@@ -142,8 +146,7 @@ def _cut_nearby(
 ) -> tuple[Cut, State]:
     """Look for the cut first where the last ones lead, whatever the unit 2^exponent is."""
     with jax.enable_x64(True):
-        octave = 2.0 ** jnp.finfo(scores[0].dtype).nmant  # keys from one power of two to the next
-        unit = exponent.astype(jnp.float64) * octave
+        unit = exponent.astype(jnp.float64) * octave_of(scores[0].dtype)
         cut = cut_scores(scores, count, state.cut + state.drift - unit)
         now = cut.low.astype(jnp.float64) + unit
         return cut, state._replace(cut=now, drift=now - state.cut)

@@ -5,13 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from synflow_jax._types import Params
 from synflow_jax.diagnostics import explain_flow
 from synflow_jax.errors import CollapseWarning, UncertifiedWarning
 from synflow_jax.flow_saliency import FlowSaliency
 from synflow_jax.info import PruneInfo
+from synflow_jax.measure import in_all
 from synflow_jax.schedule import Certified
 from synflow_jax.tree import all_true
 
@@ -49,12 +49,12 @@ def report_run(
 
 def _report_standstill(info: PruneInfo, schedule: Certified, target: int) -> None:
     """Certified rounds end at the target, or nowhere that was asked for."""
-    kept, total, rounds = _sum(info.kept[-1]), sum(info.sizes), int(info.rounds)
+    kept, total, rounds = in_all(info.kept[-1]), sum(info.sizes), int(info.rounds)
     if kept <= target:
         return
     where = f"{kept} weights are kept, {target} are asked for, and the rho reached is"
     chain = f"N/L = {total / len(info.layers):.6g} is the most that a plain chain of layers bears"
-    before = _sum(info.kept[-2]) if rounds > 1 else total
+    before = in_all(info.kept[-2]) if rounds > 1 else total
     if kept == before:
         raise ValueError(
             f"certified pruning stands still: any further weight may carry all of the flow. After "
@@ -64,10 +64,6 @@ def _report_standstill(info: PruneInfo, schedule: Certified, target: int) -> Non
         f"certified(alpha={schedule.alpha}, most={schedule.most}) used up its {rounds} rounds: "
         f"{where} {total / kept:.6g}: pass at most that as rho, or a larger most; {chain}"
     )
-
-
-def _sum(kept: jax.Array) -> int:
-    return int(np.asarray(kept, np.int64).sum())  # together, layers may be more than int32 counts
 
 
 def _report_death(info: PruneInfo) -> None:
