@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import busy_cores
 from benchmarks.peers import Contender, contend
+from experiments.common.machine import busy_cores
 
 FIRST_ROUNDS = 3
 LOOP_SECONDS = 2.0  # a turn of a Python loop has as many rounds as take about so long

@@ -37,12 +37,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.fresh import COLD, fresh, store
-from benchmarks.machine import has_torch, line, machine, stamp
 from benchmarks.measure import FIRST_ROUNDS, overlap, summary
 from benchmarks.peers import kept_after
 from benchmarks.plan import CONTENDERS, NETWORKS, Config, Rows, Step, known, measured, plan
 from benchmarks.shown import draw_ratios, ratios, table
 from experiments.common.command import terminal
+from experiments.common.machine import has_torch, line, machine, stamp
 
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
 LIMIT = 900.0  # seconds a measurement

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fresh import COLD, fresh, load, store
-from benchmarks.machine import ROOT, busy_cores, line, machine, stamp
 from benchmarks.measure import summary
 from experiments.common.command import terminal
+from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
 
 SEEDS = 10
 RHOS = tuple(10 ** (i / 4) for i in range(13))

@@ -13,7 +13,7 @@ layer collapse, flow and time.
 It differs from the paper in this: the learning rate falls along a cosine, not in steps; accuracy is
 the last epoch's, the best one's beside it; SNIP and GraSP score images that are not augmented.
 
-Writes rows.jsonl (one row a method, ρ and seed), table.txt and figure.png. Finished cells are
+Writes rows.json (one row a method, ρ and seed), table.txt and figure.png. Finished cells are
 stored at once: a run that was stopped goes on where it was when it is started again, and several
 runs may share one folder.
 """
@@ -34,6 +34,7 @@ from experiments.common import rows as store
 from experiments.common.command import ready, terminal
 from experiments.common.config import Config
 from experiments.common.data import load
+from experiments.common.machine import provenance
 from experiments.common.methods import SCORED_ON_DATA, Network
 from experiments.common.models import MODELS
 from experiments.common.plot import plot
@@ -56,7 +57,7 @@ class Plan:
     @property
     def path(self) -> Path:
         """The file of rows."""
-        return self.config.folder / "rows.jsonl"
+        return self.config.folder / "rows.json"
 
     def key(self, cell: Cell, seed: int) -> str:
         """Fingerprint one seed of a cell: its settings and the shapes of the network."""
@@ -89,7 +90,8 @@ def prepare(config: Config) -> Plan:
     methods = list(dict.fromkeys(config.methods))
     cells = [Cell(DENSE, 1.0), *(Cell(method, rho) for rho in ratios for method in methods)]
     plan = Plan(config, networks, trainer, cells)
-    store.add(plan.path, [])  # now rather than after an hour of training: can it be read, written?
+    asked = provenance(config, jax.default_backend())
+    store.add(plan.path, [], asked)  # now rather than after hours: can it be read, written?
     return plan
 
 

@@ -9,7 +9,7 @@ experiment.
     python -m experiments.decoder           # 39 runs: about 11 minutes on 2 CPU cores
     python -m experiments.decoder --smoke   # does it run? seconds
 
-Writes rows.jsonl (one row a method, ρ and seed), table.txt and figure.png. Finished runs are stored
+Writes rows.json (one row a method, ρ and seed), table.txt and figure.png. Finished runs are stored
 at once: a comparison that was stopped goes on where it was when it is started again.
 """
 
@@ -17,6 +17,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+import jax
 import tyro
 from rich.console import Console
 from rich.progress import track
@@ -28,6 +29,7 @@ from experiments.common.command import ready, terminal
 from experiments.common.decoder_config import Config
 from experiments.common.decoder_methods import Start, prune, start
 from experiments.common.language import LanguageTrainer
+from experiments.common.machine import provenance
 from experiments.common.rows import Row
 from experiments.common.sweep import DENSE, Cell
 from synflow_jax import collapsed_layers, report
@@ -67,8 +69,9 @@ def prepare(config: Config) -> Plan:
       OSError: the folder cannot be written.
     """
     text = texts.load(config.modules)
-    path, config = config.folder / "rows.jsonl", config.effective
-    store.add(path, [])  # now rather than after the training: can it be read, written?
+    path, config = config.folder / "rows.json", config.effective
+    asked = provenance(config, jax.default_backend())
+    store.add(path, [], asked)  # now rather than after the training: can it be read, written?
     return Plan(config, LanguageTrainer(config.model, text, config.budget), text.digest, path)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import fresh, machine, plan, run, shown
+from benchmarks import fresh, plan, run, shown
+from experiments.common import machine
 
 
 class Machine:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import growth, machine, measure, peers, plan, selection, vmapped
+from benchmarks import growth, measure, peers, plan, selection, vmapped
 from benchmarks.deep_networks import convolving, draw, xla_convolution
 from benchmarks.peers import floor, naive_jax
 from benchmarks.timed_networks import NETWORKS, Timed
+from experiments.common import machine
 from experiments.common.models.fc import FC
 from synflow_jax import is_prunable, synflow
 

@@ -67,7 +67,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_comparison_leaves_rows_table_and_figure(finished):
-    rows = store.read(finished / "rows.jsonl")
+    rows = store.read(finished / "rows.json")
     assert len(rows) == 2 * (1 + 2 * 2)
     assert (finished / "figure.png").read_bytes()[:4] == b"\x89PNG"
     text = (finished / "table.txt").read_text(encoding="utf-8")
@@ -98,13 +98,13 @@ def test_a_finished_comparison_is_only_read(finished, monkeypatch):
         raise AssertionError
 
     monkeypatch.setattr(compare, "run_cell", refuse)
-    before = store.read(finished / "rows.jsonl")
+    before = store.read(finished / "rows.json")
     assert quietly(configured(finished)) == before
 
 
 def test_another_configuration_is_not_mixed_in(finished, tmp_path):
-    before = store.read(finished / "rows.jsonl")
-    store.write(tmp_path / "rows.jsonl", before)
+    before = store.read(finished / "rows.json")
+    store.write(tmp_path / "rows.json", before)
     config = configured(tmp_path, methods=("magnitude",), rho=(4.0,), weight_decay=0.5)
     console = Console(file=io.StringIO(), width=100)
     rows = compare.run(compare.prepare(config), console)
@@ -112,20 +112,20 @@ def test_another_configuration_is_not_mixed_in(finished, tmp_path):
     assert [line.split()[0] for line in lines] == ["dense", "magnitude"]
     assert len(rows) == 4
     assert {row["weight_decay"] for row in rows} == {0.5}
-    assert store.read(tmp_path / "rows.jsonl") == before + rows
+    assert store.read(tmp_path / "rows.json") == before + rows
 
 
 def test_a_killed_comparison_goes_on_and_ends_the_same(finished, tmp_path):
     command = [sys.executable, "-c", SCRIPT, *FLAGS.split(), "--out", str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    path = tmp_path / "rows.jsonl"
+    path = tmp_path / "rows.json"
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
         limit = time.monotonic() + 120
-        while not path.exists() and process.poll() is None and time.monotonic() < limit:
+        while not store.read(path) and process.poll() is None and time.monotonic() < limit:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     stored = store.read(path)
-    whole = store.read(finished / "rows.jsonl")
+    whole = store.read(finished / "rows.json")
     assert 0 < len(stored) < len(whole)
     compare.main(configured(tmp_path))
     ended = store.read(path)

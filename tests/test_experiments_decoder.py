@@ -43,7 +43,7 @@ def finished(plan):
 
 
 def test_a_comparison_leaves_rows_tables_and_figure(finished):
-    rows = store.read(finished / "rows.jsonl")
+    rows = store.read(finished / "rows.json")
     assert [row["method"] for row in rows] == ["dense", *SMOKE.methods]
     assert rows[0]["kept"] == rows[0]["prunable"]
     for row in rows[1:]:
@@ -57,8 +57,8 @@ def test_a_comparison_leaves_rows_tables_and_figure(finished):
 
 
 def test_a_stopped_comparison_does_only_what_is_missing(finished, tmp_path, monkeypatch):
-    whole = store.read(finished / "rows.jsonl")
-    store.write(tmp_path / "rows.jsonl", whole[:-1])
+    whole = store.read(finished / "rows.json")
+    store.write(tmp_path / "rows.json", whole[:-1])
     asked = []
     once = lambda cell, *_: asked.append(cell.method) or {"bits": None}
     monkeypatch.setattr(decoder, "run_one", once)
@@ -158,7 +158,7 @@ def test_a_context_longer_than_the_text_ends_before_training(tmp_path, capsys):
 
 
 def test_the_page_has_the_numbers_of_the_stored_rows():
-    rows = store.read(ROOT / "experiments/results/decoder/rows.jsonl")
+    rows = store.read(ROOT / "experiments/results/decoder/rows.json")
     page = (ROOT / "docs/decoder.md").read_text(encoding="utf-8")
     lines = [line.split(" | ") for line in page.splitlines()]
     lines = [[cell.strip("|* ") for cell in line] for line in lines if len(line) > 2]

@@ -31,7 +31,7 @@ def text(table):
 
 
 def test_rows_come_back_as_they_were(tmp_path):
-    path = tmp_path / "deep" / "rows.jsonl"
+    path = tmp_path / "deep" / "rows.json"
     rows = [{"config": "a", "x": 1.5, "flow": None}, {"config": "b", "layers": ["ρ"]}]
     assert store.read(path) == []
     store.write(path, rows)
@@ -39,19 +39,40 @@ def test_rows_come_back_as_they_were(tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):
-    path = tmp_path / "rows.jsonl"
+    path = tmp_path / "rows.json"
     store.write(path, [{"config": "a"}])
     with pytest.raises(ValueError, match="JSON compliant"):
         store.write(path, [{"config": "a"}, {"config": "b", "flow": float("inf")}])
     assert store.read(path) == [{"config": "a"}]
 
 
-@pytest.mark.parametrize("line", ['{"config": "b", "x"', "[1]", '{"x": 1}', ""])
-def test_a_malformed_line_is_named(tmp_path, line):
-    path = tmp_path / "rows.jsonl"
-    path.write_text('{"config": "a"}\n' + line + "\n")
-    with pytest.raises(ValueError, match=r"rows\.jsonl, line 2.*deleting the line reruns"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"config": {},\n"rows": [{"config": "a"}, ]}', r"rows\.json: not JSON .*line 2"),
+        ("[1]", "not an object"),
+        ('{"config": {}}', "not an object"),
+        ('{"config": 1, "rows": []}', "not an object"),
+        ('{"config": {}, "rows": [{"config": "a"}, {"x": 1}]}', "row 2: .*deleting the row"),
+        ('{"config": {}, "rows": [1]}', "row 1: .*deleting the row"),
+        ("", "not JSON"),
+    ],
+)
+def test_a_malformed_file_is_named(tmp_path, text, message):
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
         store.read(path)
+
+
+def test_the_config_of_a_file_stays_until_another_is_given(tmp_path):
+    path = tmp_path / "rows.json"
+    store.add(path, [{"config": "a"}], {"epochs": 1})
+    store.add(path, [{"config": "b"}])
+    assert store.load(path) == ({"epochs": 1}, [{"config": "a"}, {"config": "b"}])
+    store.add(path, [], {"epochs": 2})
+    assert store.load(path)[0] == {"epochs": 2}
+    assert len(path.read_text().splitlines()) == 5
 
 
 def test_a_fingerprint_hangs_on_values_and_not_on_order():
@@ -117,7 +138,7 @@ for number in range(40):
 
 
 def test_two_writers_lose_no_row_of_one_another(tmp_path):
-    path = tmp_path / "rows.jsonl"
+    path = tmp_path / "rows.json"
     command = [sys.executable, "-c", ADDING, str(path)]
     writers = [subprocess.Popen([*command, name], cwd=ROOT) for name in "ab"]
     assert [writer.wait(60) for writer in writers] == [0, 0]
@@ -125,4 +146,4 @@ def test_two_writers_lose_no_row_of_one_another(tmp_path):
     found = [row["config"] for row in store.read(path)]
     assert set(found) == wanted
     assert len(found) == len(wanted)
-    assert {file.name for file in tmp_path.iterdir()} == {"rows.jsonl", "rows.lock"}
+    assert {file.name for file in tmp_path.iterdir()} == {"rows.json", "rows.lock"}

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import cores
 from benchmarks.peers import Contender, kept_after
 from benchmarks.peers.torch_networks import NETWORKS, as_flax, draw, kernels
+from experiments.common.machine import cores
 
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 

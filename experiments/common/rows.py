@@ -1,4 +1,4 @@
-"""Results as JSON lines: one row a line, the file always whole.
+"""Results as JSON: {"config": what was asked last, "rows": [one a line]}; the file is always whole.
 
 A row carries the fingerprint of the settings that made it, so that a run finds what it still has
 to do, and rows of other settings in the same file are left alone.
@@ -14,7 +14,6 @@ from typing import Any
 from experiments.common.files import replacing
 
 Row = dict[str, Any]
-MEND = "deleting the line reruns its cell"
 
 
 def log10_key(rho: float) -> float:
@@ -28,32 +27,38 @@ def fingerprint(settings: Row) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read(path: Path) -> list[Row]:
-    """Read the rows of a file; no file is no rows.
+def load(path: Path) -> tuple[Row, list[Row]]:
+    """Read a file of results; no file is no rows.
 
     Args:
-      path: a file of JSON objects, one a line.
+      path: a JSON object with a "config" and a list "rows" of objects with a "config" each.
 
     Returns:
-      The rows in the file's order.
+      The file's config and its rows, in the file's order.
 
     Raises:
-      ValueError: a line is no JSON object with a "config"; the message names the line.
+      ValueError: the file is something else; the message names the line or the row.
     """
     if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
-
-
-def _parse(line: str, place: str) -> Row:
+        return {}, []
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: not JSON ({error}); {MEND}") from error
-    if not isinstance(row, dict) or "config" not in row:
-        raise ValueError(f'{place}: not an object with a "config"; {MEND}')
-    return row
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); mend it or take it away") from error
+    parts = (found.get("config"), found.get("rows")) if isinstance(found, dict) else (None, None)
+    config, rows = parts
+    if not (isinstance(config, dict) and isinstance(rows, list)):
+        raise ValueError(f'{path}: not an object with a "config" and a list of "rows"')
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict) or "config" not in row:
+            hint = "deleting the row makes it anew"
+            raise ValueError(f'{path}, row {number}: not an object with a "config"; {hint}')
+    return config, rows
+
+
+def read(path: Path) -> list[Row]:
+    """Read the rows of a file: see `load`."""
+    return load(path)[1]
 
 
 def of_configs(path: Path, configs: list[str]) -> list[Row]:
@@ -62,24 +67,28 @@ def of_configs(path: Path, configs: list[str]) -> list[Row]:
     return [by_config[config] for config in configs]
 
 
-def write(path: Path, rows: list[Row]) -> None:
+def write(path: Path, rows: list[Row], config: Row | None = None) -> None:
     """Replace a file by one with these rows, in one step: it is never seen half written."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+    head = json.dumps(config or {}, allow_nan=False)
+    with replacing(path) as temporary:
+        text = f'{{"config": {head},\n"rows": [\n{lines}\n]}}\n'
+        temporary.write_text(text, encoding="utf-8")
 
 
-def add(path: Path, rows: list[Row]) -> None:
+def add(path: Path, rows: list[Row], config: Row | None = None) -> None:
     """Add rows to a file that other processes may be adding to.
 
     Args:
       path: the file; its folder is made, and a lock file is left beside it.
       rows: what to add; a row whose config is stored already is left out.
+      config: what was asked for, in place of the file's own; None leaves that as it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # until the file is closed
-        stored = read(path)
+        before, stored = load(path)
         done = {row["config"] for row in stored}
         new = [row for row in rows if row["config"] not in done]
-        if new:
-            write(path, stored + new)
+        if new or (config is not None and config != before):
+            write(path, stored + new, before if config is None else config)

@@ -1,5 +1,6 @@
 """Where a measurement was made: the machine and its versions, the day and the commit."""
 
+import dataclasses
 import datetime
 import hashlib
 import importlib.metadata
@@ -11,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
+RESULTS = (":!benchmarks/results", ":!experiments/results")  # what measuring itself changes
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch")
 
 
@@ -51,19 +53,26 @@ def machine(device: str) -> dict[str, Any]:
     return found | {"versions": {"python": platform.python_version(), **versions}}
 
 
+def provenance(config: Any, device: str) -> dict[str, Any]:
+    """Write down what a command was asked for, but for paths, and where and when it ran."""
+    asked = dataclasses.asdict(config).items()
+    settings = {name: value for name, value in asked if not isinstance(value, Path)}
+    return settings | {"machine": machine(device)} | stamp()
+
+
 def stamp() -> dict[str, str]:
     """Say on which day, from which commit (+: and changes), and from what Python exactly."""
     commit = _output(["git", "rev-parse", "--short=12", "HEAD"])
-    changed = _output(["git", "status", "--porcelain", "--", ".", ":!benchmarks/results"])
+    changed = _output(["git", "status", "--porcelain", "--", ".", *RESULTS])
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     name = f"{commit}{'+' if changed else ''}" if commit else "unknown"
     return {"date": day, "commit": name, "source": _source()}
 
 
 def _source() -> str:
-    """Fingerprint what a measurement runs."""
+    """Fingerprint what a benchmark runs."""
     found = hashlib.sha256()
-    for folder in ("synflow_jax", "benchmarks", "experiments/common"):
+    for folder in ("synflow_jax", "benchmarks", "experiments/common/models"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             found.update(path.read_bytes())
     return found.hexdigest()[:12]
