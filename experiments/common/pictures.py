@@ -2,6 +2,9 @@
 
 Images are uint8 (height, width, channels); scaling is bilinear, over all the pixels that a new
 one covers.
+
+The reference changes the colours of ImageNet's training images, too; no figure of the paper trains
+on them, and here they keep their colours.
 """
 
 import math
