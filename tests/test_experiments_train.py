@@ -38,7 +38,7 @@ def one_epoch(model, **changes):
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained(compiled_fast):
     """Two epochs of three seeds at ρ = 5: one by one, the same again, and under one vmap."""
     data, model = load("digits", examples=500), FC(10, width=50, depth=1)
     keys = jax.random.split(jax.random.key(0), 3)
@@ -104,7 +104,7 @@ def test_scores_are_those_of_numpy(trained):
     np.testing.assert_allclose(scores.loss, loss, rtol=1e-5)  # float32 against float64
 
 
-@pytest.mark.usefixtures("flax_promotes", "compiled_fast")
+@pytest.mark.usefixtures("flax_promotes")
 def test_bfloat16_reaches_the_layers_and_nothing_that_is_kept():
     SEEN.clear()
     _, (variables, scores) = one_epoch(Mixed(), precision="bfloat16")
@@ -115,7 +115,7 @@ def test_bfloat16_reaches_the_layers_and_nothing_that_is_kept():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=0.05), variables, exact)
 
 
-@pytest.mark.usefixtures("flax_promotes", "compiled_fast")
+@pytest.mark.usefixtures("flax_promotes")
 def test_dropout_has_its_random_numbers():
     trainer, (variables, _) = one_epoch(Mixed(rate=0.5))
     kernel = variables["params"]["Dense_1"]["kernel"]
