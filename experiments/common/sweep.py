@@ -101,8 +101,8 @@ def _train(
     initial = jax.tree.map(stack, *[network.variables for network in networks])
     keys = jnp.stack([network.keys.order for network in networks])
     accuracies, finite = [], np.ones(len(networks), bool)
-    for variables, accuracy in trainer.epochs(initial, jax.tree.map(stack, *masks), keys):
-        accuracies.append(np.asarray(accuracy, np.float64))
+    for variables, scores in trainer.epochs(initial, jax.tree.map(stack, *masks), keys):
+        accuracies.append(np.asarray(scores.top1, np.float64))
         finite = np.asarray(_finite(variables["params"]))
         tick()
     return np.stack(accuracies), ~finite
