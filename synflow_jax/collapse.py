@@ -85,9 +85,10 @@ def live_weights(params: Params, saliency: Any, layers: Layers, masks: Masks) ->
 
 @jax.jit
 def _draw(key: jax.Array, kept: jax.Array) -> jax.Array:
-    units = jnp.sum(jnp.any(kept, axis=tuple(range(kept.ndim - 1))))
-    feeding = jnp.maximum(jnp.sum(kept), 1) / jnp.maximum(units, 1)
-    weights = uniform_like(key, kept, 0.5, 1.5) / feeding.astype(jnp.float32)
+    live = jnp.any(kept, axis=tuple(range(kept.ndim - 1)))
+    weights_kept, units = (jnp.sum(mask, dtype=jnp.float32) for mask in (kept, live))
+    feeding = jnp.maximum(weights_kept, 1) / jnp.maximum(units, 1)
+    weights = uniform_like(key, kept, 0.5, 1.5) / feeding
     return jnp.where(kept, weights, jnp.zeros_like(weights))
 
 

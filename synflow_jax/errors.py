@@ -128,10 +128,15 @@ def check_devices(params: Any) -> None:
     if len(sets) > 1:
         (few, path), (many, other) = sorted(sets.items(), key=lambda pair: len(pair[0]))[:2]
         raise ValueError(
-            f"params must lie on one set of devices: {path!r} is on {len(few)} and {other!r} on "
-            f"{len(many)}; to have a leaf whole on every device of a mesh, "
+            f"params must lie on one set of devices: {path!r} is on {_named(few)} and {other!r} is "
+            f"on {_named(many)}; to have a leaf whole on every device of a mesh, "
             "jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))"
         )
+
+
+def _named(devices: frozenset[Any]) -> str:
+    """Name a device, or count several."""
+    return str(next(iter(devices))) if len(devices) == 1 else f"{len(devices)} devices"
 
 
 def check_finite(params: Any) -> None:
@@ -141,6 +146,7 @@ def check_finite(params: Any) -> None:
     found = largest([leaf for _, leaf in pairs])
     if is_traced(found):
         return
-    bad = [path for (path, _), top in zip(pairs, found, strict=True) if not jnp.isfinite(top)]
+    tops = map(float, jax.device_get(found))
+    bad = [path for (path, _), top in zip(pairs, tops, strict=True) if not math.isfinite(top)]
     if bad:
         raise ValueError(f"params must be finite: NaN or infinity in {', '.join(bad)}")

@@ -1,5 +1,6 @@
 """What a run of rounds leaves behind beside the masks: measurements, a row a round."""
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -54,8 +55,9 @@ class PruneInfo:
     @property
     def collapsed_at(self) -> jax.Array:
         """The first round, from 1, after which no flow is left; 0 where it lives."""
-        dead = jnp.isneginf(self.log2_flow[..., 1:])
-        return jnp.where(jnp.any(dead, axis=-1), jnp.argmax(dead, axis=-1) + 1, 0)
+        dead = self.log2_flow[..., 1:] == -math.inf
+        first = dead.argmax(axis=-1) + 1
+        return first * dead.any(axis=-1).astype(first.dtype)
 
     @property
     def certified(self) -> jax.Array:
@@ -64,4 +66,4 @@ class PruneInfo:
         False for saliencies that measure no flow. Where biases start flow of their own, it is the
         flow with them; `schedule=certified()` leaves them out.
         """
-        return jnp.all(self.share < almost_one(self.share.dtype), axis=-1)
+        return (self.share < almost_one(self.share.dtype)).all(axis=-1)

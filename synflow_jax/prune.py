@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from synflow_jax._types import Masks, Params, Prunable, Saliency, Schedule, Scope
 from synflow_jax.budget import budgets
@@ -122,7 +123,7 @@ def run_rounds(
     masks = _laid_masks(params, layers, chosen)
     info = _info(layers, rows, jnp.int32(len(counts)))
     if not is_traced(info, masks):
-        report_run(info, rows.idle[0].tolist(), params, saliency)
+        report_run(info, np.asarray(rows.idle)[0].tolist(), params, saliency)
     return masks, info
 
 
@@ -140,7 +141,7 @@ def _run_certified(
     if is_traced(rows, masks):
         return masks, _info(layers, rows, rounds)
     info = _info(layers, _trimmed(rows, int(rounds)), rounds)
-    report_run(info, rows.idle[0].tolist(), plain, saliency, schedule, int(target))
+    report_run(info, np.asarray(rows.idle)[0].tolist(), plain, saliency, schedule, int(target))
     return masks, info
 
 

@@ -11,6 +11,7 @@ from synflow_jax._types import ApplyFn, Masks, Params, Prunable, Scores
 from synflow_jax.collapse import dead_branches, slices
 from synflow_jax.diagnostics import any_log2_flow, prepare
 from synflow_jax.errors import check_masks
+from synflow_jax.measure import count_kept
 from synflow_jax.shown import Shown
 from synflow_jax.stacked import stacked_layers
 from synflow_jax.tree import find_layers, is_prunable, named_leaves, pick
@@ -162,7 +163,7 @@ def _shares(
 
 def _layers_of(path: str, mask: Any, stacked: bool) -> list[tuple[str, tuple[int, ...], int, int]]:
     parts = slices(path, mask) if stacked else [(path, mask)]
-    return [(name, tuple(m.shape), int(m.size), int(m.sum())) for name, m in parts]
+    return [(name, tuple(m.shape), int(m.size), int(count_kept([m])[0])) for name, m in parts]
 
 
 def _state(path: str, size: int, kept: int, dead: tuple[str, ...]) -> str:

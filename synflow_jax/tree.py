@@ -6,12 +6,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path
 
 from synflow_jax._types import Params, Prunable
 from synflow_jax.packing import Packing, packing_of
 
 UNPRUNABLE = frozenset({"bias", "b", "scale", "mean", "var", "embedding", "pos_embedding", "cls"})
+
+
+LARGE = 2**20  # entries
 
 
 class Layers(NamedTuple):
@@ -116,7 +120,15 @@ def all_true(leaf: Any) -> jax.Array:
     """Keep a whole leaf, laid out across devices as the leaf is."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jnp.ones(leaf.shape, bool)
-    return jnp.ones_like(leaf, dtype=bool)
+    if isinstance(leaf, Tracer) or leaf.size > LARGE or _is_spread(leaf):
+        return jnp.ones_like(leaf, dtype=bool)
+    # Each new shape would be a program to compile, which NumPy needs not.
+    device = leaf.sharding if getattr(leaf, "committed", False) else None
+    return jax.device_put(np.ones(leaf.shape, bool), device)
+
+
+def _is_spread(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
 
 
 def widen(tree: Any) -> Any:

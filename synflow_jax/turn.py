@@ -14,7 +14,7 @@ from synflow_jax._types import Masks, Params
 from synflow_jax.cut import Cut, cut_scores, octave_of
 from synflow_jax.errors import check_structure
 from synflow_jax.flow_saliency import FlowSaliency
-from synflow_jax.measure import measure
+from synflow_jax.measure import count_dtype, measure
 from synflow_jax.packing import Leaves
 from synflow_jax.scaled import Scaled, log2
 from synflow_jax.select import select
@@ -110,9 +110,17 @@ def round_or_look(
         return cut_and_measure(scores, state, counts, flow, layers, nested)
 
     def keep() -> tuple[State, Rows]:
-        return state, blank_rows(jax.eval_shape(cut)[1])._replace(log2_flow=log2(flow))
+        return state, _row_of_rest(flow, scores, layers)
 
     return lax.cond(look, keep, cut)
+
+
+def _row_of_rest(flow: Scaled, scores: Leaves, layers: Layers) -> Rows:
+    """Make the row of a turn that prunes nothing; log2_flow alone says something."""
+    count, none = len(layers.sizes), jnp.zeros((), scores[0].dtype)
+    with jax.enable_x64(True):
+        kept = lax.full((count,), 0, count_dtype(max(layers.sizes)))
+    return Rows(kept, log2(flow), none, jnp.array(True), jnp.zeros(count, bool))
 
 
 def blank_rows(row: Rows, *lead: int) -> Rows:

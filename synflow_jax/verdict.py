@@ -4,7 +4,7 @@ import warnings
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from synflow_jax._types import Params
 from synflow_jax.diagnostics import explain_flow
@@ -30,12 +30,13 @@ def report_run(
     target: int = 0,
 ) -> None:
     """Raise or warn where the numbers say that the masks mean nothing, or may."""
+    info = jax.tree.map(np.asarray, info)  # NumPy has nothing to compile
     measured = isinstance(saliency, FlowSaliency)
-    if measured and not bool(jnp.isfinite(info.log2_flow[0])):
+    if measured and not np.isfinite(info.log2_flow[0]):
         said = explain_flow(saliency, params, jax.tree.map(all_true, params))
         raise ValueError(said + (SOURCELESS if schedule else ""))
-    if not bool(jnp.all(info.finite)):
-        first = int(jnp.argmin(info.finite)) + 1
+    if not info.finite.all():
+        first = int(info.finite.argmin()) + 1
         raise ValueError(f"saliency must return finite scores: round {first} had NaN or infinity")
     if measured or getattr(saliency, "on_host", False):
         _report_idle([path for path, none in zip(info.layers, idle, strict=True) if none], info)
@@ -77,7 +78,7 @@ def _report_death(info: PruneInfo) -> None:
 
 
 def _report_luck(info: PruneInfo) -> None:
-    worst = int(jnp.argmax(info.share))
+    worst = int(np.argmax(info.share))
     warnings.warn(
         f"round {worst + 1} of {len(info.share)} pruned {float(info.share[worst]):.3g} times the "
         "flow there was: nothing but luck kept the flow alive; use schedule=certified(), or more "
