@@ -146,10 +146,8 @@ def _straight(axes: Any, rows: list[Any]) -> None:
     """Draw what grows in proportion, through the last point of the first line."""
     if axes.lines:
         x, y = axes.lines[0].get_data()
-        ends = [rows[0]["weights"], rows[-1]["weights"]]
-        axes.plot(
-            ends, [y[-1] * end / x[-1] for end in ends], ":", color="black", label="∝ weights"
-        )
+        slope, ends = float(y[-1]) / float(x[-1]), [rows[0]["weights"], rows[-1]["weights"]]
+        axes.plot(ends, [slope * end for end in ends], ":", color="black", label="∝ weights")
 
 
 def run(config: Config, console: Console) -> None:

@@ -1,11 +1,14 @@
 """The Python of the README and of the documents runs, block after block, as one session each."""
 
+import json
 import pathlib
 import re
 import warnings
 
 import jax
 import pytest
+
+from benchmarks.shown import TITLES, best
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -54,3 +57,23 @@ def test_the_pages_name_files_that_exist():
 )
 def test_the_two_commands_stand_on_lines_of_their_own(command):
     assert command in README.read_text().splitlines()
+
+
+def test_the_table_of_speed_is_what_was_measured():
+    """Its cells are those of the committed rows, to three digits."""
+    rows = json.loads((ROOT / "benchmarks/results/run_cpu.json").read_text())["rows"]
+    found = {(row["network"], row["contender"]): row for row in rows}
+    for name, title in TITLES.items():
+        if (name, "ours") in found:
+            ours, torch, naive, floor = (
+                found[name, one] for one in ("ours", "PyTorch", "naive JAX", "floor")
+            )
+            rounds = [1e3 * best(row, "steady") for row in (ours, torch, naive, floor)]
+            jobs = [best(ours, "first"), best(ours, "whole"), best(torch, "whole")]
+            line = next(x for x in README.read_text().splitlines() if x.startswith(f"| {title} |"))
+            cells = [float(cell) for cell in line.split("|")[2:-1]]
+            assert cells == pytest.approx([*rounds, *jobs], rel=5e-3)  # three digits
+    growth = json.loads((ROOT / "benchmarks/results/growth.json").read_text())["rows"]
+    largest = max(growth, key=lambda row: row["weights"])
+    said = f"ten rounds in {largest['again']:.0f} s, with a peak of {largest['peak'] / 1e9:.1f} GB"
+    assert said in README.read_text()
