@@ -16,9 +16,23 @@ def pytest_xdist_auto_num_workers():
     return min(os.cpu_count() or 1, 4)
 
 
+def pytest_configure(config):
+    """Keep compiled programs beside pytest's own cache: the next run finds them."""
+    if getattr(config, "cache", None) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("compiled")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
 @pytest.fixture(scope="module", autouse=True)
-def _forget_programs():
-    """Give back the memory of what a file compiled: no other file runs it."""
+def _programs(request):
+    """Compile with few optimisations, and give back the memory of what a file compiled.
+
+    Small networks run fast however they are compiled. A file that reads the compiled program says
+    `FULLY_COMPILED = True`; the variable FULLY_COMPILED=1 says so for all.
+    """
+    full = getattr(request.module, "FULLY_COMPILED", os.environ.get("FULLY_COMPILED") == "1")
+    jax.config.update("jax_disable_most_optimizations", not full)
     yield
     jax.clear_caches()
 
@@ -28,14 +42,6 @@ def x64():
     """Run a test in float64."""
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture(scope="module")
-def compiled_fast():
-    """Compile with few optimisations: small networks run fast however they are compiled."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

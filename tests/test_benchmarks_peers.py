@@ -24,7 +24,7 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def _as_a_user(compiled_fast, flax_promotes, monkeypatch):
+def _as_a_user(flax_promotes, monkeypatch):
     monkeypatch.setattr(machine.time, "sleep", lambda _: None)
 
 

@@ -13,6 +13,7 @@ from nets import mlp_params
 import synflow_jax as sf
 from synflow_jax.select import select
 
+FULLY_COMPILED = True  # it reads compiled programs
 COLLECTIVES = (
     "all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter",
     "collective-broadcast", "ragged-all-to-all",

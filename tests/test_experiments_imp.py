@@ -9,7 +9,7 @@ from experiments.common.models.fc import FC
 from experiments.common.train import Budget, Scores, Trainer
 
 SEEDS, EPOCHS, RHO = 2, 2, 30.0
-pytestmark = pytest.mark.usefixtures("flax_promotes", "compiled_fast")
+pytestmark = pytest.mark.usefixtures("flax_promotes")
 
 
 def equal(one, other):

@@ -12,7 +12,7 @@ from experiments.common.models import MODELS, layers
 from experiments.common.models.resnet import Bottleneck, ResNet
 from experiments.common.models.vgg_imagenet import VGGImageNet
 
-pytestmark = pytest.mark.usefixtures("compiled_fast", "flax_promotes", "x64")
+pytestmark = pytest.mark.usefixtures("flax_promotes", "x64")
 STATISTICS = ("mean", "var")
 
 

@@ -38,7 +38,7 @@ def one_epoch(model, **changes):
 
 
 @pytest.fixture(scope="module")
-def trained(compiled_fast):
+def trained():
     """Two epochs of three seeds at ρ = 5: one by one, the same again, and under one vmap."""
     data, model = load("digits", examples=500), FC(10, width=50, depth=1)
     keys = jax.random.split(jax.random.key(0), 3)

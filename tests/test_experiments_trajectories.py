@@ -21,7 +21,7 @@ CASES = {  # optimiser, learning rate, decay
     "adam_decay": ("adam", 1e-3, 0.01),
     "rmsprop": ("rmsprop", 1e-3, 1e-4),
 }
-pytestmark = pytest.mark.usefixtures("x64", "flax_promotes", "compiled_fast")
+pytestmark = pytest.mark.usefixtures("x64", "flax_promotes")
 
 
 class Digits(Dataset):

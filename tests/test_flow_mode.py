@@ -8,7 +8,7 @@ from nets import run_flow
 
 import synflow_jax as sf
 
-pytestmark = pytest.mark.usefixtures("compiled_fast", "flax_promotes")
+pytestmark = pytest.mark.usefixtures("flax_promotes")
 # Sums of some hundred float32 products, each rounded at 6e-8.
 RTOL = 1e-5
 Y = jnp.asarray(np.random.default_rng(0).uniform(0.1, 2.0, (3, 8)), jnp.float32)

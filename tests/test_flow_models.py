@@ -11,7 +11,7 @@ from modern import IMAGE, NETWORKS, TEXT
 import synflow_jax as sf
 from synflow_jax import linen
 
-pytestmark = pytest.mark.usefixtures("compiled_fast", "flax_promotes")
+pytestmark = pytest.mark.usefixtures("flax_promotes")
 # Sums of some thousand float32 products, each rounded at 6e-8.
 RTOL = 1e-5
 KINDS = {"source", "elementwise", "normaliser", "centring", "product", "softmax"}

@@ -7,8 +7,6 @@ from jax.sharding import PartitionSpec
 from meshes import same_layout
 from test_readme import ROOT, run_blocks
 
-pytestmark = pytest.mark.usefixtures("compiled_fast")
-
 
 @pytest.fixture(scope="module")
 def session():

@@ -13,7 +13,6 @@ from nets import mlp, mlp_params
 
 import synflow_jax as sf
 
-pytestmark = pytest.mark.usefixtures("compiled_fast")
 SHAPE = WIDTHS[:1]
 KEY = jax.random.key(0)
 

@@ -10,6 +10,8 @@ from nets import CONV_SHAPE, WIDTHS, batches, mlp, mlp_params, residual, residua
 import synflow_jax as sf
 from synflow_jax.rounds import fixed_loop
 
+FULLY_COMPILED = True  # it reads compiled programs
+
 
 class Counter:
     """A network that counts how often Python runs it."""

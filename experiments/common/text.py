@@ -60,7 +60,8 @@ def load(modules: Sequence[str] = MODULES) -> Text:
       modules: names of importable modules; every ninth is validation.
 
     Returns:
-      The text, the same in every process of one Python, whatever else is imported.
+      The text, the same in every process of one Python, unless something that was imported before
+      replaced a part of the library, as PyTorch does with inspect.getfile.
 
     Raises:
       ValueError: one of the two parts is empty, as under `python -OO`.
