@@ -17,6 +17,7 @@ from typing import Any
 
 import matplotlib as mpl
 import tyro
+from matplotlib.ticker import MultipleLocator
 
 from experiments.common.figure import LABELS, Figure, panels, run
 from experiments.common.initial import Start, network_order
@@ -103,6 +104,7 @@ def draw(rows: list[Row], path: Path) -> None:
             x = range(1, len(part) + 1)
             axes.plot(x, part, "--" if empty else "-", marker=".", color=color, lw=1, label=power)
             axes.plot(empty, [floor] * len(empty), "x", color=color, ms=4)
+        axes.xaxis.set_major_locator(MultipleLocator(6, offset=1))
         axes.set(yscale="log", xlim=(0.3, len(rows[0]["kept_per_layer"]) + 0.7))
         if index == len(METHODS) - 1:
             axes.legend(title="ρ", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

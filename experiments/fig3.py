@@ -3,8 +3,9 @@ r"""Figure 3: scores are conserved at hidden units.
 For every convolutional unit of ImageNet's VGG-19 that feeds another convolution (4,992 units), the
 scores of its incoming weights and those of its outgoing weights, summed, at initialisation, by five
 methods. The claim: what enters a unit leaves it, exactly for SynFlow (its biases are 0), nearly for
-GraSP and SNIP, and not for random scores. GraSP's sums differ by ‖g_in‖² − ‖g_out‖², the squared
-gradients of the incoming and outgoing weights; SNIP's only because it takes absolute values.
+GraSP and SNIP, and not for random scores. Theory: GraSP's sum in less its sum out is ‖g_out‖² less
+‖g_in‖², the squared gradients of the outgoing and the incoming weights; SNIP's sums would be equal
+if it took no absolute values.
 
     python -m experiments.fig3 --keep SCORES         # the paper's size
     python -m experiments.fig3 --smoke --dataset digits   # does it run? seconds, no files
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import tyro
+from matplotlib.ticker import NullFormatter
 
 from experiments.common.figure import LABELS, Figure, panels, run
 from experiments.common.initial import Start
@@ -86,18 +88,20 @@ def draw(rows: list[Row], path: Path) -> None:
         row = rows[index]
         into, out_of = (np.abs(np.concatenate(row[name])) for name in ("into", "out_of"))
         depth = np.repeat(np.arange(len(row["into"])), [len(layer) for layer in row["into"]])
-        axes.scatter(into, out_of, c=depth, s=3, cmap="viridis", lw=0, rasterized=True)
         every = np.concatenate([into, out_of])
-        ends = [every[every > 0].min(), every.max()]
+        ends = [every[every > 0].min() / 1.5, every.max() * 1.5]
+        axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, box_aspect=1)
+        axes.scatter(into, out_of, c=depth, s=3, cmap="viridis", lw=0)
         axes.plot(ends, ends, ":", color="black", lw=1)
-        axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         said = f"largest gap {row['largest_gap']:.1e}\nmedian gap {row['median_gap']:.1e}"
         axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", fontsize=7)
 
     title = "A dot a unit, dark near the input; dotted: conservation; absolute values"
     labels = {"xlabel": "score of incoming weights", "ylabel": "score of outgoing weights"}
     names = [LABELS[row["method"]] for row in rows]
-    panels(names, panel, path, title=title, **labels)
+    panels(names, panel, path, sharey=False, title=title, **labels)
 
 
 def main(config: ScoredConfig) -> None:

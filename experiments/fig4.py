@@ -47,7 +47,8 @@ def points(row: Row) -> tuple[np.ndarray, np.ndarray]:
 
 def slope(row: Row) -> float:
     """Fit log |mean score| = slope · log 1/size + a constant by least squares."""
-    return float(np.polyfit(*np.log(points(row)), 1)[0])
+    inverse, mean = points(row)
+    return float(np.polyfit(np.log(inverse), np.log(mean), 1)[0])
 
 
 def claims(rows: list[Row]) -> Iterator[tuple[str, bool]]:

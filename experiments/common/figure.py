@@ -19,7 +19,7 @@ from experiments.common.machine import provenance
 from experiments.common.rows import Row
 from synflow_jax import CollapseWarning, UncertifiedWarning
 
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 LABELS = {
     "random": "random",
     "magnitude": "magnitude",
@@ -96,24 +96,29 @@ def _line(cell: Row) -> str:
 
 
 def panels(
-    titles: Sequence[str], draw: Callable[[Any, int], None], path: Path, **labels: str
+    titles: Sequence[str],
+    draw: Callable[[Any, int], None],
+    path: Path,
+    sharey: bool = True,
+    **labels: str,
 ) -> None:
-    """Draw panels of one scale side by side, to a PNG file.
+    """Draw panels side by side, to a PNG file.
 
     Args:
       titles: one a panel.
       draw: draw(axes, index) fills one panel.
       path: the file.
+      sharey: whether they have one scale.
       **labels: xlabel of all panels, ylabel of the first, and title of the whole.
     """
     with mpl.rc_context(STYLE):
         size = (0.6 + 2.35 * len(titles), 3.1)
         picture = Picture(figsize=size, layout="constrained")
-        every = picture.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+        every = picture.subplots(1, len(titles), sharey=sharey, squeeze=False)[0]
         for index, (axes, title) in enumerate(zip(every, titles, strict=True)):
             draw(axes, index)
-            axes.set(title=title, xlabel=labels.get("xlabel"))
-        every[0].set_ylabel(labels.get("ylabel"))
-        picture.suptitle(labels.get("title"), fontsize=9)
+            axes.set(title=title, xlabel=labels["xlabel"])
+        every[0].set_ylabel(labels["ylabel"])
+        picture.suptitle(labels["title"], fontsize=9)
         with replacing(path) as temporary:
             picture.savefig(temporary, dpi=160)
