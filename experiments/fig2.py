@@ -42,15 +42,14 @@ def groups(config: ScoredConfig) -> list[list[Row]]:
 
 
 def make(config: ScoredConfig, cells: list[Row]) -> Iterator[Row]:
-    """Prune by one method to each ρ; scores of one round are computed once."""
-    start, method = Start(config), cells[0]["method"]
-    if method == "synflow":
-        params, saliency = start.params, start.saliency
-    else:
-        params, saliency = scores(method, start, config), as_they_are
-        del start
+    """Prune by one method to each ρ; runs of one round share their scores."""
+    start = Start(config)
+    once = any(cell["rounds"] == 1 for cell in cells)
+    found = scores(cells[0]["method"], start, config) if once else None
     for cell in cells:
-        info = prune(params, saliency, cell["rho"], cell["rounds"])[1]
+        again = cell["rounds"] > 1
+        what = (start.params, start.saliency) if again else (found, as_they_are)
+        info = prune(*what, cell["rho"], cell["rounds"])[1]
         kept = dict(zip(info.layers, info.kept[-1].tolist(), strict=True))
         sizes = dict(zip(info.layers, info.sizes, strict=True))
         order = network_order(kept)

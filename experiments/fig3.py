@@ -98,10 +98,15 @@ def draw(rows: list[Row], path: Path) -> None:
         said = f"largest gap {row['largest_gap']:.1e}\nmedian gap {row['median_gap']:.1e}"
         axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", fontsize=7)
 
-    title = "A dot a unit, dark near the input; dotted: conservation; absolute values"
-    labels = {"xlabel": "score of incoming weights", "ylabel": "score of outgoing weights"}
-    names = [LABELS[row["method"]] for row in rows]
-    panels(names, panel, path, sharey=False, title=title, **labels)
+    panels(
+        [LABELS[row["method"]] for row in rows],
+        panel,
+        path,
+        xlabel="score of incoming weights",
+        ylabel="score of outgoing weights",
+        title="A dot a unit, dark near the input; dotted: conservation; absolute values",
+        sharey=False,
+    )
 
 
 def main(config: ScoredConfig) -> None:

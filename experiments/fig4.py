@@ -78,9 +78,14 @@ def draw(rows: list[Row], path: Path) -> None:
         said = f"slope {slope(rows[index]):.3f}"
         axes.text(0.04, 0.96, said, transform=axes.transAxes, va="top", fontsize=8)
 
-    title = "A dot a layer, dark near the input; dotted: slope 1; means in units of their middle"
-    labels = {"xlabel": "1 / weights of the layer", "ylabel": "mean score of a weight"}
-    panels([LABELS[row["method"]] for row in rows], panel, path, title=title, **labels)
+    panels(
+        [LABELS[row["method"]] for row in rows],
+        panel,
+        path,
+        xlabel="1 / weights of the layer",
+        ylabel="mean score of a weight",
+        title="A dot a layer, dark near the input; dotted: slope 1; means in units of their middle",
+    )
 
 
 def main(config: ScoredConfig) -> None:

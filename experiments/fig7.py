@@ -111,9 +111,14 @@ def draw(rows: list[Row], path: Path) -> None:
         if index:
             axes.legend(title="ρ", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
-    title = "Below the dotted line no round can have cut the network"
-    labels = {"xlabel": "rounds", "ylabel": "largest share of the flow"}
-    panels(list(SCHEDULES), panel, path, title=title, **labels)
+    panels(
+        list(SCHEDULES),
+        panel,
+        path,
+        xlabel="rounds",
+        ylabel="largest share of the flow",
+        title="Below the dotted line no round can have cut the network",
+    )
 
 
 def main(config: SweepConfig) -> None:

@@ -99,8 +99,11 @@ def panels(
     titles: Sequence[str],
     draw: Callable[[Any, int], None],
     path: Path,
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str,
     sharey: bool = True,
-    **labels: str,
 ) -> None:
     """Draw panels side by side, to a PNG file.
 
@@ -108,17 +111,19 @@ def panels(
       titles: one a panel.
       draw: draw(axes, index) fills one panel.
       path: the file.
+      xlabel: of all panels.
+      ylabel: of the first.
+      title: of the whole.
       sharey: whether they have one scale.
-      **labels: xlabel of all panels, ylabel of the first, and title of the whole.
     """
     with mpl.rc_context(STYLE):
         size = (0.6 + 2.35 * len(titles), 3.1)
         picture = Picture(figsize=size, layout="constrained")
         every = picture.subplots(1, len(titles), sharey=sharey, squeeze=False)[0]
-        for index, (axes, title) in enumerate(zip(every, titles, strict=True)):
+        for index, (axes, name) in enumerate(zip(every, titles, strict=True)):
             draw(axes, index)
-            axes.set(title=title, xlabel=labels["xlabel"])
-        every[0].set_ylabel(labels["ylabel"])
-        picture.suptitle(labels["title"], fontsize=9)
+            axes.set(title=name, xlabel=xlabel)
+        every[0].set_ylabel(ylabel)
+        picture.suptitle(title, fontsize=9)
         with replacing(path) as temporary:
             picture.savefig(temporary, dpi=160)

@@ -70,15 +70,11 @@ class Start:
 
     config: Config
 
-    @property
-    def key(self) -> Array:
-        """The seed as a random key."""
-        return jax.random.key(self.config.seed)
-
     @cached_property
     def params(self) -> Any:
         """The params at initialisation."""
-        return _initialise(self.config.model, self.config.shape, self.key)["params"]
+        key = jax.random.key(self.config.seed)
+        return _initialise(self.config.model, self.config.shape, key)["params"]
 
     @property
     def apply_fn(self) -> Any:

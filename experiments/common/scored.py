@@ -78,10 +78,9 @@ def batches(config: ScoredConfig) -> list[tuple[Array, Array]]:
     return [(images[i : i + BATCH], jnp.asarray(found.labels[i : i + BATCH])) for i in starts]
 
 
-def _normal_scores(key: Array, params: Any) -> Any:
-    leaves, treedef = jax.tree.flatten(params)
-    pairs = zip(jax.random.split(key, len(leaves)), leaves, strict=True)
-    return treedef.unflatten([jax.random.normal(k, leaf.shape) for k, leaf in pairs])
+def _normal_scores(seed: int, params: Any) -> Any:
+    generator = np.random.default_rng([seed, 1])
+    return jax.tree.map(lambda leaf: generator.standard_normal(leaf.shape, np.float32), params)
 
 
 def _saliency(method: str, start: Start, config: ScoredConfig) -> Callable[[Any, Any], Any]:
@@ -93,7 +92,7 @@ def _saliency(method: str, start: Start, config: ScoredConfig) -> Callable[[Any,
         return jax.jit(start.saliency)
     if method == "magnitude":
         return magnitude_saliency()
-    return lambda params, _: _normal_scores(jax.random.fold_in(start.key, 1), params)
+    return lambda params, _: _normal_scores(config.seed, params)
 
 
 def scores(method: str, start: Start, config: ScoredConfig) -> Scores:
