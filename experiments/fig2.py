@@ -4,7 +4,12 @@ The fraction of weights that each layer of ImageNet's VGG-19 keeps at initialisa
 ρ = 4^0 … 4^11, by five methods. SynFlow prunes in 100 rounds, the others in one. The claim: the
 others empty whole layers long before they must; SynFlow empties none.
 
-    python -m experiments.fig2                       # the paper's size
+What came out: magnitude and GraSP empty a layer from ρ = 4^5 on, random from 4^6, SNIP from 4^7.
+GraSP and SNIP lose the largest layer first (the first linear one, 102.8 of 143.7 million weights),
+magnitude all three linear layers at once, whose weights start smallest, and random the smallest
+layer, the first convolution. The command says where SynFlow's rows stand against the claim.
+
+    python -m experiments.fig2 --keep SCORES         # the paper's size; reads fig3's scores
     python -m experiments.fig2 --smoke --dataset digits   # does it run? seconds, no files
 
 SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see common/scored.py); the paper scored

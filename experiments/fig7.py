@@ -5,7 +5,7 @@ the largest share of the flow that one round removes, ΣS(pruned) / R; while it 
 can have cut the network. The claim: it falls as the rounds grow in number, and on the exponential
 schedule it gets below 1 where on the linear one it does not.
 
-    python -m experiments.fig7             # the paper's size: 2,300 rounds
+    python -m experiments.fig7             # the paper's size: 2,262 rounds
     python -m experiments.fig7 --smoke     # does it run? seconds
 
 On the exponential schedule the first n of m rounds to ρ are n rounds to ρ^(n/m): such runs are made
