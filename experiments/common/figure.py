@@ -1,0 +1,129 @@
+"""What the figures without training share: make the rows that are missing, draw, check claims."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import matplotlib as mpl
+from matplotlib.figure import Figure as Picture
+from rich.console import Console
+from rich.progress import track
+
+from experiments.common import rows as store
+from experiments.common.command import ready, terminal
+from experiments.common.files import replacing
+from experiments.common.initial import Config
+from experiments.common.machine import provenance
+from experiments.common.rows import Row
+from synflow_jax import CollapseWarning, UncertifiedWarning
+
+STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+LABELS = {
+    "random": "random",
+    "magnitude": "magnitude",
+    "snip": "SNIP",
+    "grasp": "GraSP",
+    "synflow": "SynFlow",
+}
+
+
+class Figure(NamedTuple):
+    """One figure: how its rows are made, how it is drawn from them, and what it shows."""
+
+    name: str
+    groups: Sequence[Sequence[Row]]  # the settings of the rows; a group is made together
+    make: Callable[[list[Row]], Iterator[Row]]  # settings of a group -> results, in their order
+    draw: Callable[[list[Row], Path], None]
+    claims: Callable[[list[Row]], Iterator[tuple[str, bool]]]
+
+
+def run(figure: Figure, config: Config) -> None:
+    """Make the rows that are missing, draw the figure, and say which claims hold."""
+    console = terminal()
+    path = config.folder / f"{figure.name}.json"
+    rows = ready(lambda asked: complete(figure, asked, path, console), config)
+    picture = path.with_suffix(".png")
+    figure.draw(rows, picture)
+    for claim, holds in figure.claims(rows):
+        console.print(f"{'yes' if holds else 'NO '}  {claim}", highlight=False, soft_wrap=True)
+    console.print(f"Rows are in {path}, the figure in {picture}", soft_wrap=True)
+
+
+def complete(figure: Figure, config: Config, path: Path, console: Console) -> list[Row]:
+    """Make the rows of a figure that are not in its file, and store each as it is made.
+
+    Args:
+      figure: what to make.
+      config: what was asked for.
+      path: the file of rows.
+      console: where progress is shown; where it is no terminal, one line a row.
+
+    Returns:
+      All rows of the figure, in the order of its groups.
+
+    Raises:
+      ValueError: the file is malformed, or the data do not fit.
+      OSError: data are not prepared, or the file cannot be written.
+    """
+    store.add(path, [], provenance(config, jax.default_backend()))
+    shown = not console.is_terminal
+    for group in track(figure.groups, figure.name, console=console, disable=shown):
+        done = {row["config"] for row in store.read(path)}
+        missing = [cell for cell in group if store.fingerprint(cell) not in done]
+        if not missing:
+            continue
+        for cell, result in zip(missing, _quietly(figure.make, missing), strict=True):
+            store.add(path, [{"config": store.fingerprint(cell), **cell, **result}])
+            if shown:
+                console.print(_line(cell), highlight=False, soft_wrap=True)
+    keys = [store.fingerprint(cell) for group in figure.groups for cell in group]
+    return store.of_configs(path, keys)
+
+
+def _quietly(make: Callable[[list[Row]], Iterator[Row]], cells: list[Row]) -> Iterator[Row]:
+    """Let layers collapse without a word: it is what the figures show."""
+    with warnings.catch_warnings():
+        for category in (CollapseWarning, UncertifiedWarning):
+            warnings.simplefilter("ignore", category)
+        yield from make(cells)
+
+
+def _line(cell: Row) -> str:
+    hidden = {"version", "recipe", "model", "shape", "seed"}
+    return " ".join(f"{name}={value}" for name, value in cell.items() if name not in hidden)
+
+
+def panels(
+    titles: Sequence[str],
+    draw: Callable[[Any, int], None],
+    path: Path,
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    sharey: bool = True,
+) -> None:
+    """Draw panels side by side, to a PNG file.
+
+    Args:
+      titles: one a panel.
+      draw: draw(axes, index) fills one panel.
+      path: the file.
+      xlabel: of all panels.
+      ylabel: of the first.
+      title: of the whole.
+      sharey: whether they have one scale.
+    """
+    with mpl.rc_context(STYLE):
+        size = (0.6 + 2.35 * len(titles), 3.1)
+        picture = Picture(figsize=size, layout="constrained")
+        every = picture.subplots(1, len(titles), sharey=sharey, squeeze=False)[0]
+        for index, (axes, name) in enumerate(zip(every, titles, strict=True)):
+            draw(axes, index)
+            axes.set(title=name, xlabel=xlabel)
+        every[0].set_ylabel(ylabel)
+        picture.suptitle(title, fontsize=9)
+        with replacing(path) as temporary:
+            picture.savefig(temporary, dpi=160)

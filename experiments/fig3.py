@@ -1,0 +1,129 @@
+r"""Figure 3: scores are conserved at hidden units.
+
+For every convolutional unit of ImageNet's VGG-19 that feeds another convolution (4,992 units), the
+scores of its incoming weights and those of its outgoing weights, summed, at initialisation, by five
+methods. The claim: what enters a unit leaves it, exactly for SynFlow (its biases are 0), nearly for
+GraSP and SNIP, and not for random scores. Theory: GraSP's sum in less its sum out is ‖g_out‖² less
+‖g_in‖², the squared gradients of the outgoing and the incoming weights; SNIP's sums would be equal
+if it took no absolute values.
+
+What came out, relative gaps |in − out| / max(|in|, |out|) of the unit in the middle: SynFlow 6e-8,
+GraSP 0.012, magnitude 0.017, SNIP 0.51, random 1.0. SynFlow's largest is 9e-7. SNIP's sums go
+together over four decades, but absolute values do not conserve them. Magnitude is near where two
+layers have equally many channels: its sums count weights, and the signs are gone.
+
+    python -m experiments.fig3 --keep SCORES         # 19 minutes of processor time on 2 cores
+    python -m experiments.fig3 --smoke --dataset digits   # does it run? seconds, no files
+
+SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see common/scored.py); the paper scored
+ImageNet's.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from matplotlib.ticker import NullFormatter
+
+from experiments.common.figure import LABELS, Figure, panels, run
+from experiments.common.initial import Start
+from experiments.common.rows import Row
+from experiments.common.scored import METHODS, ScoredConfig, Scores, scores
+
+DIGITS = 4
+
+
+def unit_sums(scores: Scores) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Sum the scores into and out of every unit between two convolutions.
+
+    Args:
+      scores: path -> scores (height, width, in, out), in the order of the network; others are left
+        out.
+
+    Returns:
+      One array a layer of sums in, Σ over all but the last axis of its kernel, and one of sums out,
+      Σ over all but the last but one axis of the next kernel.
+    """
+    kernels = [score.astype(np.float64) for score in scores.values() if score.ndim == 4]
+    into = [np.sum(kernel, (0, 1, 2)) for kernel in kernels[:-1]]
+    return into, [np.sum(kernel, (0, 1, 3)) for kernel in kernels[1:]]
+
+
+def relative_gap(into: np.ndarray, out_of: np.ndarray) -> np.ndarray:
+    """Return |in − out| / max(|in|, |out|), 0 where both are 0."""
+    largest = np.maximum(np.abs(into), np.abs(out_of))
+    return np.abs(into - out_of) / np.where(largest > 0, largest, 1)
+
+
+def make(config: ScoredConfig, cells: list[Row]) -> Iterator[Row]:
+    """Sum the scores of one method; the gaps are those of the sums before they are rounded."""
+    for cell in cells:
+        found = unit_sums(scores(cell["method"], Start(config), config))
+        gaps = relative_gap(*map(np.concatenate, found))
+        yield {
+            "largest_gap": rounded(gaps.max()),
+            "median_gap": rounded(np.median(gaps)),
+            "into": [[rounded(x) for x in layer] for layer in found[0]],
+            "out_of": [[rounded(x) for x in layer] for layer in found[1]],
+        }
+
+
+def rounded(value: Any) -> float:
+    """Keep 4 significant digits."""
+    return float(f"{value:.{DIGITS - 1}e}")
+
+
+def claims(rows: list[Row]) -> Iterator[tuple[str, bool]]:
+    """Check what the figure shows."""
+    largest, median = (
+        {row["method"]: row[f"{name}_gap"] for row in rows} for name in ("largest", "median")
+    )
+    # Sums of up to 2.4 million products in float32.
+    said = f"SynFlow is conserved at every unit up to rounding: gaps up to {largest['synflow']:.1e}"
+    yield said, largest["synflow"] < 1e-4
+    yield f"GraSP is within a tenth in the middle: {median['grasp']:.2g}", median["grasp"] < 0.1
+    for method in ("magnitude", "snip", "grasp"):
+        said = f"{LABELS[method]} is nearer to conservation than random scores are, in the middle"
+        good = median[method] < median["random"]
+        yield f"{said}: {median[method]:.2g} against {median['random']:.2g}", good
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Draw a panel a method and a dot a unit, coloured by depth."""
+
+    def panel(axes: Any, index: int) -> None:
+        row = rows[index]
+        into, out_of = (np.abs(np.concatenate(row[name])) for name in ("into", "out_of"))
+        depth = np.repeat(np.arange(len(row["into"])), [len(layer) for layer in row["into"]])
+        every = np.concatenate([into, out_of])
+        ends = [every[every > 0].min() / 1.5, every.max() * 1.5]
+        axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, box_aspect=1)
+        axes.scatter(into, out_of, c=depth, s=3, cmap="viridis", lw=0)
+        axes.plot(ends, ends, ":", color="black", lw=1)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
+        said = f"largest gap {row['largest_gap']:.1e}\nmedian gap {row['median_gap']:.1e}"
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1}
+        axes.text(0.03, 0.97, said, transform=axes.transAxes, va="top", fontsize=7, bbox=box)
+
+    panels(
+        [LABELS[row["method"]] for row in rows],
+        panel,
+        path,
+        xlabel="score of incoming weights",
+        ylabel="score of outgoing weights",
+        title="A dot a unit, dark near the input; dotted: conservation; absolute values",
+        sharey=False,
+    )
+
+
+def main(config: ScoredConfig) -> None:
+    """Make the rows that are missing, draw the figure, and check its claims."""
+    groups = [[config.of_method(method)] for method in METHODS]
+    run(Figure("fig3", groups, lambda cells: make(config, cells), draw, claims), config)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(ScoredConfig, prog="python -m experiments.fig3", description=__doc__))

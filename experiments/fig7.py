@@ -1,0 +1,131 @@
+r"""Figure 7: how many rounds are enough, and on which schedule?
+
+SynFlow prunes ImageNet's VGG-19 at initialisation to ρ = 10^0.5 … 10^3 in 1 … 100 rounds. Shown is
+the largest share of the flow that one round removes, ΣS(pruned) / R; while it is below 1 no round
+can have cut the network. The claim: it falls as the rounds grow in number, and on the exponential
+schedule it gets below 1 where on the linear one it does not.
+
+    python -m experiments.fig7             # the paper's size: 2,262 rounds
+    python -m experiments.fig7 --smoke     # does it run? seconds
+
+On the exponential schedule the first n of m rounds to ρ are n rounds to ρ^(n/m): such runs are made
+once. Runs of few rounds come first; a sweep that was stopped goes on where it was.
+"""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import tyro
+
+from experiments.common.figure import Figure, panels, run
+from experiments.common.initial import Config, Start
+from experiments.common.rows import Row
+from synflow_jax import exponential, linear, prune
+
+SCHEDULES = {"linear": linear, "exponential": exponential}
+HALF_DECADES = (1, 2, 3, 4, 5, 6)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig(Config):
+    """What the figure is made from."""
+
+    rounds: tuple[int, ...] = (1, 10, 20, 30, 50, 100)
+    """Numbers of rounds."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.rounds or min(self.rounds) < 1:
+            raise ValueError(f"rounds must be one or more numbers from 1, got {self.rounds}")
+
+
+def groups(config: SweepConfig) -> list[list[Row]]:
+    """List the settings of the rows; a group is the beginnings of one run, short runs first."""
+    found: dict[tuple[str, Any], list[Row]] = defaultdict(list)
+    for rounds in sorted(set(config.rounds)):
+        for half in HALF_DECADES:
+            for schedule in SCHEDULES:
+                cell = {"schedule": schedule, "log10_rho": half / 2, "rounds": rounds}
+                step = Fraction(half, rounds) if schedule == "exponential" else (half, rounds)
+                found[schedule, step].append(config.settings(**cell))
+    return sorted(found.values(), key=lambda cells: cells[-1]["rounds"])
+
+
+def make(start: Start, cells: list[Row]) -> Iterator[Row]:
+    """Prune once, for the longest run of the group, and look at the beginnings of it."""
+    last = max(cells, key=lambda cell: cell["rounds"])
+    schedule = SCHEDULES[last["schedule"]]
+    rho = 10 ** last["log10_rho"]
+    info = prune(start.params, start.saliency, rho, last["rounds"], schedule=schedule)[1]
+    shares = np.asarray(info.share, np.float64)
+    for cell in cells:
+        part = shares[: cell["rounds"]]
+        died = int(info.collapsed_at)
+        yield {
+            "max_prune_to_cut": float(f"{part.max():.6g}"),
+            "in_round": int(part.argmax()) + 1,
+            "flow_died_in_round": died if died <= cell["rounds"] else 0,
+        }
+
+
+def claims(rows: list[Row]) -> Iterator[tuple[str, bool]]:
+    """Check what the figure shows."""
+    most = max(row["rounds"] for row in rows)
+    for schedule in SCHEDULES:
+        lines = list(curves(rows, schedule).values())
+        falls = all(a >= b for _, line in lines for a, b in pairwise(line))
+        yield f"{schedule}: the largest share falls as the rounds grow in number, at every ρ", falls
+        ends = {rho: line[-1] for rho, (_, line) in curves(rows, schedule).items()}
+        good = [rho for rho, share in ends.items() if share < 1]
+        which = ", ".join(f"10^{rho:g}" for rho in good) or "none"
+        said = f"{schedule}: {most} rounds are certified at every ρ (they are at {which})"
+        yield said, len(good) == len(ends)
+
+
+def curves(rows: list[Row], schedule: str) -> dict[float, tuple[list[int], list[float]]]:
+    """Sort the rows of a schedule into (rounds, shares) by log10 ρ."""
+    found: dict[float, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
+    for row in sorted(rows, key=lambda row: (row["log10_rho"], row["rounds"])):
+        if row["schedule"] == schedule:
+            found[row["log10_rho"]][0].append(row["rounds"])
+            found[row["log10_rho"]][1].append(row["max_prune_to_cut"])
+    return found
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Draw a panel a schedule and a line a ρ."""
+    colors = mpl.colormaps["viridis_r"].resampled(len(HALF_DECADES) + 2)
+
+    def panel(axes: Any, index: int) -> None:
+        for place, (rho, line) in enumerate(curves(rows, list(SCHEDULES)[index]).items()):
+            axes.plot(*line, "o-", color=colors(place + 1), ms=3, lw=1, label=f"$10^{{{rho:g}}}$")
+        axes.axhline(1, color="black", ls=":", lw=1)
+        axes.set(yscale="log")
+        if index:
+            axes.legend(title="ρ", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+
+    panels(
+        list(SCHEDULES),
+        panel,
+        path,
+        xlabel="rounds",
+        ylabel="largest share of the flow",
+        title="Below the dotted line no round can have cut the network",
+    )
+
+
+def main(config: SweepConfig) -> None:
+    """Make the rows that are missing, draw the figure, and check its claims."""
+    start = Start(config)
+    run(Figure("fig7", groups(config), lambda cells: make(start, cells), draw, claims), config)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(SweepConfig, prog="python -m experiments.fig7", description=__doc__))
