@@ -1,9 +1,10 @@
-"""The methods that are compared, as the paper runs them, and two controls.
+"""The methods that are compared, as the paper runs them, two controls and the certified schedule.
 
-Every method is a function of a `Network` and ρ that returns masks. SNIP and GraSP score 10
-examples a class in evaluation mode, GraSP at temperature 200. The controls ask what a mask is
-worth: SynFlow's with its weights redrawn inside each layer, and random weights at the ERK
-densities.
+Every method is a function of a `Network`, ρ and a number of rounds that returns masks. SNIP and
+GraSP score 10 examples a class in evaluation mode, GraSP at temperature 200. The controls ask what
+a mask is worth: SynFlow's with its weights redrawn inside each layer, and random weights at the
+ERK densities. One draw and one order of magnitudes are the same however often they are looked at,
+and the certified schedule counts its own rounds: those methods take no notice of the number.
 """
 
 import dataclasses
@@ -16,12 +17,33 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from experiments.common.data import Dataset, Split, balanced
-from synflow_jax import cross_entropy, erk, grasp, linen, magnitude, random, shuffle, snip, synflow
+from experiments.common.data import Dataset, Split, augment, balanced
+from synflow_jax import (
+    certified,
+    cross_entropy,
+    erk,
+    grasp,
+    linen,
+    magnitude,
+    random,
+    shuffle,
+    snip,
+    synflow,
+)
 
 MethodName = Literal[
-    "synflow", "snip", "grasp", "magnitude", "random", "synflow-shuffled", "random-erk"
+    "synflow",
+    "snip",
+    "grasp",
+    "magnitude",
+    "random",
+    "synflow-shuffled",
+    "random-erk",
+    "synflow-certified",
 ]
+PAPERS: tuple[MethodName, ...] = ("synflow", "snip", "grasp", "magnitude", "random")
+CONTROLS: tuple[MethodName, ...] = ("synflow-shuffled", "random-erk")
+ROUNDS = {"synflow": 100, "synflow-shuffled": 100}  # of the paper; the other methods have one
 EXAMPLES_A_CLASS = 10
 SCORING_BATCH = 256
 TEMPERATURE = 200.0
@@ -50,6 +72,7 @@ class Network:
     dataset: Dataset
     seed: int
     compiled: set[str] = dataclasses.field(default_factory=set)  # methods run before
+    augmented: bool = False  # whether SNIP and GraSP score augmented images, as in the reference
 
     @cached_property
     def keys(self) -> Keys:
@@ -82,29 +105,37 @@ class Network:
         return balanced(self.dataset.train, EXAMPLES_A_CLASS, self.dataset.classes, self.seed)
 
     def _batches(self, images: Any, labels: Any) -> Iterator[tuple[Array, Array]]:
+        if self.augmented and self.dataset.augmented:
+            images = augment(jax.random.fold_in(self.keys.order, 0), jnp.asarray(images))
         for start in range(0, len(labels), SCORING_BATCH):
             part = slice(start, start + SCORING_BATCH)
             yield self.dataset.normalise(jnp.asarray(images[part])), jnp.asarray(labels[part])
 
 
-def _synflow(net: Network, rho: float) -> Any:
-    return synflow(net.params, net.apply_fn, net.dataset.shape, rho)
+def _synflow(net: Network, rho: float, rounds: int) -> Any:
+    return synflow(net.params, net.apply_fn, net.dataset.shape, rho, rounds=rounds)
 
 
-def _snip(net: Network, rho: float) -> Any:
-    return snip(net.params, cross_entropy(net.apply_fn), net.batches, rho)
+def _certified(net: Network, rho: float, _: int) -> Any:
+    return synflow(net.params, net.apply_fn, net.dataset.shape, rho, schedule=certified())
 
 
-def _grasp(net: Network, rho: float) -> Any:
-    return grasp(net.params, cross_entropy(net.apply_fn, TEMPERATURE), net.batches, rho)
+def _snip(net: Network, rho: float, rounds: int) -> Any:
+    return snip(net.params, cross_entropy(net.apply_fn), net.batches, rho, rounds=rounds)
 
 
-METHODS: dict[str, Callable[[Network, float], Any]] = {
+def _grasp(net: Network, rho: float, rounds: int) -> Any:
+    loss_fn = cross_entropy(net.apply_fn, TEMPERATURE)
+    return grasp(net.params, loss_fn, net.batches, rho, rounds=rounds)
+
+
+METHODS: dict[str, Callable[[Network, float, int], Any]] = {
     "synflow": _synflow,
     "snip": _snip,
     "grasp": _grasp,
-    "magnitude": lambda net, rho: magnitude(net.params, rho),
-    "random": lambda net, rho: random(net.keys.masks, net.params, rho),
-    "synflow-shuffled": lambda net, rho: shuffle(net.keys.shuffle, _synflow(net, rho)),
-    "random-erk": lambda net, rho: random(net.keys.masks, net.params, rho, densities=erk),
+    "magnitude": lambda net, rho, _: magnitude(net.params, rho),
+    "random": lambda net, rho, _: random(net.keys.masks, net.params, rho),
+    "synflow-shuffled": lambda net, rho, n: shuffle(net.keys.shuffle, _synflow(net, rho, n)),
+    "random-erk": lambda net, rho, _: random(net.keys.masks, net.params, rho, densities=erk),
+    "synflow-certified": _certified,
 }
