@@ -28,6 +28,10 @@ from synflow_jax import __version__
 # scoring) makes rows that differ from those made before: they are then made anew.
 RECIPE = 1
 FIRST_BUDGET = ("epochs", "batch_size", "learning_rate", "weight_decay", "clip")
+DECIDES = {field.name for field in dataclasses.fields(Budget)} | {
+    *("version", "recipe", "dataset", "model", "method", "log10_rho", "seed", "examples"),
+    *("augmented", "rounds"),
+}
 Describe = Callable[[Network, Trained], Row]
 
 
@@ -72,6 +76,11 @@ def _told(budget: Budget) -> Row:
         for name, value, default in pairs
         if name in FIRST_BUDGET or value != default
     }
+
+
+def decided(row: Row) -> Row:
+    """Pick out of a row the settings that made it: what `Case.settings` wrote down."""
+    return {name: row[name] for name in DECIDES & row.keys()}
 
 
 @dataclasses.dataclass(frozen=True)

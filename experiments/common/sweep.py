@@ -91,8 +91,8 @@ def train_all(
     scores, lost = _train(networks, [masks for masks, _ in pruned], trainer, tick)
     seconds = (time.perf_counter() - start) / len(networks)
     return [
-        Trained(masks, *scores[:, :, seed], bool(lost[seed]), prune_seconds, seconds)
-        for seed, (masks, prune_seconds) in enumerate(pruned)
+        Trained(masks, scores[0, :, seed], scores[1, :, seed], bool(lost[seed]), spent, seconds)
+        for seed, (masks, spent) in enumerate(pruned)
     ]
 
 
