@@ -15,45 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from experiments.common.models import layers
+from experiments.common.models import MODELS, layers
 from experiments.common.models.fc import FC
 from experiments.common.models.layers import batch_norm, conv, dense
-from experiments.common.models.resnet import ResNet
-from experiments.common.models.vgg import VGG
+from experiments.common.models.resnet import cifar_resnet, resnet
 from synflow_jax import linen
-
-
-class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions beside a shortcut; He et al. 2016, figure 5."""
-
-    features: int
-    stride: int
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
-        """Map (batch, height, width, in) to (batch, height/stride, width/stride, 4·features)."""
-        y = nn.relu(batch_norm(train)(conv(self.features, 1, use_bias=False)(x)))
-        y = conv(self.features, 3, self.stride, use_bias=False)(y)
-        y = conv(4 * self.features, 1, use_bias=False)(nn.relu(batch_norm(train)(y)))
-        if x.shape[-1] != 4 * self.features or self.stride > 1:
-            x = batch_norm(train)(conv(4 * self.features, 1, self.stride, use_bias=False)(x))
-        return nn.relu(batch_norm(train)(y) + x)
-
-
-class DeepResNet(nn.Module):
-    """The ImageNet ResNet of 50 layers and more."""
-
-    blocks: tuple[int, ...]
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> Array:
-        """Map images (batch, height, width, channels) to logits (batch, 1000)."""
-        x = nn.relu(batch_norm(train)(conv(64, 7, 2, use_bias=False)(x)))
-        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        for stage, count in enumerate(self.blocks):
-            for block in range(count):
-                x = Bottleneck(64 * 2**stage, 2 if stage and not block else 1)(x, train)
-        return dense(1000)(jnp.mean(x, (1, 2)))
 
 
 class DenseNet(nn.Module):
@@ -120,11 +86,6 @@ class ResidualMLP(nn.Module):
         return dense(10)(x)
 
 
-def cifar(layers: int) -> ResNet:
-    """Build the CIFAR ResNet of 6n + 2 layers."""
-    return ResNet(10, ((layers - 2) // 6,) * 3, (16, 32, 64), torch_linear=False)
-
-
 @dataclass(frozen=True)
 class Network:
     """A model, the shape of one example, which layers are cuts, and what is affordable."""
@@ -135,20 +96,19 @@ class Network:
     gradient: bool = True
 
 
-HEADED = ("Conv_0", "Dense_0")
 NETWORKS = {
-    "vgg16": Network(lambda: VGG(10, depth=16), cuts=()),
-    "resnet20": Network(lambda: cifar(20)),
-    "resnet56": Network(lambda: cifar(56)),
-    "resnet110": Network(lambda: cifar(110)),
+    "vgg16": Network(lambda: MODELS["vgg16"](10), cuts=()),
+    "resnet20": Network(lambda: MODELS["resnet20"](10)),
+    "resnet56": Network(lambda: MODELS["resnet56"](10)),
+    "resnet110": Network(lambda: MODELS["resnet110"](10)),
     "mlp1000": Network(lambda: FC(10, width=32, depth=999), (8, 8, 1), cuts=()),
     "residual_mlp400": Network(lambda: ResidualMLP(400), (64,), ("Dense_0", "Dense_801")),
-    "resnet50": Network(lambda: DeepResNet((3, 4, 6, 3)), (64, 64, 3), HEADED),
-    "resnet101": Network(lambda: DeepResNet((3, 4, 23, 3)), (64, 64, 3), HEADED),
-    "resnet152": Network(lambda: DeepResNet((3, 8, 36, 3)), (64, 64, 3), HEADED),
-    "densenet121": Network(lambda: DenseNet((6, 12, 24, 16)), (64, 64, 3), HEADED),
+    "resnet50": Network(lambda: resnet(1000, 50, imagenet=True), (64, 64, 3)),
+    "resnet101": Network(lambda: resnet(1000, 101, imagenet=True), (64, 64, 3)),
+    "resnet152": Network(lambda: resnet(1000, 152, imagenet=True), (64, 64, 3)),
+    "densenet121": Network(lambda: DenseNet((6, 12, 24, 16)), (64, 64, 3), ("Conv_0", "Dense_0")),
     "unet": Network(UNet, (64, 64, 3), ("Conv_0", "Conv_18")),
-    "resnet1202": Network(lambda: cifar(1202), gradient=False),
+    "resnet1202": Network(lambda: cifar_resnet(10, 1202), gradient=False),
 }
 
 

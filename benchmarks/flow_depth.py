@@ -25,13 +25,13 @@ from benchmarks.deep_measure import LOG2_TO_10
 from benchmarks.deep_networks import (
     Network,
     ResidualMLP,
-    cifar,
     draw,
     plain_flow,
     xla_convolution,
 )
 from experiments.common.files import replacing
 from experiments.common.models.fc import FC
+from experiments.common.models.resnet import cifar_resnet
 
 TARGET = Path(__file__).parents[1] / "docs" / "figures" / "flow_depth.png"
 RESULTS = Path(__file__).parent / "results" / "flow_depth.json"
@@ -41,7 +41,7 @@ MLPS = (10, 20, 30, 40, 60, 100, 150, 200, 300, 400)
 FAMILIES = {
     "residual MLP of width 64": [(2 * n + 2, lambda n=n: ResidualMLP(n), (64,)) for n in BLOCKS],
     "MLP of width 32": [(n, lambda n=n: FC(10, 32, n - 1), (8, 8, 1)) for n in MLPS],
-    "CIFAR ResNet": [(n, partial(cifar, n), (32, 32, 3)) for n in RESNETS],
+    "CIFAR ResNet": [(n, partial(cifar_resnet, 10, n), (32, 32, 3)) for n in RESNETS],
 }
 DEPTHS = (10, 20, 50, 100, 200, 500)
 COLORS = ("#D55E00", "#0072B2", "#009E73")

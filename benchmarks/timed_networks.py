@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from benchmarks.deep_networks import NETWORKS as DEEP
-from benchmarks.deep_networks import DeepResNet, Network, draw
+from benchmarks.deep_networks import Network, draw
+from experiments.common.models import MODELS
 from experiments.common.models.fc import FC
-from experiments.common.models.resnet import resnet18
 from synflow_jax import flow_mode
 
 LAYERS = 10  # of the MLPs that are named by their size
@@ -83,12 +83,12 @@ def _square(weights: float, turn: int = 20) -> Timed:
 
 IMAGE = (224, 224, 3)
 NETWORKS = {
-    "fc": Timed(lambda: FC(10), (28, 28, 1), turn=100),
+    "fc": Timed(lambda: MODELS["fc"](10), (28, 28, 1), turn=100),
     "vgg16": Timed(DEEP["vgg16"].build),
-    "resnet18": Timed(lambda: resnet18(10)),
+    "resnet18": Timed(lambda: MODELS["resnet18"](10)),
     "resnet20": Timed(DEEP["resnet20"].build),
     "resnet110": Timed(DEEP["resnet110"].build),
-    "resnet50": Timed(lambda: DeepResNet((3, 4, 6, 3)), IMAGE),
+    "resnet50": Timed(lambda: MODELS["resnet50-imagenet"](1000), IMAGE),
     "vit_b16": Timed(ViT, IMAGE, in_flow_mode=True),
     "mlp_1e9": _square(1e9, turn=10),
 }

@@ -78,7 +78,7 @@ def cifar_resnet(blocks: int, widths: tuple[int, ...]) -> nn.Module:
         sizes = [(inputs, width, 3, stride), (width, width, 3, 1)]
         net.add_module(f"Block_{i}", Block(sizes, inputs != width))
         inputs = width
-    return _headed(net, "linear", inputs, 10)
+    return _headed(net, inputs, 10)
 
 
 def resnet50() -> nn.Module:
@@ -93,12 +93,12 @@ def resnet50() -> nn.Module:
             sizes = [(inputs, width, 1, 1), (width, width, 3, stride), (width, 4 * width, 1, 1)]
             net.add_module(f"Bottleneck_{count}", Block(sizes, not place))
             inputs, count = 4 * width, count + 1
-    return _headed(net, "Dense_0", inputs, 1000)
+    return _headed(net, inputs, 1000)
 
 
-def _headed(net: nn.Sequential, name: str, inputs: int, classes: int) -> nn.Module:
+def _headed(net: nn.Sequential, inputs: int, classes: int) -> nn.Module:
     net.extend([nn.AdaptiveAvgPool2d(1), nn.Flatten()])
-    net.add_module(name, nn.Linear(inputs, classes))
+    net.add_module("linear", nn.Linear(inputs, classes))
     return net
 
 

@@ -8,16 +8,48 @@ import flax.linen as nn
 
 from experiments.common.models.conv import Conv
 from experiments.common.models.fc import FC
-from experiments.common.models.resnet import resnet18, resnet20
+from experiments.common.models.resnet import cifar_resnet, resnet
 from experiments.common.models.vgg import VGG
 
-ModelName = Literal["fc", "conv", "vgg11", "vgg16", "resnet20", "resnet18"]
+# fmt: off
+ModelName = Literal[
+    "fc", "conv",
+    "vgg11", "vgg13", "vgg16", "vgg19",
+    "vgg11-plain", "vgg13-plain", "vgg16-plain", "vgg19-plain",
+    "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
+    "wide-resnet20", "wide-resnet32", "wide-resnet44", "wide-resnet56", "wide-resnet110",
+    "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
+    "resnet18-tiny", "resnet18-imagenet", "resnet50-imagenet",
+]
+# fmt: on
 
 MODELS: dict[ModelName, Callable[[int], nn.Module]] = {
     "fc": FC,
     "conv": Conv,
     "vgg11": partial(VGG, depth=11),
+    "vgg13": partial(VGG, depth=13),
     "vgg16": partial(VGG, depth=16),
-    "resnet20": resnet20,
-    "resnet18": resnet18,
+    "vgg19": partial(VGG, depth=19),
+    "vgg11-plain": partial(VGG, depth=11, batch_norm=False),
+    "vgg13-plain": partial(VGG, depth=13, batch_norm=False),
+    "vgg16-plain": partial(VGG, depth=16, batch_norm=False),
+    "vgg19-plain": partial(VGG, depth=19, batch_norm=False),
+    "resnet20": partial(cifar_resnet, depth=20),
+    "resnet32": partial(cifar_resnet, depth=32),
+    "resnet44": partial(cifar_resnet, depth=44),
+    "resnet56": partial(cifar_resnet, depth=56),
+    "resnet110": partial(cifar_resnet, depth=110),
+    "wide-resnet20": partial(cifar_resnet, depth=20, width=32),
+    "wide-resnet32": partial(cifar_resnet, depth=32, width=32),
+    "wide-resnet44": partial(cifar_resnet, depth=44, width=32),
+    "wide-resnet56": partial(cifar_resnet, depth=56, width=32),
+    "wide-resnet110": partial(cifar_resnet, depth=110, width=32),
+    "resnet18": partial(resnet, depth=18),
+    "resnet34": partial(resnet, depth=34),
+    "resnet50": partial(resnet, depth=50),
+    "resnet101": partial(resnet, depth=101),
+    "resnet152": partial(resnet, depth=152),
+    "resnet18-tiny": partial(resnet, depth=18),
+    "resnet18-imagenet": partial(resnet, depth=18, imagenet=True),
+    "resnet50-imagenet": partial(resnet, depth=50, imagenet=True),
 }
