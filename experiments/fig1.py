@@ -2,9 +2,9 @@ r"""Figure 1: how far can a network be compressed before a method loses a whole 
 
 The paper's claim: with 100 rounds each, random, magnitude, SNIP and GraSP lose a layer of VGG-16 at
 10^2.75 to 10^3.75, and accuracy falls to chance there; SynFlow keeps every layer up to about the
-most that any method can, ρ_max = N/L = 10^6.02. Expected log10 ρ_cr, three runs: magnitude 2.75 2.75
-2.75, random 2.75 3.75 3.50, SNIP 3.75 3.50 3.50, GraSP 3.50 3.75 3.50, SynFlow 6.00 6.00 5.75; top-1
-of the dense network 73.0.
+most that any method can, ρ_max = N/L = 10^6.02. Expected log10 ρ_cr, three runs: magnitude 2.75
+2.75 2.75, random 2.75 3.75 3.50, SNIP 3.75 3.50 3.50, GraSP 3.50 3.75 3.50, SynFlow 6.00 6.00 5.75;
+top-1 of the dense network 73.0.
 
     python -m experiments.fig1                       # VGG-16, CIFAR-100: 25 ρ × 8 methods × 3 seeds
     python -m experiments.fig1 --small               # fc on digits, to its own ρ_max = 10^3.90

@@ -130,15 +130,10 @@ def _train(
     keys = jnp.stack([network.keys.order for network in networks])
     history, finite = [], np.ones(len(networks), bool)
     for variables, scores in trainer.epochs(initial, jax.tree.map(stack, *masks), keys):
-        history.append(_both(scores))
+        history.append(np.stack([scores.top1, scores.top5], dtype=np.float64, casting="safe"))
         finite = np.asarray(_finite(variables["params"]))
         tick()
     return np.stack(history, axis=1), ~finite
-
-
-def _both(scores: Any) -> np.ndarray:
-    top1, top5 = (scores.top1, scores.top5) if hasattr(scores, "top5") else (scores, scores)
-    return np.stack([np.asarray(top1, np.float64), np.asarray(top5, np.float64)])
 
 
 @jax.jit
