@@ -1,0 +1,80 @@
+"""One image on the host, cut to size: photographs have sizes of their own until then.
+
+Images are uint8 (height, width, channels); scaling is bilinear, over all the pixels that a new
+one covers.
+"""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+MARGIN = 256 / 224  # the shorter side before the centre is cut out, by the side of what is cut
+AREA = 0.2, 1.0
+RATIO = 3 / 4, 4 / 3
+TRIES = 10
+
+
+def central(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scale an image until its centre is 224/256 of it one way, and cut the centre out.
+
+    For a size of (224, 224) the shorter side becomes 256.
+
+    Args:
+      image: the image.
+      size: height and width of the result.
+
+    Returns:
+      The centre, uint8 (*size, channels).
+    """
+    height, width = image.shape[:2]
+    scale = max(MARGIN * size[0] / height, MARGIN * size[1] / width)
+    grown = round(height * scale), round(width * scale)
+    scaled = _scaled(image, (0, 0, width, height), grown)
+    top, left = ((a - b) // 2 for a, b in zip(grown, size, strict=True))
+    return scaled[top : top + size[0], left : left + size[1]]
+
+
+def random_crop(
+    image: np.ndarray, generator: np.random.Generator, size: tuple[int, int]
+) -> np.ndarray:
+    """Scale a random part of an image to a size, and flip half of them.
+
+    The part has 0.2 to 1 of the area, as in the reference, and is 3/4 to 4/3 as wide as high (log
+    uniform). After ten draws that do not fit, the whole image is taken.
+
+    Args:
+      image: the image.
+      generator: decides the part and the flip.
+      size: height and width of the result.
+
+    Returns:
+      The part, uint8 (*size, channels).
+    """
+    height, width, _ = image.shape
+    scaled = _scaled(image, _part((height, width), generator), size)
+    return scaled[:, ::-1] if generator.random() < 0.5 else scaled
+
+
+def _part(size: tuple[int, int], generator: np.random.Generator) -> tuple[int, int, int, int]:
+    """Draw the left, upper, right and lower edge of a part."""
+    height, width = size
+    for _ in range(TRIES):
+        area = height * width * generator.uniform(*AREA)
+        ratio = math.exp(generator.uniform(*np.log(RATIO)))
+        wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < wide <= width and 0 < high <= height:
+            left = int(generator.integers(width - wide + 1))
+            top = int(generator.integers(height - high + 1))
+            return left, top, left + wide, top + high
+    return 0, 0, width, height
+
+
+def _scaled(
+    image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int]
+) -> np.ndarray:
+    grey = image.shape[2] == 1
+    picture = Image.fromarray(image[..., 0] if grey else image)
+    height, width = size
+    scaled = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=part))
+    return scaled[..., None] if grey else scaled
