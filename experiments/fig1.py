@@ -14,8 +14,8 @@ The full figure is the paper's settings, 160 epochs. It has not been run here. A
 arithmetic alone: 579 runs of 313 million multiply-adds × 3 (forward and backward) × 50,000 images ×
 160 epochs, 4.4·10^18 in all.
 
-The small version: five hidden layers of 100 on 1,437 digits, one short budget (see SMALL in
-common/trained.py), every quarter decade up to ρ_max, 3 seeds.
+The small version: five hidden layers of 100 on 1,437 digits, one short budget (see SMALL_DIGITS
+in common/trained.py), every quarter decade up to ρ_max, 3 seeds.
 
 Rounds say nothing for magnitude and random weights: one order of magnitudes and one draw are the
 same however often they are looked at. The control and the methods beyond the paper are drawn
@@ -35,7 +35,7 @@ from experiments.common.methods import PAPERS
 from experiments.common.published import curves
 from experiments.common.rows import Row
 from experiments.common.settings import settings
-from experiments.common.trained import SMALL, SMOKE, Asked, Task, cells_of, figure, grid
+from experiments.common.trained import SMALL_DIGITS, SMOKE, Asked, Task, cells_of, figure, grid
 
 ROUNDS = 100
 CHANCE = 0.03  # above 1/classes by this is more than chance
@@ -59,7 +59,7 @@ def tasks(config: Config) -> list[Task]:
     if config.smoke:
         case, points = config.case("fc", "digits", SMOKE, seeds=1, examples=320), [0.0, 2.0, 3.75]
     elif config.small:
-        case, points = config.case("fc", "digits", SMALL), grid(3.75, 0.25)
+        case, points = config.case("fc", "digits", SMALL_DIGITS), grid(3.75, 0.25)
     else:
         budget = settings("vgg16", "cifar100")
         case, points = config.case("vgg16", "cifar100", budget), grid(6.0, 0.25)

@@ -15,7 +15,7 @@ rounds, the others in one. It has not been run here. An estimate from arithmetic
 VGG-16 on CIFAR is 313 million multiply-adds × 3 (forward and backward) × 50,000 images × 160 epochs
 = 7.5·10^15, and the panel has 291 such runs.
 
-The small version: both networks without BatchNorm under one short budget (see SMALL in
+The small version: both networks without BatchNorm under short budgets (see SMALL in
 common/trained.py) on 1,437 digits and 3,000 images of Fashion-MNIST, half decades, 2 seeds.
 
 Beside the paper's five methods: SynFlow's masks shuffled inside layers, random weights at ERK
@@ -38,8 +38,18 @@ from experiments.common.plan import Case
 from experiments.common.published import curves
 from experiments.common.rows import Row
 from experiments.common.settings import settings
-from experiments.common.trained import SMALL, SMOKE, Asked, Task, cells_of, figure, grid
+from experiments.common.trained import (
+    SMALL,
+    SMALL_DIGITS,
+    SMOKE,
+    Asked,
+    Task,
+    cells_of,
+    figure,
+    grid,
+)
 
+SMALL_DATA = ("digits", SMALL_DIGITS, None), ("fashion_mnist", SMALL, 3000)
 Network = Literal["vgg11", "vgg16", "resnet18"]
 Data = Literal["cifar10", "cifar100", "tiny_imagenet"]
 
@@ -71,10 +81,9 @@ def tasks(config: Config) -> list[Task]:
         cases = [config.case("fc", "digits", SMOKE, seeds=1, examples=320)]
         return [Task(case, cells_of(config.methods, [0.0, 1.0, 3.0])) for case in cases]
     if config.small:
-        rest = {"digits": {}, "fashion_mnist": {"examples": 3000}}
         cases = [
-            config.case(model, dataset, SMALL, seeds=2, **rest[dataset])
-            for dataset in rest
+            config.case(model, dataset, budget, seeds=2, examples=examples)
+            for dataset, budget, examples in SMALL_DATA
             for model in ("fc", "conv")
         ]
     else:

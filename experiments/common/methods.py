@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from experiments.common.data import Dataset, Split, augment, balanced
+from experiments.common.data import Dataset, Split, balanced, scoring_batches
 from synflow_jax import (
     certified,
     cross_entropy,
@@ -72,7 +72,7 @@ class Network:
     dataset: Dataset
     seed: int
     compiled: set[str] = dataclasses.field(default_factory=set)  # methods run before
-    augmented: bool = False  # whether SNIP and GraSP score augmented images, as in the reference
+    augmented: bool = False  # whether SNIP and GraSP score images as they are trained on
 
     @cached_property
     def keys(self) -> Keys:
@@ -97,6 +97,8 @@ class Network:
     @cached_property
     def batches(self) -> list[tuple[Array, Array]]:
         """10 examples a class, drawn by the seed, in batches of 256."""
+        if self.augmented:
+            return scoring_batches(self.dataset, EXAMPLES_A_CLASS, self.seed, augmented=True)
         sample = self.sample()
         return list(self._batches(sample.images, sample.labels))
 
@@ -105,8 +107,6 @@ class Network:
         return balanced(self.dataset.train, EXAMPLES_A_CLASS, self.dataset.classes, self.seed)
 
     def _batches(self, images: Any, labels: Any) -> Iterator[tuple[Array, Array]]:
-        if self.augmented and self.dataset.augmented:
-            images = augment(jax.random.fold_in(self.keys.order, 0), jnp.asarray(images))
         for start in range(0, len(labels), SCORING_BATCH):
             part = slice(start, start + SCORING_BATCH)
             yield self.dataset.normalise(jnp.asarray(images[part])), jnp.asarray(labels[part])

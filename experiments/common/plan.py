@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.common import rows as store
+from experiments.common.checkpoints import Checkpoints
 from experiments.common.data import DatasetName, load
 from experiments.common.methods import SCORED_ON_DATA, Network
 from experiments.common.models import MODELS, ModelName
@@ -27,6 +28,7 @@ from synflow_jax import __version__
 # Raise it when a change to the experiments (data, initialisation, order of examples, training,
 # scoring) makes rows that differ from those made before: they are then made anew.
 RECIPE = 1
+LONG = 30  # epochs
 FIRST_BUDGET = ("epochs", "batch_size", "learning_rate", "weight_decay", "clip")
 DECIDES = {field.name for field in dataclasses.fields(Budget)} | {
     *("version", "recipe", "dataset", "model", "method", "log10_rho", "seed", "examples"),
@@ -92,11 +94,20 @@ class Plan:
     trainer: Trainer
     cells: Sequence[Cell]
     path: Path
+    checkpoints: Path | None = None  # where long trainings are stored on the way
+    work: Callable[..., list[Trained]] | None = None  # in place of `run_cell`
 
     def key(self, cell: Cell, seed: int) -> str:
         """Fingerprint one seed of a cell: its settings and the shapes of the network."""
         shapes = jax.tree.map(lambda leaf: list(leaf.shape), self.networks[0].params)
         return store.fingerprint({**self.case.settings(cell, seed), "layers": shapes})
+
+    def resume(self, cell: Cell, seeds: Sequence[int]) -> Checkpoints | None:
+        """Name the place where the training of some seeds is stored, if it is long enough."""
+        if self.checkpoints is None or self.case.budget.epochs < LONG:
+            return None
+        keys = {"keys": [self.key(cell, seed) for seed in seeds]}
+        return Checkpoints(self.checkpoints / store.fingerprint(keys), keys)
 
 
 def prepare(
@@ -167,7 +178,9 @@ def _run_missing(plan: Plan, cell: Cell, progress: Progress, describe: Describe)
     if not missing:
         return []
     task = progress.add_task("  epochs", total=plan.case.budget.epochs)
-    results = run_cell(cell, missing, plan.trainer, partial(progress.advance, task))
+    resume = plan.resume(cell, [network.seed for network in missing])
+    work, tick = plan.work or run_cell, partial(progress.advance, task)
+    results = work(cell, missing, plan.trainer, tick, resume)
     progress.remove_task(task)
     new = [
         {"config": keys[net.seed], **plan.case.settings(cell, net.seed), "rho": cell.rho}
@@ -175,6 +188,8 @@ def _run_missing(plan: Plan, cell: Cell, progress: Progress, describe: Describe)
         for net, result in zip(missing, results, strict=True)
     ]
     store.add(plan.path, new)
+    if resume is not None:
+        resume.clear()
     return new
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from experiments.common.checkpoints import Checkpoints
 from experiments.common.methods import METHODS, ROUNDS, SCORED_ON_DATA, Network
 from experiments.common.rows import log10_key
 from experiments.common.train import Trainer
@@ -52,7 +53,11 @@ class Trained(NamedTuple):
 
 
 def run_cell(
-    cell: Cell, networks: Sequence[Network], trainer: Trainer, tick: Callable[[], None]
+    cell: Cell,
+    networks: Sequence[Network],
+    trainer: Trainer,
+    tick: Callable[[], None],
+    resume: Checkpoints | None = None,
 ) -> list[Trained]:
     """Prune and train all networks of a cell.
 
@@ -61,34 +66,15 @@ def run_cell(
       networks: one a seed.
       trainer: trains them together.
       tick: called after every epoch.
+      resume: where training is stored on the way.
 
     Returns:
       What came of each network, in their order.
     """
     _compile(cell, networks[0])
     pruned = [_timed(cell, network) for network in networks]
-    return train_all(networks, pruned, trainer, tick)
-
-
-def train_all(
-    networks: Sequence[Network],
-    pruned: Sequence[tuple[Any, float]],
-    trainer: Trainer,
-    tick: Callable[[], None],
-) -> list[Trained]:
-    """Train networks from their initialisation, together.
-
-    Args:
-      networks: one a seed.
-      pruned: masks of each, and the seconds that finding them took.
-      trainer: trains them together.
-      tick: called after every epoch.
-
-    Returns:
-      What came of each network, in their order.
-    """
     start = time.perf_counter()
-    scores, lost = _train(networks, [masks for masks, _ in pruned], trainer, tick)
+    scores, lost = _train(networks, [masks for masks, _ in pruned], trainer, tick, resume)
     seconds = (time.perf_counter() - start) / len(networks)
     return [
         Trained(masks, scores[0, :, seed], scores[1, :, seed], bool(lost[seed]), spent, seconds)
@@ -122,21 +108,32 @@ def _prune(cell: Cell, network: Network) -> Any:
 
 
 def _train(
-    networks: Sequence[Network], masks: list[Any], trainer: Trainer, tick: Callable[[], None]
+    networks: Sequence[Network],
+    masks: list[Any],
+    trainer: Trainer,
+    tick: Callable[[], None],
+    resume: Checkpoints | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Train all networks; return top-1 and top-5, (2, epochs, seeds), and who diverged."""
-    stack = lambda *leaves: jnp.stack(leaves)
-    initial = jax.tree.map(stack, *[network.variables for network in networks])
-    keys = jnp.stack([network.keys.order for network in networks])
+    initial, keys = together(networks)
+    masks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *masks)
     history, finite = [], np.ones(len(networks), bool)
-    for variables, scores in trainer.epochs(initial, jax.tree.map(stack, *masks), keys):
-        history.append(np.stack([scores.top1, scores.top5], dtype=np.float64, casting="safe"))
-        finite = np.asarray(_finite(variables["params"]))
+    for variables, scores in trainer.epochs(initial, masks, keys, resume=resume):
+        history.append(np.asarray([scores.top1, scores.top5], np.float64))
+        finite = np.asarray(all_finite(variables["params"]))
         tick()
     return np.stack(history, axis=1), ~finite
 
 
+def together(networks: Sequence[Network]) -> tuple[Any, Array]:
+    """Stack networks on a leading seed axis: their variables and the keys of their order."""
+    stack = lambda *leaves: jnp.stack(leaves)
+    variables = jax.tree.map(stack, *[network.variables for network in networks])
+    return variables, jnp.stack([network.keys.order for network in networks])
+
+
 @jax.jit
 @jax.vmap
-def _finite(params: Any) -> Array:
+def all_finite(params: Any) -> Array:
+    """Whether all params of each seed are numbers, (seeds,)."""
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))

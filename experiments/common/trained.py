@@ -19,13 +19,16 @@ from experiments.common.methods import CONTROLS, PAPERS, ROUNDS, MethodName
 from experiments.common.multiply_adds import multiply_adds
 from experiments.common.plan import Case
 from experiments.common.rows import Row
-from experiments.common.sweep import DENSE, Cell
+from experiments.common.sweep import DENSE, Cell, Trained
 from experiments.common.train import Budget
 
+CHECKPOINTS = ROOT / "results" / "checkpoints"
 RESULTS = ROOT / "experiments" / "results"
+Work = Callable[..., list[Trained]]
 ALL: tuple[MethodName, ...] = (*PAPERS, *CONTROLS, "synflow-certified")
 # Budgets of the small versions: short, with a cosine, and clipped as there is no BatchNorm in them.
-SMALL = Budget(6, 64, 0.05, 1e-4, 1.0)
+SMALL = Budget(6, 32, 0.05, 1e-4, 1.0)
+SMALL_DIGITS = Budget(20, 32, 0.05, 1e-4, 1.0)
 SMOKE = Budget(1, 32, 0.05, 1e-4, 1.0)
 
 
@@ -79,13 +82,13 @@ class Asked:
 
     def fitted(self, budget: Budget) -> Budget:
         """Change a budget as asked for; drops move with the epochs."""
-        if self.precision != "float32":
-            budget = dataclasses.replace(budget, **{"precision": self.precision})
+        budget = dataclasses.replace(budget, precision=self.precision)
         if self.epochs is None or self.epochs == budget.epochs:
             return budget
-        moved = [round(drop * self.epochs / budget.epochs) for drop in _drops(budget)]
-        drops = {"drops": tuple(drop for drop in dict.fromkeys(moved) if 0 < drop < self.epochs)}
-        return dataclasses.replace(budget, epochs=self.epochs, **(drops if moved else {}))
+        moved = [round(drop * self.epochs / budget.epochs) for drop in budget.drops or ()]
+        drops = tuple(drop for drop in dict.fromkeys(moved) if 0 < drop < self.epochs)
+        drops = None if budget.drops is None else drops
+        return dataclasses.replace(budget, epochs=self.epochs, drops=drops)
 
     def case(self, model: str, dataset: str, budget: Budget, **rest: object) -> Case:
         """Build a case with what was asked for; `seeds` is 3 where nothing else is said."""
@@ -94,10 +97,6 @@ class Asked:
             rest["seeds"] = self.seeds
         places = {"seeds_at_once": self.seeds_at_once, "data_dir": self.data_dir}
         return Case(model, dataset, self.fitted(budget), **rest, **places)  # pyright: ignore
-
-
-def _drops(budget: Budget) -> tuple[int, ...]:
-    return getattr(budget, "drops", None) or ()
 
 
 def cells_of(
@@ -123,7 +122,9 @@ def grid(last: float, step: float) -> list[float]:
     return [round(step * index, 6) for index in range(int(last / step + 1e-9) + 1)]
 
 
-def make(tasks: Sequence[Task], path: Path, asked: Asked, console: Console) -> list[Row]:
+def make(
+    tasks: Sequence[Task], path: Path, asked: Asked, console: Console, work: Work | None = None
+) -> list[Row]:
     """Run what is missing of a figure, task by task, so that one network is held at a time.
 
     Args:
@@ -131,6 +132,7 @@ def make(tasks: Sequence[Task], path: Path, asked: Asked, console: Console) -> l
       path: the file of rows.
       asked: what was asked for.
       console: where progress is shown.
+      work: runs a cell, in place of `run_cell`.
 
     Returns:
       All rows of the figure.
@@ -144,6 +146,7 @@ def make(tasks: Sequence[Task], path: Path, asked: Asked, console: Console) -> l
         if len(stored(path, [task])) < task.case.seeds * len(task.cells):
             console.print(f"{task.case.model} on {task.case.dataset}", highlight=False)
             plan = plans.prepare(task.case, task.cells, path)
+            plan = dataclasses.replace(plan, checkpoints=CHECKPOINTS, work=work)
             network = plan.networks[0]
             dense = multiply_adds(network.model, network.dataset.shape)
             plans.run(plan, console, partial(full, dense=dense))
@@ -168,6 +171,7 @@ def figure(
     tasks: Sequence[Task],
     draw: Callable[[list[Row], Path], None],
     claims: Callable[[list[Row]], Iterator[Claim]],
+    work: Work | None = None,
 ) -> None:
     """Make a figure's rows, draw it from them, and say which claims hold.
 
@@ -177,9 +181,10 @@ def figure(
       tasks: all that the figure shows.
       draw: draw(rows, path) writes the picture.
       claims: what the rows should show, and whether they do.
+      work: runs a cell, in place of `run_cell`.
     """
     console, path = terminal(), asked.folder / f"{name}.json"
-    read = lambda asked: make(tasks, path, asked, console)
+    read = lambda asked: make(tasks, path, asked, console, work)
     rows = stored(path, tasks) if asked.draw else ready(read, asked)
     if not rows:
         raise SystemExit(f"error: {path} has no rows of these settings; run it without --draw")
