@@ -49,7 +49,10 @@ from experiments.common.trained import (
     grid,
 )
 
-SMALL_DATA = ("digits", SMALL_DIGITS, None), ("fashion_mnist", SMALL, 3000)
+SMALL_DATA = (
+    ("digits", dataclasses.replace(SMALL_DIGITS, epochs=10), None),
+    ("fashion_mnist", dataclasses.replace(SMALL, epochs=4), 3000),
+)
 Network = Literal["vgg11", "vgg16", "resnet18"]
 Data = Literal["cifar10", "cifar100", "tiny_imagenet"]
 

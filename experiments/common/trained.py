@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 from rich.console import Console
@@ -17,14 +17,13 @@ from experiments.common.describe import full
 from experiments.common.machine import ROOT, provenance
 from experiments.common.methods import CONTROLS, PAPERS, ROUNDS, MethodName
 from experiments.common.multiply_adds import multiply_adds
-from experiments.common.plan import Case
+from experiments.common.plan import Case, Describe, Plan
 from experiments.common.rows import Row
-from experiments.common.sweep import DENSE, Cell, Trained
+from experiments.common.sweep import DENSE, Cell
 from experiments.common.train import Budget
 
 CHECKPOINTS = ROOT / "results" / "checkpoints"
 RESULTS = ROOT / "experiments" / "results"
-Work = Callable[..., list[Trained]]
 ALL: tuple[MethodName, ...] = (*PAPERS, *CONTROLS, "synflow-certified")
 # Budgets of the small versions: short, with a cosine, and clipped as there is no BatchNorm in them.
 SMALL = Budget(6, 32, 0.05, 1e-4, 1.0)
@@ -33,10 +32,11 @@ SMOKE = Budget(1, 32, 0.05, 1e-4, 1.0)
 
 
 class Task(NamedTuple):
-    """A network on a data set, and what is run on it."""
+    """A network on a data set, what is run on it, and by what."""
 
     case: Case
     cells: list[Cell]
+    run: Callable[[Plan, Console, Describe], Any] = plans.run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,9 +122,7 @@ def grid(last: float, step: float) -> list[float]:
     return [round(step * index, 6) for index in range(int(last / step + 1e-9) + 1)]
 
 
-def make(
-    tasks: Sequence[Task], path: Path, asked: Asked, console: Console, work: Work | None = None
-) -> list[Row]:
+def make(tasks: Sequence[Task], path: Path, asked: Asked, console: Console) -> list[Row]:
     """Run what is missing of a figure, task by task, so that one network is held at a time.
 
     Args:
@@ -132,7 +130,6 @@ def make(
       path: the file of rows.
       asked: what was asked for.
       console: where progress is shown.
-      work: runs a cell, in place of `run_cell`.
 
     Returns:
       All rows of the figure.
@@ -146,10 +143,10 @@ def make(
         if len(stored(path, [task])) < task.case.seeds * len(task.cells):
             console.print(f"{task.case.model} on {task.case.dataset}", highlight=False)
             plan = plans.prepare(task.case, task.cells, path)
-            plan = dataclasses.replace(plan, checkpoints=CHECKPOINTS, work=work)
+            plan = dataclasses.replace(plan, checkpoints=CHECKPOINTS)
             network = plan.networks[0]
             dense = multiply_adds(network.model, network.dataset.shape)
-            plans.run(plan, console, partial(full, dense=dense))
+            task.run(plan, console, partial(full, dense=dense))
     return stored(path, tasks)
 
 
@@ -171,7 +168,6 @@ def figure(
     tasks: Sequence[Task],
     draw: Callable[[list[Row], Path], None],
     claims: Callable[[list[Row]], Iterator[Claim]],
-    work: Work | None = None,
 ) -> None:
     """Make a figure's rows, draw it from them, and say which claims hold.
 
@@ -181,10 +177,9 @@ def figure(
       tasks: all that the figure shows.
       draw: draw(rows, path) writes the picture.
       claims: what the rows should show, and whether they do.
-      work: runs a cell, in place of `run_cell`.
     """
     console, path = terminal(), asked.folder / f"{name}.json"
-    read = lambda asked: make(tasks, path, asked, console, work)
+    read = lambda asked: make(tasks, path, asked, console)
     rows = stored(path, tasks) if asked.draw else ready(read, asked)
     if not rows:
         raise SystemExit(f"error: {path} has no rows of these settings; run it without --draw")
