@@ -10,6 +10,7 @@ from experiments.common.models.conv import Conv
 from experiments.common.models.fc import FC
 from experiments.common.models.resnet import cifar_resnet, resnet
 from experiments.common.models.vgg import VGG
+from experiments.common.models.vgg_imagenet import VGGImageNet
 
 # fmt: off
 ModelName = Literal[
@@ -19,7 +20,8 @@ ModelName = Literal[
     "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
     "wide-resnet20", "wide-resnet32", "wide-resnet44", "wide-resnet56", "wide-resnet110",
     "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
-    "resnet18-tiny", "resnet18-imagenet", "resnet50-imagenet",
+    "vgg11-tiny", "vgg16-tiny", "resnet18-tiny",
+    "vgg16-imagenet", "vgg19-imagenet", "resnet18-imagenet", "resnet50-imagenet",
 ]
 # fmt: on
 
@@ -49,7 +51,11 @@ MODELS: dict[ModelName, Callable[[int], nn.Module]] = {
     "resnet50": partial(resnet, depth=50),
     "resnet101": partial(resnet, depth=101),
     "resnet152": partial(resnet, depth=152),
+    "vgg11-tiny": partial(VGGImageNet, depth=11, hidden=1024, batch_norm=True),
+    "vgg16-tiny": partial(VGGImageNet, depth=16, hidden=1024, batch_norm=True),
     "resnet18-tiny": partial(resnet, depth=18),
+    "vgg16-imagenet": partial(VGGImageNet, depth=16),
+    "vgg19-imagenet": partial(VGGImageNet, depth=19),
     "resnet18-imagenet": partial(resnet, depth=18, imagenet=True),
     "resnet50-imagenet": partial(resnet, depth=50, imagenet=True),
 }

@@ -1,4 +1,7 @@
-"""The small convolutional network: two 3×3 convolutions of 32, Kaiming normal, biases 0."""
+"""The small convolutional network: two 3×3 convolutions of 32, Kaiming normal, biases 0.
+
+The reference leaves this network at PyTorch's default, U(±1/√fan_in).
+"""
 
 import flax.linen as nn
 from jax import Array

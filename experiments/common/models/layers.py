@@ -74,14 +74,8 @@ def quick_conv() -> Callable[..., Array]:
 
 def conv(features: int, size: int = 3, stride: int = 1, **settings: Any) -> nn.Conv:
     """Build a square convolution with (size − 1) / 2 zeros on every side, at any stride."""
-    return nn.Conv(
-        features,
-        (size, size),
-        stride,
-        padding=(size - 1) // 2,
-        conv_general_dilated_cls=quick_conv,
-        **settings,
-    )
+    settings = {"conv_general_dilated_cls": quick_conv} | settings
+    return nn.Conv(features, (size, size), stride, padding=(size - 1) // 2, **settings)
 
 
 def batch_norm(train: bool) -> nn.BatchNorm:

@@ -17,6 +17,7 @@ from jax import Array
 
 from experiments.common.models.layers import batch_norm, conv, kaiming_fan_in, kaiming_fan_out
 
+BORDER: Any = ((1, 1), (1, 1))  # Flax pads by it, and declares a string
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -84,7 +85,7 @@ class ResNet(nn.Module):
         x = conv(self.features[0], size, stride, use_bias=False, kernel_init=init)(x)
         x = nn.relu(batch_norm(train)(x))
         if self.imagenet:
-            x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            x = nn.max_pool(x, (3, 3), (2, 2), BORDER)
         for stage, (count, features) in enumerate(zip(self.blocks, self.features, strict=True)):
             for block in range(count):
                 x = self.block(features, 2 if stage and not block else 1, init)(x, train)
