@@ -123,11 +123,10 @@ class IterativePruning:
         """
         masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), variables["params"])
         early, trained, history = variables, variables, []
-        for epoch, (trained, scores) in enumerate(
-            self.trainer.epochs(variables, masks, self.keys), start=1
-        ):
+        for now, scores in self.trainer.epochs(variables, masks, self.keys):
+            trained = now
             history.append(scores)
-            early = trained if epoch == self.rewind_to else early
+            early = now if len(history) == self.rewind_to else early
         return Level(0, 1.0, masks, early, trained, _stacked(history))
 
     def levels(self, dense: Level, rho: float, levels: int) -> Iterator[Level]:
@@ -158,7 +157,8 @@ class IterativePruning:
         start = {**before.trained, **rewound}
         keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(self.keys)
         trained, history = start, []
-        for trained, scores in self.trainer.epochs(start, masks, keys, first=first):
+        for variables, scores in self.trainer.epochs(start, masks, keys, first=first):
+            trained = variables
             history.append(scores)
         return Level(number, rho, masks, start, trained, _stacked(history))
 
