@@ -2,6 +2,9 @@
 
 Images are uint8 (height, width, channels); scaling is bilinear, over all the pixels that a new
 one covers.
+
+The reference changes the colours of ImageNet's training images, too; no figure of the paper trains
+on them, and here they keep their colours.
 """
 
 import math
@@ -27,18 +30,17 @@ def central(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     Returns:
       The centre, uint8 (*size, channels).
     """
-    height, width = image.shape[:2]
+    height, width, _ = image.shape
     scale = max(MARGIN * size[0] / height, MARGIN * size[1] / width)
     grown = round(height * scale), round(width * scale)
-    scaled = _scaled(image, (0, 0, width, height), grown)
     top, left = ((a - b) // 2 for a, b in zip(grown, size, strict=True))
-    return scaled[top : top + size[0], left : left + size[1]]
+    return _scaled(image, grown)[top : top + size[0], left : left + size[1]]
 
 
 def random_crop(
     image: np.ndarray, generator: np.random.Generator, size: tuple[int, int]
 ) -> np.ndarray:
-    """Scale a random part of an image to a size, and flip half of them.
+    """Cut a random part out of an image, scale it to a size, and flip half of them.
 
     The part has 0.2 to 1 of the area, as in the reference, and is 3/4 to 4/3 as wide as high (log
     uniform). After ten draws that do not fit, the whole image is taken.
@@ -52,29 +54,26 @@ def random_crop(
       The part, uint8 (*size, channels).
     """
     height, width, _ = image.shape
-    scaled = _scaled(image, _part((height, width), generator), size)
+    scaled = _scaled(image[_part(height, width, generator)], size)
     return scaled[:, ::-1] if generator.random() < 0.5 else scaled
 
 
-def _part(size: tuple[int, int], generator: np.random.Generator) -> tuple[int, int, int, int]:
-    """Draw the left, upper, right and lower edge of a part."""
-    height, width = size
+def _part(height: int, width: int, generator: np.random.Generator) -> tuple[slice, slice]:
+    """Draw rows and columns."""
     for _ in range(TRIES):
         area = height * width * generator.uniform(*AREA)
         ratio = math.exp(generator.uniform(*np.log(RATIO)))
-        wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-        if 0 < wide <= width and 0 < high <= height:
-            left = int(generator.integers(width - wide + 1))
+        high, wide = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < high <= height and 0 < wide <= width:
             top = int(generator.integers(height - high + 1))
-            return left, top, left + wide, top + high
-    return 0, 0, width, height
+            left = int(generator.integers(width - wide + 1))
+            return slice(top, top + high), slice(left, left + wide)
+    return slice(None), slice(None)
 
 
-def _scaled(
-    image: np.ndarray, part: tuple[int, int, int, int], size: tuple[int, int]
-) -> np.ndarray:
+def _scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
     grey = image.shape[2] == 1
     picture = Image.fromarray(image[..., 0] if grey else image)
-    height, width = size
-    scaled = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR, box=part))
+    scaled = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
     return scaled[..., None] if grey else scaled
