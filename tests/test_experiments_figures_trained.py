@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from experiments import fig1, fig5, fig6, merge
 from experiments.common import plan as plans
@@ -16,6 +17,7 @@ from experiments.common import rows as store
 from experiments.common.claims import critical, leads
 from experiments.common.curves import Panel
 from experiments.common.data import load
+from experiments.common.describe import brief
 from experiments.common.iterative import Iterative
 from experiments.common.models import MODELS
 from experiments.common.models.fc import FC
@@ -136,12 +138,22 @@ def test_a_long_training_is_stored_on_the_way_and_cleared_when_its_row_is_there(
 ):
     monkeypatch.setattr(plans, "LONG", 1)
     case = fig6.Config(seeds=1).case("fc", "digits", trained.SMOKE, examples=96)
+    budget = dataclasses.replace(trained.SMOKE, epochs=10)
+    case = dataclasses.replace(case, budget=budget)
     plan = plans.prepare(case, [Cell(DENSE, 1.0, 1)], tmp_path / "rows.json")
     plan = dataclasses.replace(plan, checkpoints=tmp_path / "held")
-    assert plan.resume(plan.cells[0], [0]).folder.parent == tmp_path / "held"
-    assert plan.resume(plan.cells[0], [0]).folder != plan.resume(plan.cells[0], [1]).folder
-    short = dataclasses.replace(plan, checkpoints=None)
-    assert short.resume(plan.cells[0], [0]) is None
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plans.run(plan, Console(quiet=True), killed)
+    (held,) = (tmp_path / "held").iterdir()
+    assert held == plan.resume(plan.cells[0], [0]).folder
+    plan.trainer._epochs = None  # all epochs are there: none is trained again
+    (row,) = plans.run(plan, Console(quiet=True), brief)
+    assert row["accuracy_best"] > 0.2
+    assert not held.exists()
 
 
 def test_settings_move_with_the_epochs_and_the_paper_s_come_first():
