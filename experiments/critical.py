@@ -15,6 +15,7 @@ a network, method and seed) and critical.png.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -136,8 +137,7 @@ def stored(config: Config, path: Path) -> list[Row]:
 
 def _cells(config: Config) -> list[Cell]:
     """List what is asked for: a network, a method and a seed."""
-    pairs = [(model, method) for model in config.models for method in config.methods]
-    return [(model, method, seed) for model, method in pairs for seed in range(config.seeds)]
+    return list(itertools.product(config.models, config.methods, range(config.seeds)))
 
 
 def _key(config: Config, cell: Cell) -> str:

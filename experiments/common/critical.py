@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.curves import LOOK
 from experiments.common.files import replacing
-from experiments.common.methods import METHODS, ROUNDS, TEMPERATURE, Network
+from experiments.common.methods import METHODS, ROUNDS, TEMPERATURE, Network, OutOfReachError
 from experiments.common.plot import STYLES
 from experiments.common.rows import Row
 from synflow_jax import (
@@ -77,7 +77,7 @@ def _reached(network: Network, rho: float) -> Any:
     """Prune with the certified schedule; a ρ that it refuses is one that it does not bear."""
     try:
         return METHODS["synflow-certified"](network, rho, 1)
-    except ValueError:
+    except OutOfReachError:
         return _all(network, False)
 
 

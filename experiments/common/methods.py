@@ -50,6 +50,10 @@ TEMPERATURE = 200.0
 SCORED_ON_DATA = {"snip", "grasp"}
 
 
+class OutOfReachError(ValueError):
+    """The certified schedule cannot prune as much as was asked for, and says how far it came."""
+
+
 class Keys(NamedTuple):
     """The random keys of one seed, one a purpose."""
 
@@ -117,7 +121,10 @@ def _synflow(net: Network, rho: float, rounds: int) -> Any:
 
 
 def _certified(net: Network, rho: float, _: int) -> Any:
-    return synflow(net.params, net.apply_fn, net.dataset.shape, rho, schedule=certified())
+    try:
+        return synflow(net.params, net.apply_fn, net.dataset.shape, rho, schedule=certified())
+    except ValueError as error:
+        raise OutOfReachError(str(error)) from error
 
 
 def _snip(net: Network, rho: float, rounds: int) -> Any:

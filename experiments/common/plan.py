@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from experiments.common import rows as store
 from experiments.common.checkpoints import Checkpoints
 from experiments.common.data import DatasetName, load
-from experiments.common.methods import SCORED_ON_DATA, Network
+from experiments.common.methods import SCORED_ON_DATA, Network, OutOfReachError
 from experiments.common.models import MODELS, ModelName
 from experiments.common.rows import Row
 from experiments.common.sweep import Cell, Trained, run_cell
@@ -149,19 +149,23 @@ def run(plan: Plan, console: Console, describe: Describe) -> list[Row]:
       describe: the columns of a row.
 
     Returns:
-      The rows of this plan, those of earlier runs included.
+      The rows of this plan, those of earlier runs included; a cell that is out of reach has none.
     """
     with _progress(console) as progress:
         task = progress.add_task("cells", total=len(plan.cells))
         for cell in plan.cells:
             progress.update(task, description=f"{cell.method} at ρ = {cell.rho:.4g}")
-            new = _run_missing(plan, cell, progress, describe)
+            try:
+                new = _run_missing(plan, cell, progress, describe)
+            except OutOfReachError as error:
+                console.print(f"{cell.method} at ρ = {cell.rho:.4g} is left out: {error}")
+                new = []
             if new and not console.is_terminal:
                 console.print(_line(cell, new), highlight=False, soft_wrap=True)
             progress.advance(task)
-    return store.of_configs(
-        plan.path, [plan.key(cell, net.seed) for cell in plan.cells for net in plan.networks]
-    )
+    done = {row["config"] for row in store.read(plan.path)}
+    keys = [plan.key(cell, net.seed) for cell in plan.cells for net in plan.networks]
+    return store.of_configs(plan.path, [key for key in keys if key in done])
 
 
 def _progress(console: Console) -> Progress:
