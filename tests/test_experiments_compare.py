@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import os
 import signal
@@ -12,7 +13,9 @@ import pytest
 from rich.console import Console
 
 from experiments import compare
+from experiments.common import plan as plans
 from experiments.common import rows as store
+from experiments.common.models import MODELS
 from experiments.common.models.fc import FC
 from experiments.common.sweep import Cell
 
@@ -33,8 +36,9 @@ SCRIPT = """
 from functools import partial
 import tyro
 from experiments import compare
+from experiments.common.models import MODELS
 from experiments.common.models.fc import FC
-compare.MODELS["fc"] = partial(FC, width=20, depth=1)
+MODELS["fc"] = partial(FC, width=20, depth=1)
 compare.main(tyro.cli(compare.Config))
 """
 
@@ -43,12 +47,12 @@ compare.main(tyro.cli(compare.Config))
 def _small():
     """One hidden layer, quick to compile; optax's cosine schedule mixes int and float."""
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
-        patch.setitem(compare.MODELS, "fc", partial(FC, width=20, depth=1))
+        patch.setitem(MODELS, "fc", partial(FC, width=20, depth=1))
         yield
 
 
 def configured(out, **changes):
-    return compare.dataclasses.replace(TINY, out=out, **changes)
+    return dataclasses.replace(TINY, out=out, **changes)
 
 
 def quietly(config):
@@ -97,7 +101,7 @@ def test_a_finished_comparison_is_only_read(finished, monkeypatch):
     def refuse(*_):
         raise AssertionError
 
-    monkeypatch.setattr(compare, "run_cell", refuse)
+    monkeypatch.setattr(plans, "run_cell", refuse)
     before = store.read(finished / "rows.json")
     assert quietly(configured(finished)) == before
 
@@ -146,13 +150,15 @@ def test_the_same_ratio_or_method_twice_is_one_cell(finished):
     assert {(cell.method, cell.log10_rho) for cell in cells} == {
         (cell.method, cell.log10_rho) for cell in once
     }
-    keys = [configured(finished).settings(Cell("snip", rho), 0) for rho in (31.6227766, 10**1.5)]
+    keys = [
+        configured(finished).case.settings(Cell("snip", rho), 0) for rho in (31.6227766, 10**1.5)
+    ]
     assert keys[0] == keys[1]
 
 
 def test_another_network_of_the_same_name_is_another_configuration(finished, monkeypatch):
     plan = compare.prepare(configured(finished))
-    monkeypatch.setitem(compare.MODELS, "fc", partial(FC, width=21, depth=1))
+    monkeypatch.setitem(MODELS, "fc", partial(FC, width=21, depth=1))
     wider = compare.prepare(configured(finished))
     assert plan.key(plan.cells[0], 0) != wider.key(plan.cells[0], 0)
 

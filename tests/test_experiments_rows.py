@@ -119,6 +119,14 @@ def test_a_diverged_seed_is_marked():
     assert "‡ 50.0" in text(details(rows))
 
 
+def test_a_cell_that_is_out_of_reach_has_no_number():
+    dense = {**ROW, "method": "dense", "log10_rho": 0.0}
+    further = {**ROW, "method": "snip", "log10_rho": 2.0}
+    rows = [dense, ROW, {**ROW, "method": "snip"}, further]
+    (line,) = [line for line in text(summary(rows)).splitlines() if line.startswith(" synflow")]
+    assert line.split() == ["synflow", "50.0*", "–", "1.00"]
+
+
 def test_a_wide_summary_is_split_and_nothing_is_cut():
     grid = [x / 2 for x in range(1, 19)]
     rows = [{**ROW, "method": "dense", "log10_rho": 0.0}, *({**ROW, "log10_rho": x} for x in grid)]

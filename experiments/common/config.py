@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import get_args
 
 from experiments.common.data import DatasetName
-from experiments.common.methods import MethodName
+from experiments.common.methods import CONTROLS, PAPERS, MethodName
 from experiments.common.models import ModelName
-from experiments.common.rows import Row
-from experiments.common.sweep import Cell
+from experiments.common.plan import Case
 from experiments.common.train import Budget
-from synflow_jax import __version__
-
-# Raise it when a change to the experiments (data, initialisation, order of examples, training,
-# scoring) makes rows that differ from those made before: they are then made anew.
-RECIPE = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +21,7 @@ class Config:
     """Data set; all but digits are prepared TFDS data sets."""
     model: ModelName = "conv"
     """Network; vgg and resnet are those of CIFAR."""
-    methods: tuple[MethodName, ...] = get_args(MethodName)
+    methods: tuple[MethodName, ...] = PAPERS + CONTROLS
     """Methods to compare, beside the dense network."""
     rho: tuple[float, ...] = ()
     """Compression ratios; none means half decades from 10^0.5 up to the maximal compression."""
@@ -83,21 +77,15 @@ class Config:
         return self.out or Path("results", "compare", f"{self.dataset}-{self.model}")
 
     @property
-    def budget(self) -> Budget:
-        """What every network gets."""
+    def case(self) -> Case:
+        """The network, the data set and what every network gets."""
         rates = self.learning_rate, self.weight_decay, self.clip
-        return Budget(self.epochs, self.batch_size, *rates)
-
-    def settings(self, cell: Cell, seed: int) -> Row:
-        """All that decides the result of one seed of a cell, but for the shapes of the network."""
-        return {
-            "version": __version__,
-            "recipe": RECIPE,
-            "dataset": self.dataset,
-            "model": self.model,
-            "method": cell.method,
-            "log10_rho": cell.log10_rho,
-            "seed": seed,
-            "examples": self.examples,
-            **dataclasses.asdict(self.budget),
-        }
+        return Case(
+            self.model,
+            self.dataset,
+            Budget(self.epochs, self.batch_size, *rates),
+            self.seeds,
+            self.examples,
+            seeds_at_once=self.seeds_at_once,
+            data_dir=self.data_dir,
+        )

@@ -1,9 +1,10 @@
-"""The methods that are compared, as the paper runs them, and two controls.
+"""The methods that are compared, as the paper runs them, two controls and the certified schedule.
 
-Every method is a function of a `Network` and ρ that returns masks. SNIP and GraSP score 10
-examples a class in evaluation mode, GraSP at temperature 200. The controls ask what a mask is
-worth: SynFlow's with its weights redrawn inside each layer, and random weights at the ERK
-densities.
+Every method is a function of a `Network`, ρ and a number of rounds that returns masks. SNIP and
+GraSP score 10 examples a class in evaluation mode, GraSP at temperature 200. The controls ask what
+a mask is worth: SynFlow's with its weights redrawn inside each layer, and random weights at the
+ERK densities. One draw and one order of magnitudes are the same however often they are looked at,
+and the certified schedule counts its own rounds: those methods take no notice of the number.
 """
 
 import dataclasses
@@ -16,16 +17,41 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from experiments.common.data import Dataset, Split, balanced
-from synflow_jax import cross_entropy, erk, grasp, linen, magnitude, random, shuffle, snip, synflow
+from experiments.common.data import Dataset, Split, balanced, scoring_batches
+from synflow_jax import (
+    certified,
+    cross_entropy,
+    erk,
+    grasp,
+    linen,
+    magnitude,
+    random,
+    shuffle,
+    snip,
+    synflow,
+)
 
 MethodName = Literal[
-    "synflow", "snip", "grasp", "magnitude", "random", "synflow-shuffled", "random-erk"
+    "synflow",
+    "snip",
+    "grasp",
+    "magnitude",
+    "random",
+    "synflow-shuffled",
+    "random-erk",
+    "synflow-certified",
 ]
+PAPERS: tuple[MethodName, ...] = ("synflow", "snip", "grasp", "magnitude", "random")
+CONTROLS: tuple[MethodName, ...] = ("synflow-shuffled", "random-erk")
+ROUNDS = {"synflow": 100, "synflow-shuffled": 100}  # of the paper; the other methods have one
 EXAMPLES_A_CLASS = 10
 SCORING_BATCH = 256
 TEMPERATURE = 200.0
 SCORED_ON_DATA = {"snip", "grasp"}
+
+
+class OutOfReachError(ValueError):
+    """The certified schedule cannot prune as much as was asked for, and says how far it came."""
 
 
 class Keys(NamedTuple):
@@ -50,6 +76,7 @@ class Network:
     dataset: Dataset
     seed: int
     compiled: set[str] = dataclasses.field(default_factory=set)  # methods run before
+    augmented: bool = False  # whether SNIP and GraSP score images as they are trained on
 
     @cached_property
     def keys(self) -> Keys:
@@ -74,6 +101,8 @@ class Network:
     @cached_property
     def batches(self) -> list[tuple[Array, Array]]:
         """10 examples a class, drawn by the seed, in batches of 256."""
+        if self.augmented:
+            return scoring_batches(self.dataset, EXAMPLES_A_CLASS, self.seed, augmented=True)
         sample = self.sample()
         return list(self._batches(sample.images, sample.labels))
 
@@ -87,24 +116,33 @@ class Network:
             yield self.dataset.normalise(jnp.asarray(images[part])), jnp.asarray(labels[part])
 
 
-def _synflow(net: Network, rho: float) -> Any:
-    return synflow(net.params, net.apply_fn, net.dataset.shape, rho)
+def _synflow(net: Network, rho: float, rounds: int) -> Any:
+    return synflow(net.params, net.apply_fn, net.dataset.shape, rho, rounds=rounds)
 
 
-def _snip(net: Network, rho: float) -> Any:
-    return snip(net.params, cross_entropy(net.apply_fn), net.batches, rho)
+def _certified(net: Network, rho: float, _: int) -> Any:
+    try:
+        return synflow(net.params, net.apply_fn, net.dataset.shape, rho, schedule=certified())
+    except ValueError as error:
+        raise OutOfReachError(str(error)) from error
 
 
-def _grasp(net: Network, rho: float) -> Any:
-    return grasp(net.params, cross_entropy(net.apply_fn, TEMPERATURE), net.batches, rho)
+def _snip(net: Network, rho: float, rounds: int) -> Any:
+    return snip(net.params, cross_entropy(net.apply_fn), net.batches, rho, rounds=rounds)
 
 
-METHODS: dict[str, Callable[[Network, float], Any]] = {
+def _grasp(net: Network, rho: float, rounds: int) -> Any:
+    loss_fn = cross_entropy(net.apply_fn, TEMPERATURE)
+    return grasp(net.params, loss_fn, net.batches, rho, rounds=rounds)
+
+
+METHODS: dict[str, Callable[[Network, float, int], Any]] = {
     "synflow": _synflow,
     "snip": _snip,
     "grasp": _grasp,
-    "magnitude": lambda net, rho: magnitude(net.params, rho),
-    "random": lambda net, rho: random(net.keys.masks, net.params, rho),
-    "synflow-shuffled": lambda net, rho: shuffle(net.keys.shuffle, _synflow(net, rho)),
-    "random-erk": lambda net, rho: random(net.keys.masks, net.params, rho, densities=erk),
+    "magnitude": lambda net, rho, _: magnitude(net.params, rho),
+    "random": lambda net, rho, _: random(net.keys.masks, net.params, rho),
+    "synflow-shuffled": lambda net, rho, n: shuffle(net.keys.shuffle, _synflow(net, rho, n)),
+    "random-erk": lambda net, rho, _: random(net.keys.masks, net.params, rho, densities=erk),
+    "synflow-certified": _certified,
 }

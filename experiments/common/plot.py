@@ -20,6 +20,7 @@ STYLES = {
     "random": ("#666666", "-", "v"),
     "synflow-shuffled": ("#56B4E9", "--", "o"),
     "random-erk": ("#009E73", "--", "P"),
+    "synflow-certified": ("#004C7F", ":", "*"),
 }
 CROSS: Any = {"ls": "", "marker": "x", "color": "black", "ms": 8, "mew": 1.2}
 RING: Any = {"ls": "", "marker": "o", "mfc": "none", "mec": "black", "ms": 11, "mew": 1.2}

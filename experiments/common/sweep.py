@@ -1,35 +1,39 @@
-"""One cell of a comparison: prune some seeds by one method at one ρ, train them, say what came out.
+"""One cell of a comparison: prune some seeds by one method at one ρ, and train them.
 
 A method that empties a layer is a result, not an error: it is trained like the others. So is a
 network that diverges.
 """
 
 import dataclasses
-import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from experiments.common.methods import METHODS, SCORED_ON_DATA, Network
-from experiments.common.rows import Row, log10_key
+from experiments.common.checkpoints import Checkpoints
+from experiments.common.methods import METHODS, ROUNDS, SCORED_ON_DATA, Network
+from experiments.common.rows import log10_key
 from experiments.common.train import Trainer
-from synflow_jax import CollapseWarning, collapsed_layers, log2_flow, report
+from synflow_jax import CollapseWarning, UncertifiedWarning
 
 DENSE = "dense"
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A method at a compression ratio; "dense" is the network as it is, at ρ = 1."""
+    """A method at a compression ratio; "dense" is the network as it is, at ρ = 1.
+
+    `rounds` is how often it scores and prunes; None is as often as in the method's own paper.
+    """
 
     method: str
     rho: float
+    rounds: int | None = None
 
     @property
     def log10_rho(self) -> float:
@@ -37,9 +41,24 @@ class Cell:
         return log10_key(self.rho)
 
 
+class Trained(NamedTuple):
+    """What came of one seed of a cell."""
+
+    masks: Any
+    top1: np.ndarray  # after each epoch, of the test set, (epochs,)
+    top5: np.ndarray
+    diverged: bool
+    seconds: float  # of pruning
+    train_seconds: float  # tests included
+
+
 def run_cell(
-    cell: Cell, networks: Sequence[Network], trainer: Trainer, tick: Callable[[], None]
-) -> list[Row]:
+    cell: Cell,
+    networks: Sequence[Network],
+    trainer: Trainer,
+    tick: Callable[[], None],
+    resume: Checkpoints | None = None,
+) -> list[Trained]:
     """Prune and train all networks of a cell.
 
     Args:
@@ -47,26 +66,19 @@ def run_cell(
       networks: one a seed.
       trainer: trains them together.
       tick: called after every epoch.
+      resume: where training is stored on the way.
 
     Returns:
-      One row of results a network, in their order.
+      What came of each network, in their order.
     """
     _compile(cell, networks[0])
     pruned = [_timed(cell, network) for network in networks]
     start = time.perf_counter()
-    accuracies, diverged = _train(networks, [mask for mask, _ in pruned], trainer, tick)
+    scores, lost = _train(networks, [masks for masks, _ in pruned], trainer, tick, resume)
     seconds = (time.perf_counter() - start) / len(networks)
-    results = zip(networks, pruned, accuracies.T, diverged, strict=True)
     return [
-        {
-            "accuracy": round(float(history[-1]), 6),
-            "accuracy_best": round(float(history.max()), 6),
-            "diverged": bool(lost),
-            **_describe(network, mask),
-            "seconds": round(prune_seconds, 4),
-            "train_seconds": round(seconds, 4),
-        }
-        for network, (mask, prune_seconds), history, lost in results
+        Trained(masks, scores[0, :, seed], scores[1, :, seed], bool(lost[seed]), spent, seconds)
+        for seed, (masks, spent) in enumerate(pruned)
     ]
 
 
@@ -88,39 +100,40 @@ def _timed(cell: Cell, network: Network) -> tuple[Any, float]:
 def _prune(cell: Cell, network: Network) -> Any:
     if cell.method == DENSE:
         return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), network.params)
+    rounds = cell.rounds or ROUNDS.get(cell.method, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)
-        return jax.block_until_ready(METHODS[cell.method](network, cell.rho))
+        warnings.simplefilter("ignore", UncertifiedWarning)
+        return jax.block_until_ready(METHODS[cell.method](network, cell.rho, rounds))
 
 
 def _train(
-    networks: Sequence[Network], masks: list[Any], trainer: Trainer, tick: Callable[[], None]
+    networks: Sequence[Network],
+    masks: list[Any],
+    trainer: Trainer,
+    tick: Callable[[], None],
+    resume: Checkpoints | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Train all networks; return test accuracies, (epochs, seeds), and who diverged, (seeds,)."""
-    stack = lambda *leaves: jnp.stack(leaves)
-    initial = jax.tree.map(stack, *[network.variables for network in networks])
-    keys = jnp.stack([network.keys.order for network in networks])
-    accuracies, finite = [], np.ones(len(networks), bool)
-    for variables, scores in trainer.epochs(initial, jax.tree.map(stack, *masks), keys):
-        accuracies.append(np.asarray(scores.top1, np.float64))
-        finite = np.asarray(_finite(variables["params"]))
+    """Train all networks; return top-1 and top-5, (2, epochs, seeds), and who diverged."""
+    initial, keys = together(networks)
+    masks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *masks)
+    history, finite = [], np.ones(len(networks), bool)
+    for variables, scores in trainer.epochs(initial, masks, keys, resume=resume):
+        history.append(np.asarray([scores.top1, scores.top5], np.float64))
+        finite = np.asarray(all_finite(variables["params"]))
         tick()
-    return np.stack(accuracies), ~finite
+    return np.stack(history, axis=1), ~finite
+
+
+def together(networks: Sequence[Network]) -> tuple[Any, Array]:
+    """Stack networks on a leading seed axis: their variables and the keys of their order."""
+    stack = lambda *leaves: jnp.stack(leaves)
+    variables = jax.tree.map(stack, *[network.variables for network in networks])
+    return variables, jnp.stack([network.keys.order for network in networks])
 
 
 @jax.jit
 @jax.vmap
-def _finite(params: Any) -> Array:
+def all_finite(params: Any) -> Array:
+    """Whether all params of each seed are numbers, (seeds,)."""
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))
-
-
-def _describe(network: Network, masks: Any) -> Row:
-    table = report(network.params, masks)
-    flow = float(log2_flow(network.params, network.apply_fn, network.dataset.shape, masks))
-    return {
-        "kept": table.kept,
-        "prunable": table.weights,
-        "collapsed": list(collapsed_layers(masks)),
-        "log10_flow": round(flow * math.log10(2), 4) if math.isfinite(flow) else None,
-        "kept_per_layer": {row.layer: row.kept for row in table.rows},
-    }

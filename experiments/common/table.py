@@ -136,9 +136,9 @@ def summary(rows: list[Row], part: list[float] | None = None) -> Table:
     for log10_rho in shown:
         table.add_column(f"{log10_rho:.2f}  ", justify="right", no_wrap=True)
     table.add_column("lg ρ_cr", justify="right", no_wrap=True)
-    best = {x: max(mean(groups[m, x]) for m in methods) for x in shown}
+    best = {x: max(mean(groups[m, x]) for m in methods if (m, x) in groups) for x in shown}
     for method in methods:
-        cells = [_mark(groups[method, x], best[x]) for x in shown]
+        cells = [_mark(groups.get((method, x), []), best[x]) for x in shown]
         table.add_row(method, *cells, _critical(rows, method, _grid(rows)))
     return table
 
@@ -166,6 +166,8 @@ def _critical(rows: list[Row], method: str, grid: list[float]) -> str:
 
 
 def _mark(seeds: list[Row], best: float) -> str:
+    if not seeds:  # out of the method's reach
+        return "–  "
     lost = "†" if any(row["collapsed"] for row in seeds) else ""
     won = mean(seeds) == best
     mark = f"{'‡' if diverged(seeds) else ''}{lost}" or " "

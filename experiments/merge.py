@@ -1,0 +1,79 @@
+"""Merge files of results, such as those of several machines that shared one figure.
+
+    python -m experiments.merge INTO.json FROM.json [FROM.json ...]
+
+Adds the rows of every FROM to INTO, which is made where there is none; a row whose settings INTO
+has already stays as it is there. Nothing is written where a file is missing or holds no results.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from experiments.common import rows as store
+from experiments.common.command import ready
+from experiments.common.rows import Row
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Merge files of results."""
+
+    into: Annotated[Path, tyro.conf.Positional]
+    """The file that the rows are added to."""
+    sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """The files that they come from; these stay as they are."""
+
+
+def read(config: Config) -> list[tuple[Row, list[Row]]]:
+    """Read every source.
+
+    Args:
+      config: which files.
+
+    Returns:
+      Config and rows of each source, in their order.
+
+    Raises:
+      ValueError: no source is given, a file holds no results, or a source is the target.
+      FileNotFoundError: a source is missing.
+    """
+    if not config.sources:
+        raise ValueError("sources must be one or more files, got none")
+    store.load(config.into)
+    for path in config.sources:
+        if not path.exists():
+            raise FileNotFoundError(f"sources must be files of results, got {path}: no such file")
+        if config.into.exists() and path.samefile(config.into):
+            raise ValueError(f"sources must be other files than into, got {path} for both")
+    return [store.load(path) for path in config.sources]
+
+
+def merge(config: Config) -> int:
+    """Add the rows of all sources to one file.
+
+    Args:
+      config: which files.
+
+    Returns:
+      How many rows were new.
+    """
+    found = read(config)
+    before = len(store.read(config.into))
+    asked = None if config.into.exists() else found[0][0]
+    for _, rows in found:
+        store.add(config.into, rows, asked)
+        asked = None
+    return len(store.read(config.into)) - before
+
+
+def main(config: Config) -> None:
+    """Merge, and say what came of it."""
+    new = ready(merge, config)
+    print(f"{config.into}: {new} new rows, {len(store.read(config.into))} in all")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, prog="python -m experiments.merge", description=__doc__))

@@ -1,0 +1,313 @@
+"""Figures 1, 5 and 6: what is asked, rows, claims and pictures, on a tiny network."""
+
+import dataclasses
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments import fig1, fig5, fig6, merge
+from experiments.common import plan as plans
+from experiments.common import published, trained
+from experiments.common import rows as store
+from experiments.common.claims import critical, leads
+from experiments.common.curves import Panel
+from experiments.common.data import load
+from experiments.common.describe import brief
+from experiments.common.iterative import Iterative
+from experiments.common.models import MODELS
+from experiments.common.models.fc import FC
+from experiments.common.optimiser import Budget
+from experiments.common.settings import CIFAR_RESNET
+from experiments.common.sweep import DENSE, Cell
+
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small(compiled_fast):
+    """One hidden layer, quick to compile; optax's schedules mix int and float."""
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setitem(MODELS, "fc", partial(FC, width=20, depth=1))
+        yield
+
+
+@pytest.fixture(scope="module")
+def sixth(tmp_path_factory):
+    """A finished smoke run of Figure 6."""
+    out = tmp_path_factory.mktemp("fig6")
+    config = fig6.Config(smoke=True, methods=("synflow", "snip", "magnitude"), out=out)
+    fig6.main(config)
+    return config
+
+
+def test_a_figure_leaves_rows_and_pictures(sixth):
+    config, rows = store.load(sixth.folder / "fig6.json")
+    assert {"methods", "machine", "commit", "date"} <= config.keys()
+    assert [row["method"] for row in rows] == ["dense", *2 * ["synflow", "snip", "magnitude"]]
+    assert [row["log10_rho"] for row in rows] == [0.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0]
+    for row in rows:
+        assert 0 <= row["top1_final"] <= row["top1_best"] <= row["top5_final"] + 1e-9 <= 1 + 1e-9
+        # A dense layer uses each weight once an example, so that multiply-adds are kept weights.
+        assert row["multiply_adds_per_layer"] == [*row["kept_per_layer"].values()]
+        assert row["multiply_adds"] == row["kept"] == sum(row["kept_per_layer"].values())
+        assert row["multiply_adds_dense"] == row["prunable"] == 64 * 20 + 20 * 10
+        assert row["effective_density"] <= row["kept"] / row["prunable"] + 1e-6
+    assert rows[0]["effective_density"] == 1
+    for name in ("fig6", "fig6_effective"):
+        assert (sixth.folder / f"{name}.png").read_bytes()[:4] == PNG
+
+
+def test_a_finished_figure_needs_no_data_and_is_drawn_from_its_rows(sixth, monkeypatch, capsys):
+    monkeypatch.setattr(plans, "load", None)
+    before = (sixth.folder / "fig6.json").read_text()
+    fig6.main(dataclasses.replace(sixth, draw=True))
+    fig6.main(sixth)
+    assert json.loads(before)["rows"] == store.read(sixth.folder / "fig6.json")
+    assert "no method keeps all layers longer" in capsys.readouterr().out
+
+
+def test_rows_of_another_precision_or_budget_are_not_drawn(sixth):
+    path = sixth.folder / "fig6.json"
+    assert len(trained.stored(path, fig6.tasks(sixth))) == 7
+    for changes in ({"precision": "bfloat16"}, {"epochs": 2}):
+        other = dataclasses.replace(sixth, **changes)
+        assert trained.stored(path, fig6.tasks(other)) == []
+        with pytest.raises(SystemExit, match="no rows of these settings"):
+            fig6.main(dataclasses.replace(other, draw=True))
+
+
+def test_rounds_are_as_asked_for_and_what_is_out_of_reach_is_left_out(tmp_path, capsys):
+    methods = ("snip", "synflow-shuffled", "synflow-certified")
+    fig1.main(fig1.Config(smoke=True, methods=methods, rounds=3, out=tmp_path))
+    rows = store.read(tmp_path / "fig1.json")
+    assert {row["rounds"] for row in rows if row["method"] != DENSE} == {3}
+    counts = {(row["log10_rho"], row["kept"]) for row in rows}
+    # rho = 10^3.75 is beyond N / L of this network: one weight is kept.
+    assert counts == {(0.0, 1480), (2.0, 15), (3.75, 1)}
+    certified = [row["log10_rho"] for row in rows if row["method"] == "synflow-certified"]
+    assert certified == [2.0]
+    assert "synflow-certified at ρ = 5623 is left out: certified pruning stands" in (
+        capsys.readouterr().out
+    )
+
+
+def test_iterative_pruning_and_layers_that_are_watched(tmp_path):
+    fig5.main(fig5.Config(smoke=True, methods=("random-erk",), iterations=(1, 2), out=tmp_path))
+    rows = store.read(tmp_path / "fig5.json")
+    assert [(row["method"], row["rounds"]) for row in rows] == [
+        ("dense", 1),
+        ("random-erk", 1),
+        ("imp", 1),
+        ("imp", 2),
+        ("xavier", 1),
+    ]
+    assert [row["kept"] for row in rows[1:4]] == [15, 15, 15]
+    last = rows[-1]
+    assert last["size_per_layer"] == {"Dense_0/kernel": 1280, "Dense_1/kernel": 200}
+    begun, ended = np.array(last["mean_square_per_layer"])
+    # Deviation of a mean of n squares of normal numbers: sqrt(2/n), at most 0.1 here; three of it.
+    np.testing.assert_allclose(begun, [2 / 84, 2 / 30], rtol=0.3)
+    assert not np.array_equal(begun, ended)
+    assert (tmp_path / "fig5.png").read_bytes()[:4] == PNG
+
+
+def test_one_iteration_keeps_the_largest_weights_of_the_dense_training():
+    case = fig5.Config(seeds=1).case("fc", "digits", trained.SMOKE, examples=96)
+    plan = plans.prepare(case, [], path=None)
+    work = Iterative()
+    ticks = []
+    found = [
+        work(Cell("imp", rho, 1), plan.networks, plan.trainer, lambda: ticks.append(0))
+        for rho in (10.0, 100.0)
+    ]
+    level = work._begun[1]
+    sizes = np.concatenate([np.ravel(abs(leaf["kernel"])) for leaf in _layers(level.trained)])
+    for (one,), rho in zip(found, (10.0, 100.0), strict=True):
+        kept = np.concatenate([np.ravel(leaf["kernel"]) for leaf in one.masks.values()])
+        assert kept.sum() == round(1480 / rho + 0.49)
+        assert sizes[kept].min() >= sizes[~kept].max()
+    assert len(ticks) == 2
+
+
+def _layers(variables):
+    return [jax.tree.map(lambda leaf: leaf[0], layer) for layer in variables["params"].values()]
+
+
+def test_a_long_training_is_stored_on_the_way_and_cleared_when_its_row_is_there(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(plans, "LONG", 1)
+    case = fig6.Config(seeds=1).case("fc", "digits", trained.SMOKE, examples=96)
+    budget = dataclasses.replace(trained.SMOKE, epochs=10)
+    case = dataclasses.replace(case, budget=budget)
+    plan = plans.prepare(case, [Cell(DENSE, 1.0, 1)], tmp_path / "rows.json")
+    plan = dataclasses.replace(plan, checkpoints=tmp_path / "held")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plans.run(plan, Console(quiet=True), killed)
+    (held,) = (tmp_path / "held").iterdir()
+    assert held == plan.resume(plan.cells[0], [0]).folder
+    plan.trainer._epochs = None  # all epochs are there: none is trained again
+    (row,) = plans.run(plan, Console(quiet=True), brief)
+    assert row["accuracy_best"] > 0.2
+    assert not held.exists()
+
+
+def test_settings_move_with_the_epochs_and_the_paper_s_come_first():
+    quarter = fig6.Config(epochs=40, precision="bfloat16").fitted(CIFAR_RESNET)
+    assert (quarter.epochs, quarter.drops, quarter.precision) == (40, (15, 30), "bfloat16")
+    assert fig6.Config(epochs=2).fitted(CIFAR_RESNET).drops == (1,)
+    assert fig6.Config().fitted(CIFAR_RESNET) == CIFAR_RESNET
+    assert fig6.Config(epochs=2).fitted(trained.SMALL).drops is None
+    full = fig6.tasks(fig6.Config())
+    assert len(full) == 9
+    assert {len(task.cells) for task in full} == {1 + 12 * 8}
+    assert {task.case.model for task in full} >= {"vgg11", "vgg16-tiny", "resnet18"}
+    assert [len(task.cells) for task in fig1.tasks(fig1.Config())] == [1 + 24 * 8]
+    rounds = {cell.method: cell.rounds for cell in full[0].cells}
+    assert (rounds["synflow"], rounds["snip"]) == (100, 1)
+    assert {cell.rounds for cell in fig1.tasks(fig1.Config())[0].cells[1:]} == {100}
+
+
+def test_a_budget_is_told_as_before_where_nothing_new_is_asked():
+    case = plans.Case("fc", "digits", Budget(1, 2, 0.1, 0.0, None))
+    told = case.settings(Cell("snip", 10.0), 0)
+    assert told.keys().isdisjoint({"drops", "factor", "optimiser", "precision", "rounds"})
+    other = dataclasses.replace(case, budget=CIFAR_RESNET, augmented=True)
+    told = other.settings(Cell("snip", 10.0, 1), 0)
+    assert (told["drops"], told["augmented"], told["rounds"]) == ([60, 120], True, 1)
+    assert plans.decided({**told, "top1_best": 0.5, "config": "x"}) == told
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        (fig6.Config, {"seeds": 0}, "seeds must be None or at least 1, got 0"),
+        (fig6.Config, {"methods": ("best",)}, "methods must be one or more of"),
+        (fig6.Config, {"small": True, "smoke": True}, "small and smoke must not both"),
+        (fig6.Config, {"step": 0.0}, "step must be above 0"),
+        (fig1.Config, {"rounds": 0}, "rounds must be at least 1, got 0"),
+        (fig5.Config, {"iterations": ()}, "iterations must be one or more"),
+    ],
+)
+def test_what_is_not_allowed_is_named(kind, changes, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**changes)
+
+
+def rows_of(method, points):
+    return [
+        {"method": method, "log10_rho": x, "top1_best": top1, "collapsed": ["a"] if lost else []}
+        for x, top1, lost in points
+    ]
+
+
+def test_claims_follow_the_rows():
+    rows = [
+        *rows_of("dense", [(0.0, 0.9, False)]),
+        *rows_of("synflow", [(1.0, 0.8, False), (2.0, 0.7, False)]),
+        *rows_of("snip", [(1.0, 0.85, False), (2.0, 0.75, False), (2.0, 0.1, True)]),
+        *rows_of("magnitude", [(1.0, 0.1, True), (2.0, 0.1, False)]),
+    ]
+    names = ("synflow", "snip", "magnitude")
+    assert [critical(rows, name) for name in (*names, "random")] == [2.0, 1.0, 0.0, None]
+    (claim,) = leads(Panel("net", rows, {}), names)
+    assert claim == ("net: SynFlow leads at ρ = 10^2: 70.0, best of the others 42.5 (snip)", True)
+    better = [{**row, "top1_best": 0.9} if row["method"] == "snip" else row for row in rows]
+    assert not next(leads(Panel("net", better, {}), names))[1]
+
+
+def test_the_paper_s_numbers_are_those_of_its_tables():
+    curves = published.curves("fig6", "vgg16", "cifar10")
+    at = {
+        method: dict(zip(curve.log10_rho, curve.mean, strict=True))
+        for method, curve in curves.items()
+    }
+    means = {method: [at[method][x] for x in (1.0, 2.0, 3.0)] for method in at}
+    table = {
+        "synflow": [93.3, 90.1, 80.4],
+        "snip": [92.3, 89.2, 76.3],
+        "grasp": [91.8, 87.5, 70.9],
+        "magnitude": [93.1, 89.8, 10.0],
+        "random": [91.2, 79.1, 10.0],
+    }
+    assert means.keys() == table.keys()
+    for method, numbers in table.items():  # rounded to one digit, 76.25 up
+        assert means[method] == pytest.approx(numbers, abs=0.051)
+    assert {row["runs"] for row in published.table("fig6") if row["model"] == "resnet18"} == {6.0}
+    assert published.curves("fig6", "fc", "digits") == {}
+    assert len(published.curves("fig1", "vgg16", "cifar100")["synflow"].mean) == 25
+    found = [row["log10_rho_cr"] for row in published.table("critical")]
+    assert found == [
+        3.5,
+        3.75,
+        3.5,
+        2.75,
+        2.75,
+        2.75,
+        2.75,
+        3.75,
+        3.5,
+        3.75,
+        3.5,
+        3.5,
+        6.0,
+        6.0,
+        5.75,
+    ]
+
+
+def test_merging_takes_each_row_once(tmp_path, capsys):
+    one, two, into = (tmp_path / f"{name}.json" for name in ("one", "two", "into"))
+    store.write(one, [{"config": "a", "x": 1}, {"config": "b", "x": 1}], {"seeds": 1})
+    store.write(two, [{"config": "b", "x": 2}, {"config": "c", "x": 2}], {"seeds": 2})
+    merge.main(merge.Config(into, (one, two)))
+    assert "3 new rows, 3 in all" in capsys.readouterr().out
+    assert store.load(into) == (
+        {"seeds": 1},
+        [{"config": "a", "x": 1}, {"config": "b", "x": 1}, {"config": "c", "x": 2}],
+    )
+    assert merge.merge(merge.Config(into, (two,))) == 0
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        ((), "sources must be one or more files"),
+        (("missing.json",), "no such file"),
+        (("text.json",), "not JSON"),
+        (("list.json",), "not an object"),
+        (("good.json", "text.json"), "not JSON"),
+        (("into.json",), "sources must be other files than into"),
+    ],
+)
+def test_merging_refuses_what_is_no_result(tmp_path, capsys, sources, message):
+    (tmp_path / "text.json").write_text("rows")
+    (tmp_path / "list.json").write_text("[]")
+    store.write(tmp_path / "good.json", [{"config": "b"}])
+    into = tmp_path / "into.json"
+    store.write(into, [{"config": "a"}])
+    with pytest.raises(SystemExit):
+        merge.main(merge.Config(into, tuple(tmp_path / name for name in sources)))
+    assert message in capsys.readouterr().err
+    assert store.read(into) == [{"config": "a"}]
+
+
+def test_scoring_on_augmented_images_keeps_the_drawn_ones_where_none_are(sixth):
+    dataset = load("digits")
+    plain, mixed = (
+        plans.Network(MODELS["fc"](10), dataset, 0, augmented=augmented).batches
+        for augmented in (False, True)
+    )
+    assert [len(labels) for _, labels in plain] == [len(labels) for _, labels in mixed] == [100]
+    assert jnp.array_equal(jnp.sort(plain[0][1]), jnp.sort(mixed[0][1]))
+    rows = [np.sort(np.asarray(x).reshape(100, -1), axis=0) for (x, _), *_ in (plain, mixed)]
+    np.testing.assert_array_equal(*rows)
