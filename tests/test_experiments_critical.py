@@ -18,7 +18,7 @@ from synflow_jax import CollapseWarning
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small(compiled_fast):
+def _small():
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.setitem(MODELS, "fc", partial(FC, width=20, depth=1))
         yield

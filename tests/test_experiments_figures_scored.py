@@ -26,7 +26,7 @@ LAYERS = 11
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick(compiled_fast):
+def _quick():
     """Few rounds, as many as of figure 7; images are brought to another size in mixed dtypes."""
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.setattr(fig2, "ROUNDS", 4)

@@ -29,7 +29,7 @@ PNG = b"\x89PNG"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _small(compiled_fast):
+def _small():
     """One hidden layer, quick to compile; optax's schedules mix int and float."""
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.setitem(MODELS, "fc", partial(FC, width=20, depth=1))

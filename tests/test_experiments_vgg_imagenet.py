@@ -18,7 +18,7 @@ RESULTS = Path(fig2.__file__).parent / "results"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick(compiled_fast):
+def _quick():
     """Compile with few optimisations."""
 
 
