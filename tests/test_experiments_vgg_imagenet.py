@@ -17,11 +17,6 @@ from experiments.common.models.vgg_imagenet import VGGImageNet
 RESULTS = Path(fig2.__file__).parent / "results"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    """Compile with few optimisations."""
-
-
 @pytest.fixture(scope="module")
 def start():
     return Start(Config(smoke=True))
