@@ -8,6 +8,9 @@ figure), every method in 100 rounds; here SynFlow has 100 and the others one, bu
     python -m experiments.critical --models vgg16 --dataset cifar100 --rounds 100 --seeds 3
     python -m experiments.critical --draw            # from the rows that are stored
 
+ρ_max = N/L is what a plain chain of layers bears. Beside a skip connection SynFlow may empty a
+branch, certified or not: the flow lives on the skip, and yet a layer is lost.
+
 SNIP and GraSP score 10 examples a class of the data set, as in Figure 6. Where a method loses a
 layer, recovers and loses one again, one of its losses is found. SynFlow with the certified schedule
 is given ρ_max itself: it gets there or its row says how far it came. Writes critical.json (one row
@@ -161,7 +164,7 @@ def claims(rows: list[Row]) -> Iterator[Claim]:
         if certified:
             limit = mine[0]["log10_rho_max"]
             text = f"{model}: certified pruning reaches ρ_max = 10^{limit:.2f}"
-            yield f"{text}; mean (range): {', '.join(shown)}", min(certified) >= limit - 1e-4
+            yield f"{text}; means (ranges): {', '.join(shown)}", min(certified) >= limit - 1e-4
 
 
 def main(config: Config) -> None:

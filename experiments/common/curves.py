@@ -62,7 +62,7 @@ def draw(
         networks without such a path have no place on the second.
       extra: draws more on the axes of every panel.
     """
-    wide = min(3, len(panels))
+    wide = 2 if len(panels) == 4 else min(3, len(panels))
     high = math.ceil(len(panels) / wide)
     with mpl.rc_context(LOOK):
         size = (1.6 + (7.0 if wide == 1 else 3.6 * wide), 1.2 + (4.2 if wide == 1 else 2.8 * high))
@@ -77,7 +77,7 @@ def draw(
         picture.supxlabel(LABELS[axis], fontsize=9)
         picture.supylabel("test accuracy of the best epoch (%)", fontsize=9)
         picture.suptitle(title, fontsize=10)
-        _legend(picture, every[0, 0], panels)
+        _legend(picture, every[0, 0], panels, axis)
         with replacing(path) as temporary:
             picture.savefig(temporary, dpi=150)
 
@@ -149,9 +149,15 @@ def max_rho(row: Row) -> float:
     return row["prunable"] / len(row["kept_per_layer"])
 
 
-def _legend(picture: Figure, axes: Any, panels: Sequence[Panel]) -> None:
-    if any(panel.paper for panel in panels):
+def _legend(picture: Figure, axes: Any, panels: Sequence[Panel], axis: Axis) -> None:
+    if axis == "rho" and any(panel.paper for panel in panels):
         axes.plot([], [], color="black", alpha=0.35, lw=3.5, label="the paper's (faint)")
-    if any(row["collapsed"] for panel in panels for row in panel.rows):
+    if axis == "rho" and any(collapsed(panel.rows) for panel in panels):
         axes.plot([], [], label="some seed lost a layer", **CROSS | {"ms": 6})
-    picture.legend(loc="outside right upper", frameon=False)
+    pairs = [
+        pair
+        for axes in picture.axes
+        for pair in zip(*axes.get_legend_handles_labels(), strict=True)
+    ]
+    handles = {label: handle for handle, label in pairs}  # each once
+    picture.legend([*handles.values()], [*handles], loc="outside right upper", frameon=False)
