@@ -105,6 +105,7 @@ def draw_ratios(rows: list[Row], path: Path) -> Path | None:
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
     shown = [row for row in rows if row["contender"] in COLORS and "steady" in row]
     panels = [name for name in PANELS if any(name in row["ratios"] for row in shown)]
@@ -121,8 +122,8 @@ def draw_ratios(rows: list[Row], path: Path) -> Path | None:
             _bars(one, shown, name, networks, contenders)
         axes[0].set_yticks(range(len(networks)), [TITLES[name] for name in networks])
         axes[0].set_ylim(len(networks) - 0.5, -0.5)
-        handles, labels = axes[-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+        handles = [Patch(color=COLORS[name], label=name) for name in contenders]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=160)
     return path
@@ -133,30 +134,33 @@ def _bars(
 ) -> None:
     """Draw one panel: a group of bars a network, on a logarithmic axis that crosses at 1."""
     shown = [one for one in contenders if one != "PyTorch" or name == "over floor"]
-    width, values = 0.8 / len(shown), []
-    for place, contender in enumerate(shown):
-        found = {
-            networks.index(row["network"]): row["ratios"][name]
-            for row in rows
-            if row["contender"] == contender and name in row["ratios"]
-        }
-        heights = [i + (place - (len(shown) - 1) / 2) * width for i in found]
+    width, values, hatched = 0.8 / len(shown), [], False
+    for row in (row for row in rows if row["contender"] in shown and name in row["ratios"]):
+        place = shown.index(row["contender"]) - (len(shown) - 1) / 2
+        height, value = networks.index(row["network"]) + place * width, row["ratios"][name]
+        made_up = name == "whole" and bool(row.get("made up"))
         # On a logarithmic axis a bar begins at 1 and ends at its value, to either side.
-        lengths = [value - 1 for value in found.values()]
-        axes.barh(heights, lengths, 0.9 * width, 1, color=COLORS[contender], label=contender)
-        for height, value in zip(heights, found.values(), strict=True):
-            _label(axes, value, height)
-        values += found.values()
+        style = {"color": COLORS[row["contender"]], "hatch": "////" if made_up else None}
+        axes.barh(height, value - 1, 0.9 * width, 1, edgecolor="white", lw=0, **style)
+        _label(axes, value, height)
+        values.append(value)
+        hatched |= made_up
     axes.axvline(1, color="black", lw=0.8)
     title, label = PANELS[name]
-    low, high = min([0.5, *values]) / 2.5, max([2, *values]) * 2.5
-    axes.set(xscale="log", xlim=(0.9 if name == "over floor" else low, high))
+    label += "; hatched: made up from rounds" if hatched else ""
+    axes.set(xscale="log", xlim=_limits(name, values))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
     axes.set_title(title, fontsize=11)
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.25)
     axes.set_axisbelow(True)
+
+
+def _limits(name: str, values: list[float]) -> tuple[float, float]:
+    """Leave room for the numbers beyond the bars; a bar below the floor is shown whole."""
+    low = min(0.9, 0.8 * min(values)) if name == "over floor" else min([0.5, *values]) / 2.5
+    return low, max([2, *values]) * 2.5
 
 
 def _label(axes: Any, value: float, height: float) -> None:

@@ -7,15 +7,20 @@ others empty whole layers long before they must; SynFlow empties none.
 What came out: magnitude and GraSP empty a layer from ρ = 4^5 on, random from 4^6, SNIP from 4^7.
 GraSP and SNIP lose the largest layer first (the first linear one, 102.8 of 143.7 million weights),
 magnitude all three linear layers at once, whose weights start smallest, and random the smallest
-layer, the first convolution. The command says where SynFlow's rows stand against the claim.
+layer, the first convolution. SynFlow's rows come last, for each takes 100 rounds: at ρ = 4^1 every
+layer keeps 8 percent of its weights or more. How far its rows go, and whether a layer is empty in
+one of them, is what the command says.
 
     python -m experiments.fig2 --keep SCORES         # the paper's size; reads fig3's scores
+    python -m experiments.fig2 --draw                # from the rows that are stored
     python -m experiments.fig2 --smoke --dataset digits   # does it run? seconds, no files
 
 SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see common/scored.py); the paper scored
 ImageNet's.
 """
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +30,7 @@ import tyro
 from matplotlib.ticker import MultipleLocator
 
 from experiments.common.figure import LABELS, Figure, panels, run
+from experiments.common.imp import as_given
 from experiments.common.initial import Start, network_order
 from experiments.common.rows import Row
 from experiments.common.scored import METHODS, ScoredConfig, scores
@@ -53,7 +59,7 @@ def make(config: ScoredConfig, cells: list[Row]) -> Iterator[Row]:
     found = scores(cells[0]["method"], start, config) if once else None
     for cell in cells:
         again = cell["rounds"] > 1
-        what = (start.params, start.saliency) if again else (found, as_they_are)
+        what = (start.params, start.saliency) if again else (found, as_given)
         info = prune(*what, cell["rho"], cell["rounds"])[1]
         kept = dict(zip(info.layers, info.kept[-1].tolist(), strict=True))
         sizes = dict(zip(info.layers, info.sizes, strict=True))
@@ -62,12 +68,6 @@ def make(config: ScoredConfig, cells: list[Row]) -> Iterator[Row]:
             "kept_per_layer": {path: kept[path] for path in order},
             "prunable_per_layer": {path: sizes[path] for path in order},
         }
-
-
-def as_they_are(scores: Any, masks: Any) -> Any:
-    """Score by what is given in place of params."""
-    del masks
-    return scores
 
 
 def collapsed(row: Row) -> list[int]:
@@ -82,40 +82,65 @@ def first_collapse(rows: list[Row], method: str) -> float:
 
 
 def claims(rows: list[Row]) -> Iterator[tuple[str, bool]]:
-    """Check what the figure shows."""
-    first = {method: first_collapse(rows, method) for method in METHODS}
-    limit = sum(rows[0]["prunable_per_layer"].values()) / len(rows[0]["prunable_per_layer"])
-    highest = max(row["rho"] for row in rows if row["rho"] <= limit)
-    good = first["synflow"] > highest
-    yield f"SynFlow empties no layer up to {highest} (at most {limit:.4g} can be reached)", good
+    """Check what the figure shows, of a method as far as its rows go and no further."""
+    sizes = rows[0]["prunable_per_layer"].values()
+    limit = sum(sizes) / len(sizes)
+    ends = {row["method"]: row["rho"] for row in sorted(rows, key=lambda row: row["rho"])}
+    reached = ends.get("synflow", 0)
+    lost = first_collapse(rows, "synflow")
+    if reached:
+        highest = max(rho for rho in RATIOS if rho <= min(reached, limit))
+        said = f"SynFlow empties no layer up to {highest}{_end(reached)}"
+        yield f"{said} (at most {limit:.4g} can be reached)", lost > highest
     for method in METHODS[:-1]:
-        said = f"{LABELS[method]} empties a layer before SynFlow, first at {first[method]}"
-        yield said, first[method] < first["synflow"]
+        if method in ends:
+            first = first_collapse(rows, method)
+            said = f"{LABELS[method]} empties a layer"
+            where = f"first at {first}" if first < math.inf else f"none up to {ends[method]}"
+            # Beyond SynFlow's rows nothing is known of it, unless it has lost a layer already.
+            known = lost < math.inf or reached >= min(first, RATIOS[-1])
+            before = " before SynFlow" if known else ""
+            yield (
+                f"{said}{before}: {where}{_end(ends[method])}",
+                first < (lost if known else math.inf),
+            )
+
+
+def _end(reached: int) -> str:
+    return "" if reached == RATIOS[-1] else f", its rows end at {reached}"
 
 
 def draw(rows: list[Row], path: Path) -> None:
     """Draw a panel a method and a line a ρ; dashed where a layer is empty, a cross at the layer."""
-    ratios = sorted({row["rho"] for row in rows})
-    colors = mpl.colormaps["viridis_r"].resampled(len(ratios) + 2)
+    colors = mpl.colormaps["viridis_r"].resampled(len(RATIOS) + 2)
     floor = 0.3 / max(max(row["prunable_per_layer"].values()) for row in rows)
 
     def panel(axes: Any, index: int) -> None:
         for row in (row for row in rows if row["method"] == METHODS[index]):
             kept, sizes = (row[name].values() for name in ("kept_per_layer", "prunable_per_layer"))
             part = [k / n if k else None for k, n in zip(kept, sizes, strict=True)]
-            color, empty = colors(ratios.index(row["rho"]) + 1), collapsed(row)
-            power = f"$4^{{{ratios.index(row['rho'])}}}$"
+            color, empty = colors(RATIOS.index(row["rho"]) + 1), collapsed(row)
             x = range(1, len(part) + 1)
-            axes.plot(x, part, "--" if empty else "-", marker=".", color=color, lw=1, label=power)
+            axes.plot(x, part, "--" if empty else "-", marker=".", color=color, lw=1)
             axes.plot(empty, [floor] * len(empty), "x", color=color, ms=4)
         axes.xaxis.set_major_locator(MultipleLocator(6, offset=1))
         axes.set(yscale="log", xlim=(0.3, len(rows[0]["kept_per_layer"]) + 0.7))
         if index == len(METHODS) - 1:
+            for power in range(len(RATIOS)):
+                axes.plot([], [], ".-", color=colors(power + 1), lw=1, label=f"$4^{{{power}}}$")
             axes.legend(title="ρ", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
     title = "Dashed: some layer is empty, and a cross at the bottom marks it"
-    names = [LABELS[method] for method in METHODS]
-    panels(names, panel, path, xlabel="layer", ylabel="fraction kept", title=title)
+    panels(_titles(rows), panel, path, xlabel="layer", ylabel="fraction kept", title=title)
+
+
+def _titles(rows: list[Row]) -> list[str]:
+    count = Counter(row["method"] for row in rows)
+    parts = {method: f" ({count[method]} of {len(RATIOS)} ρ)" for method in METHODS}
+    return [
+        LABELS[method] + (part if count[method] < len(RATIOS) else "")
+        for method, part in parts.items()
+    ]
 
 
 def main(config: ScoredConfig) -> None:

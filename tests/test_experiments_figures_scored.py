@@ -1,5 +1,4 @@
 import io
-import math
 
 import jax
 import numpy as np
@@ -166,17 +165,6 @@ def test_one_shot_masks_keep_the_highest_of_all_layers(finished, start):
         assert counted == row["kept_per_layer"]
 
 
-def test_collapse_is_read_off_the_rows():
-    rows = [
-        {"method": method, "rho": rho, "kept_per_layer": {"a": 1, "b": b}}
-        for method, b in (("snip", 0), ("synflow", 2))
-        for rho in (4, 16)
-    ]
-    assert fig2.collapsed(rows[0]) == [2]
-    assert fig2.first_collapse(rows, "snip") == 4
-    assert fig2.first_collapse(rows, "synflow") == math.inf
-
-
 @pytest.mark.parametrize("power", [1.0, 0.5, -0.25])
 def test_slopes_are_those_of_power_laws(power):
     sizes = {str(i): 4**i for i in range(1, 8)}
@@ -226,10 +214,16 @@ def test_a_stopped_figure_does_only_what_is_missing(tmp_path):
     config = Config(smoke=True, out=tmp_path)
     with pytest.raises(KeyboardInterrupt):
         figure.complete(Figure(*parts), config, path, console)
+    assert [row["y"] for row in figure.stored(Figure(*parts), path)] == [1, 4, 9]
     made.append(0)
     rows = figure.complete(Figure(*parts), config, path, console)
     assert made == [1, 2, 3, 0, 4]
     assert [row["y"] for row in rows] == [1, 4, 9, 16]
+    before = path.read_bytes()
+    figure.complete(
+        Figure(*parts), Config(smoke=True, out=tmp_path / "other", seed=7), path, console
+    )
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from experiments import fig2, fig3
+from experiments import fig2, fig3, fig4, fig7
 from experiments.common import rows as store
 from experiments.common.initial import Config, Start, network_order
 from experiments.common.models.vgg_imagenet import VGGImageNet
+from experiments.common.scored import METHODS, ScoredConfig
 
 RESULTS = Path(fig2.__file__).parent / "results"
 
@@ -73,6 +74,24 @@ def committed(name):
     return store.load(RESULTS / f"{name}.json")[1]
 
 
+@pytest.mark.parametrize("name", ["fig3", "fig4"])
+def test_the_committed_rows_are_of_every_method(name):
+    config = ScoredConfig()
+    expected = {method: store.fingerprint(config.of_method(method)) for method in METHODS}
+    assert len(committed(name)) == 5
+    assert {row["method"]: row["config"] for row in committed(name)} == expected
+
+
+def test_the_committed_masks_are_of_every_method():
+    rows = committed("fig2")
+    for cells in fig2.groups(ScoredConfig()):
+        mine = [row["config"] for row in rows if row["method"] == cells[0]["method"]]
+        asked = [store.fingerprint(cell) for cell in cells]
+        # SynFlow's 100 rounds a row come in by and by, smallest ρ first.
+        assert mine
+        assert mine == asked[: len(mine) if cells[0]["method"] == "synflow" else None]
+
+
 def test_the_committed_figure_3_has_every_unit():
     for row in committed("fig3"):
         into, out_of = (np.concatenate(row[name]) for name in ("into", "out_of"))
@@ -108,3 +127,80 @@ def test_the_committed_masks_keep_what_was_asked():
             # Within five deviations of a binomial count, and what a count of 1 may be off.
             spread = 5 * np.sqrt(sizes / row["rho"]) + 5
             assert (np.abs(kept - sizes / row["rho"]) < spread).all()
+
+
+def masks(**layers):
+    """Rows of two layers: how many weights the second one keeps at ρ = 1, 4, 16 …."""
+    return [
+        {
+            "method": method,
+            "rho": rho,
+            "kept_per_layer": {"a": 1, "b": b},
+            "prunable_per_layer": {"a": 4**12, "b": 4**12},
+        }
+        for method, kept in layers.items()
+        for rho, b in zip(fig2.RATIOS, kept, strict=False)
+    ]
+
+
+def test_collapse_is_read_off_the_rows():
+    rows = masks(snip=[1, 0, 0], synflow=[2, 2, 2])
+    assert fig2.collapsed(rows[1]) == [2]
+    assert fig2.first_collapse(rows, "snip") == 4
+    assert fig2.first_collapse(rows, "synflow") == math.inf
+
+
+def test_nothing_is_claimed_beyond_the_rows():
+    most = "(at most 1.678e+07 can be reached)"
+    claimed = list(fig2.claims(masks(random=[1, 0], snip=[1, 1, 0], grasp=[1, 1], synflow=[1, 1])))
+    assert claimed == [
+        (f"SynFlow empties no layer up to 4, its rows end at 4 {most}", True),
+        ("random empties a layer before SynFlow: first at 4, its rows end at 4", True),
+        ("SNIP empties a layer: first at 16, its rows end at 16", True),
+        ("GraSP empties a layer: none up to 4, its rows end at 4", False),
+    ]
+    first = dict(fig2.claims(masks(snip=[1, 1, 0], synflow=[1, 0])))
+    assert list(first.values()) == [False, False]
+
+
+def test_all_is_claimed_of_all_rows():
+    claimed = list(fig2.claims(masks(snip=[1] * 11 + [0], synflow=[1] * 12)))
+    assert claimed == [
+        ("SynFlow empties no layer up to 4194304 (at most 1.678e+07 can be reached)", True),
+        ("SNIP empties a layer before SynFlow: first at 4194304", True),
+    ]
+
+
+def test_rounds_are_claimed_as_far_as_they_go():
+    cells = [(1, 1, 5.0), (1, 10, 0.5), (2, 1, 7.0)]
+    rows = [
+        {"schedule": "linear", "log10_rho": rho, "rounds": rounds, "max_prune_to_cut": share}
+        for rho, rounds, share in cells
+    ]
+    assert [claim for claim, _ in fig7.claims(rows)] == [
+        "linear: the largest share falls as the rounds grow in number, up to 1 to 10, "
+        "at the 2 ρ that are there",
+        "linear: 1 to 10 rounds are certified at the 2 ρ that are there (they are at 10^1)",
+    ]
+    assert [good for _, good in fig7.claims(rows)] == [True, False]
+
+
+@pytest.mark.parametrize("module", [fig2, fig3, fig4])
+def test_stored_rows_are_drawn_and_none_is_made(module, tmp_path, monkeypatch, capsys):
+    name = module.__name__.rpartition(".")[2]
+    config, rows = store.load(RESULTS / f"{name}.json")
+    path = tmp_path / f"{name}.json"
+    store.write(path, [row for row in rows if row["method"] != "random"][:-1], config)
+    monkeypatch.setattr(module, "make", None)
+    before = path.read_bytes()
+    module.main(ScoredConfig(draw=True, out=tmp_path))
+    assert path.read_bytes() == before
+    assert path.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+    assert f"of {60 if module is fig2 else 5} rows are in" in capsys.readouterr().out
+
+
+def test_where_nothing_is_stored_nothing_is_drawn(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        fig7.main(fig7.SweepConfig(draw=True, out=tmp_path))
+    assert "without --draw they are made" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -40,15 +40,41 @@ class Figure(NamedTuple):
 
 
 def run(figure: Figure, config: Config) -> None:
-    """Make the rows that are missing, draw the figure, and say which claims hold."""
+    """Make the rows that are missing, unless told not to, draw, and say which claims hold."""
     console = terminal()
     path = config.folder / f"{figure.name}.json"
-    rows = ready(lambda asked: complete(figure, asked, path, console), config)
+
+    def rows_of(asked: Config) -> list[Row]:
+        return stored(figure, path) if asked.draw else complete(figure, asked, path, console)
+
+    rows = ready(rows_of, config)
     picture = path.with_suffix(".png")
     figure.draw(rows, picture)
     for claim, holds in figure.claims(rows):
         console.print(f"{'yes' if holds else 'NO '}  {claim}", highlight=False, soft_wrap=True)
-    console.print(f"Rows are in {path}, the figure in {picture}", soft_wrap=True)
+    count = f"{len(rows)} of {sum(map(len, figure.groups))} rows"
+    console.print(f"{count} are in {path}, the figure in {picture}", soft_wrap=True)
+
+
+def stored(figure: Figure, path: Path) -> list[Row]:
+    """Read the rows of a figure that are in its file.
+
+    Args:
+      figure: what to read.
+      path: the file of rows.
+
+    Returns:
+      Those that are there, in the order of the figure's groups.
+
+    Raises:
+      ValueError: there is none, or the file is malformed.
+    """
+    by_config = {row["config"]: row for row in store.read(path)}
+    keys = [store.fingerprint(cell) for group in figure.groups for cell in group]
+    rows = [by_config[key] for key in keys if key in by_config]
+    if not rows:
+        raise ValueError(f"{path} has no row of these settings; without --draw they are made")
+    return rows
 
 
 def complete(figure: Figure, config: Config, path: Path, console: Console) -> list[Row]:
@@ -67,7 +93,8 @@ def complete(figure: Figure, config: Config, path: Path, console: Console) -> li
       ValueError: the file is malformed, or the data do not fit.
       OSError: data are not prepared, or the file cannot be written.
     """
-    store.add(path, [], provenance(config, jax.default_backend()))
+    store.add(path, [])  # where it cannot be written, fail before the work
+    about = provenance(config, jax.default_backend())
     shown = not console.is_terminal
     for group in track(figure.groups, figure.name, console=console, disable=shown):
         done = {row["config"] for row in store.read(path)}
@@ -75,11 +102,10 @@ def complete(figure: Figure, config: Config, path: Path, console: Console) -> li
         if not missing:
             continue
         for cell, result in zip(missing, _quietly(figure.make, missing), strict=True):
-            store.add(path, [{"config": store.fingerprint(cell), **cell, **result}])
+            store.add(path, [{"config": store.fingerprint(cell), **cell, **result}], about)
             if shown:
                 console.print(_line(cell), highlight=False, soft_wrap=True)
-    keys = [store.fingerprint(cell) for group in figure.groups for cell in group]
-    return store.of_configs(path, keys)
+    return stored(figure, path)
 
 
 def _quietly(make: Callable[[list[Row]], Iterator[Row]], cells: list[Row]) -> Iterator[Row]:

@@ -78,10 +78,11 @@ def by_magnitude_of_all(level: Level, rho: float) -> Any:
 
 def _largest(scores: Any, rho: float) -> Any:
     """Select for every seed."""
-    return jax.vmap(lambda one: prune(one, _as_given, rho, rounds=1)[0])(scores)
+    return jax.vmap(lambda one: prune(one, as_given, rho, rounds=1)[0])(scores)
 
 
-def _as_given(scores: Any, masks: Any) -> Any:
+def as_given(scores: Any, masks: Any) -> Any:
+    """Score by what is given in place of params, whatever is pruned already."""
     del masks
     return scores
 

@@ -28,6 +28,8 @@ class Config:
     """A VGG-11 of 1/16 of the width on small images: does it run? Seconds."""
     out: Path | None = None
     """Folder of the results; by default experiments/results, or results/smoke for a smoke run."""
+    draw: bool = False
+    """Draw the rows that are stored and check the claims on them; make none."""
 
     def __post_init__(self) -> None:
         if self.seed < 0:

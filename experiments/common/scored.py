@@ -17,7 +17,7 @@ import numpy as np
 from flax import traverse_util
 from jax import Array
 
-from experiments.common.data import DatasetName, balanced, load
+from experiments.common.data import DatasetName, balanced, load, resized
 from experiments.common.files import replacing
 from experiments.common.initial import Config, Start, network_order
 from experiments.common.rows import Row, fingerprint
@@ -73,7 +73,7 @@ def batches(config: ScoredConfig) -> list[tuple[Array, Array]]:
     found = balanced(dataset.train, EXAMPLES_A_CLASS, dataset.classes, config.seed)
     images = dataset.normalise(jnp.asarray(found.images))
     images = jnp.broadcast_to(images, (*images.shape[:3], 3))
-    images = jax.image.resize(images, (len(images), *config.shape), "bilinear")
+    images = resized(images, config.shape[:2])
     starts = range(0, len(images), BATCH)
     return [(images[i : i + BATCH], jnp.asarray(found.labels[i : i + BATCH])) for i in starts]
 
@@ -118,8 +118,9 @@ def scores(method: str, start: Start, config: ScoredConfig) -> Scores:
     dense = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), start.params)
     found = dict(_in_order(_saliency(method, start, config)(start.params, dense)))
     if path:
+        parts: dict[str, Any] = {**found}
         with replacing(path) as temporary:
-            np.savez(temporary, allow_pickle=False, **found)
+            np.savez(temporary, **parts)
     return found
 
 
