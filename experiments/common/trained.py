@@ -142,12 +142,13 @@ def make(tasks: Sequence[Task], path: Path, asked: Asked, console: Console) -> l
       ValueError: something asked for does not fit, or the file is malformed.
       OSError: a data set is not prepared, or the file cannot be written.
     """
-    store.add(path, [], provenance(asked, jax.default_backend()))
+    store.add(path, [])  # where it cannot be read and written, fail before the work
+    head = provenance(asked, jax.default_backend())
     for task in tasks:
         if len(stored(path, [task])) < task.case.seeds * len(task.cells):
             console.print(f"{task.case.model} on {task.case.dataset}", highlight=False)
             plan = plans.prepare(task.case, task.cells, path)
-            plan = dataclasses.replace(plan, checkpoints=CHECKPOINTS)
+            plan = dataclasses.replace(plan, checkpoints=CHECKPOINTS, asked=head)
             network = plan.networks[0]
             dense = multiply_adds(network.model, network.dataset.shape)
             task.run(plan, console, partial(full, dense=dense))
