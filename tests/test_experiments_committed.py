@@ -10,7 +10,9 @@ import pytest
 from experiments import compare, fig1, fig5, fig6
 from experiments.common import rows as store
 from experiments.common import trained
+from experiments.common.claims import critical
 from experiments.common.config import Config
+from experiments.common.curves import by_compression, mean
 from experiments.common.models import MODELS
 from experiments.common.plan import Plan
 
@@ -60,3 +62,14 @@ def test_a_comparison_finds_all_its_rows(name):
     cells = compare._cells(config, params_of(config.case))
     assert len(rows) == config.seeds * len(cells)
     assert {row["config"] for row in rows} == keys_of(config.case, cells)
+
+
+def test_what_is_said_of_the_small_figure_1_is_in_its_rows():
+    rows = store.read(trained.RESULTS / "fig1.json")
+    names = ("synflow", "grasp", "snip", "random", "magnitude")
+    assert [critical(rows, name) for name in names] == [3.75, 3.75, 3.25, 3.25, 2.25]
+    groups = by_compression(rows, "grasp")
+    low = [row["top1_best"] for x in groups if 0 < x <= 1 for row in groups[x]]
+    assert (round(min(low), 2), round(max(low), 2)) == (0.10, 0.13)
+    assert round(mean(groups[1.5]), 2) == 0.71
+    assert not any(row["collapsed"] for x in groups for row in groups[x])
