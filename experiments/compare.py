@@ -18,6 +18,7 @@ stored at once: a run that was stopped goes on where it was when it is started a
 runs may share one folder.
 """
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,8 @@ def prepare(config: Config) -> Plan:
       OSError: the data set is not prepared, or the folder cannot be written.
     """
     plan = plans.prepare(config.case, lambda params: _cells(config, params), _path(config))
-    asked = provenance(config, jax.default_backend())
-    store.add(plan.path, [], asked)  # now rather than after hours: can it be read, written?
-    return plan
+    store.add(plan.path, [])  # now rather than after hours: can it be read, written?
+    return dataclasses.replace(plan, asked=provenance(config, jax.default_backend()))
 
 
 def _path(config: Config) -> Path:

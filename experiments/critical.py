@@ -117,7 +117,8 @@ def make(config: Config, path: Path, console: Console) -> list[Row]:
       ValueError: network and data set do not fit, or the file is malformed.
       OSError: the data set is not prepared, or the file cannot be written.
     """
-    store.add(path, [], provenance(config, jax.default_backend()))
+    store.add(path, [])  # where it cannot be read and written, fail before the work
+    asked = provenance(config, jax.default_backend())
     found = {row["config"] for row in store.read(path)}
     missing = [cell for cell in _cells(config) if _key(config, cell) not in found]
     dataset = load(config.dataset, config.data_dir)
@@ -126,7 +127,7 @@ def make(config: Config, path: Path, console: Console) -> list[Row]:
         model, method, seed = cell
         network = Network(MODELS[model](dataset.classes), dataset, seed, augmented=True)
         row = work.find(network, method, config.tolerance, config.rounds)
-        store.add(path, [{"config": _key(config, cell), **config.settings(*cell)} | row])
+        store.add(path, [{"config": _key(config, cell), **config.settings(*cell)} | row], asked)
         line = f"{model:<10} {method:<18} seed {seed:<3} log10 ρ_cr {row['log10_rho_cr']:.2f}"
         console.print(line, highlight=False, soft_wrap=True)
     return stored(config, path)

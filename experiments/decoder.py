@@ -43,6 +43,7 @@ class Plan:
     trainer: LanguageTrainer
     digest: str
     path: Path
+    asked: Row  # written at the head of the file with the first new row
 
     @property
     def runs(self) -> list[tuple[Cell, int]]:
@@ -70,9 +71,9 @@ def prepare(config: Config) -> Plan:
     """
     text = texts.load(config.modules)
     path, config = config.folder / "rows.json", config.effective
-    asked = provenance(config, jax.default_backend())
-    store.add(path, [], asked)  # now rather than after the training: can it be read, written?
-    return Plan(config, LanguageTrainer(config.model, text, config.budget), text.digest, path)
+    store.add(path, [])  # now rather than after the training: can it be read, written?
+    trainer = LanguageTrainer(config.model, text, config.budget)
+    return Plan(config, trainer, text.digest, path, provenance(config, jax.default_backend()))
 
 
 def run(plan: Plan, console: Console) -> list[Row]:
@@ -95,7 +96,7 @@ def run(plan: Plan, console: Console) -> list[Row]:
             **config.settings(cell, seed, plan.digest),
             **run_one(cell, starts[seed], plan.trainer),
         }
-        store.add(plan.path, [new])
+        store.add(plan.path, [new], plan.asked)
         line = f"{cell.method:<12} ρ = {cell.rho:<4g} seed {seed}, bits: {new['bits']}"
         console.print(line, highlight=False, soft_wrap=True)
     return store.of_configs(plan.path, [plan.key(cell, seed) for cell, seed in plan.runs])

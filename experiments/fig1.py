@@ -15,7 +15,13 @@ arithmetic alone: 579 runs of 313 million multiply-adds × 3 (forward and backwa
 160 epochs, 4.4·10^18 in all.
 
 The small version: five hidden layers of 100 on 1,437 digits, one short budget (see SMALL_DIGITS
-in common/trained.py), every quarter decade up to ρ_max, 3 seeds.
+in common/trained.py), every quarter decade up to ρ_max, 3 seeds. Two things differ from the paper
+there. The main claim is not seen: without an empty layer GraSP comes as far as SynFlow, 10^3.75,
+and SNIP and random weights reach 10^3.25; only magnitude loses a layer early, at 10^2.5. And GraSP
+is at 10 to 13 % from 10^0.25 to 10^1, and then rises to 71 % at 10^1.5. No layer is empty: what it
+keeps in 100 rounds blows up the network, which has no BatchNorm. With seed 0 the deviation of the
+logits goes from 1.4 to 4,500 at 10^0.5 and the norm of the gradient from 5.9 to 9,500; at 10^1.5
+they are 49 and 180. SGD that is cut at norm 1 does not train that.
 
 Rounds say nothing for magnitude and random weights: one order of magnitudes and one draw are the
 same however often they are looked at. The control and the methods beyond the paper are drawn
@@ -29,7 +35,7 @@ from pathlib import Path
 
 import tyro
 
-from experiments.common.claims import Claim, crashes, critical, follows, leads
+from experiments.common.claims import Claim, above_chance, crashes, critical, follows, leads
 from experiments.common.curves import Panel, arrows, by_compression, draw, max_rho, mean
 from experiments.common.methods import PAPERS
 from experiments.common.published import curves
@@ -37,8 +43,7 @@ from experiments.common.rows import Row
 from experiments.common.settings import settings
 from experiments.common.trained import SMALL_DIGITS, SMOKE, Asked, Task, cells_of, figure, grid
 
-ROUNDS = 100
-CHANCE = 0.03  # above 1/classes by this is more than chance
+ROUNDS = 100  # of a method whose scores depend on what is left
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +107,13 @@ def claims(rows: list[Row]) -> Iterator[Claim]:
 
 def _trains(rows: list[Row]) -> Iterator[Claim]:
     """SynFlow is the last to fall to chance."""
-    classes = {"cifar100": 100}.get(rows[0]["dataset"], 10)
+    present = {row["method"] for row in rows}
     ends = {}
-    for name in PAPERS:
+    for name in [name for name in PAPERS if name in present]:
         means = {x: mean(seeds) for x, seeds in by_compression(rows, name).items()}
-        ends[name] = max((x for x, y in means.items() if y > 1 / classes + CHANCE), default=0.0)
+        ends[name] = max((x for x, y in means.items() if y > above_chance(rows)), default=0.0)
+    if "synflow" not in ends:
+        return
     text = ", ".join(f"{name} 10^{x:g}" for name, x in ends.items())
     good = all(ends["synflow"] >= x for x in ends.values())
     yield f"SynFlow is trained above chance as far as any: {text}", good

@@ -34,10 +34,10 @@ from rich.console import Console
 
 from experiments.common import plan as plans
 from experiments.common import published
-from experiments.common.claims import Claim, critical, points
+from experiments.common.claims import Claim, critical
 from experiments.common.curves import by_compression, mean
 from experiments.common.iterative import IMP, XAVIER, Iterative, watch
-from experiments.common.iterative_plot import draw, slope
+from experiments.common.iterative_plot import SHADES, draw, slope
 from experiments.common.methods import MethodName
 from experiments.common.plan import Case, Describe, Plan
 from experiments.common.rows import Row
@@ -62,9 +62,10 @@ class Config(Asked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.iterations or min(self.iterations) < 1:
+        most = max(SHADES)  # a colour each
+        if not (self.iterations and set(self.iterations) <= set(SHADES)):
             raise ValueError(
-                f"iterations must be one or more numbers of at least 1, got {self.iterations}"
+                f"iterations must be one or more numbers of 1 to {most}, got {self.iterations}"
             )
 
 
@@ -131,9 +132,12 @@ def _later(by_count: dict[int, list[Row]]) -> Iterator[Claim]:
 
 def _better(by_count: dict[int, list[Row]]) -> Iterator[Claim]:
     """At the largest compressions more iterations are more accurate."""
-    first, *_, last = by_count
-    for x in [x for x in points(by_count[first]) if x >= 2]:
-        one, many = (100 * mean(by_compression(by_count[n], IMP)[x]) for n in (first, last))
+    if len(by_count) < 2:
+        return
+    first, last = min(by_count), max(by_count)
+    groups = {count: by_compression(by_count[count], IMP) for count in (first, last)}
+    for x in [x for x in groups[first] if x >= 2 and x in groups[last]]:
+        one, many = (100 * mean(groups[count][x]) for count in (first, last))
         text = f"{last} iterations beat {first} at 10^{x:g}: {many:.1f} and {one:.1f}"
         yield text, many > one
 

@@ -12,6 +12,7 @@ from benchmarks.shown import TITLES, best
 
 ROOT = pathlib.Path(__file__).parent.parent
 README = ROOT / "README.md"
+FIGURES = ROOT / "experiments" / "README.md"
 
 
 def run_blocks(page, least):
@@ -41,11 +42,20 @@ def test_the_page_on_flow_runs():
 
 
 def test_the_pages_name_files_that_exist():
-    for page in (README, *(ROOT / "docs").glob("*.md")):
+    for page in (README, FIGURES, *(ROOT / "docs").glob("*.md")):
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name} names {link}"
         for name in re.findall(r"`(benchmarks/[\w./]+|test_\w+\.py)`", page.read_text()):
             assert (ROOT / name).exists() or (ROOT / "tests" / name).exists(), name
+
+
+def test_the_page_of_figures_is_whole():
+    lines = FIGURES.read_text().splitlines()
+    assert not [line for line in lines if line.startswith("@") or "FILL IN" in line]
+    rows = [line for line in lines if line.startswith("| [")]
+    names = [re.match(r"\| \[(\w+)\]", line)[1] for line in rows]
+    assert names == ["1", "2", "3", "4", "5a", "5b", "6", "7", "critical"]
+    assert {line.count("|") for line in rows} == {8}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""What the paper says of a panel, checked on rows: who leads, and who loses a layer where."""
+"""What the paper says of a panel, checked on rows: who leads, and who loses a layer where.
+
+Rows may be some of a run's only: methods are compared where all of them have some.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,11 +11,25 @@ from experiments.common.sweep import DENSE
 
 Claim = tuple[str, bool]  # what should be seen, and whether it is
 NEAR = 0.01  # accuracies that differ by less than a point are called alike
+CHANCE = 0.03  # above 1/classes by this is more than chance
+CLASSES = {"cifar100": 100, "tiny_imagenet": 200, "imagenet2012": 1000}  # the others have 10
 
 
 def points(rows: Sequence[Row]) -> list[float]:
     """List the log10 ρ of rows, rising, without the dense network's."""
     return sorted({row["log10_rho"] for row in rows if row["method"] != DENSE})
+
+
+def above_chance(rows: Sequence[Row]) -> float:
+    """Say from what accuracy on a network of these rows is called trained."""
+    return 1 / CLASSES.get(rows[0]["dataset"], 10) + CHANCE
+
+
+def means_of(rows: Sequence[Row], methods: Sequence[str]) -> dict[float, dict[str, float]]:
+    """Average the seeds of methods at every log10 ρ, rising, where each of them has rows."""
+    groups = {name: by_compression(rows, name) for name in methods}
+    shared = [x for x in points(rows) if all(x in group for group in groups.values())]
+    return {x: {name: mean(group[x]) for name, group in groups.items()} for x in shared}
 
 
 def critical(rows: Sequence[Row], method: str) -> float | None:
@@ -25,22 +42,30 @@ def critical(rows: Sequence[Row], method: str) -> float | None:
     Returns:
       log10 ρ_cr; 0 where the first ρ already costs a layer, None where there are no rows.
     """
-    found = None
+    if not any(row["method"] == method for row in rows):
+        return None
+    found = 0.0
     for x, seeds in by_compression(rows, method).items():
         if collapsed(seeds):
             return found
         found = x
-    return found if any(row["method"] == method for row in rows) else None
+    return found
 
 
 def leads(panel: Panel, methods: Sequence[str]) -> Iterator[Claim]:
-    """SynFlow has the best mean of the paper's methods at the largest compressions."""
+    """SynFlow has the best mean of the paper's methods at the largest compressions.
+
+    Of those, only ones where some method is above chance.
+    """
     present = {row["method"] for row in panel.rows}
     names = [name for name in methods if name in present]
     if "synflow" not in names or len(names) < 2:
         return
-    for x in [x for x in points(panel.rows) if x >= 2] or points(panel.rows)[-1:]:
-        means = {name: mean(by_compression(panel.rows, name)[x]) for name in names}
+    found = means_of(panel.rows, names)
+    for x in [x for x in found if x >= 2] or [*found][-1:]:
+        means = found[x]
+        if max(means.values()) <= above_chance(panel.rows):
+            continue  # nobody is trained: what is left is noise
         others = {name: value for name, value in means.items() if name != "synflow"}
         second = max(others, key=others.__getitem__)
         text = f"SynFlow leads at ρ = 10^{x:g}: {100 * means['synflow']:.1f}"
@@ -52,7 +77,7 @@ def crashes(panel: Panel, methods: Sequence[str]) -> Iterator[Claim]:
     """SynFlow loses no layer before any other method does."""
     present = {row["method"] for row in panel.rows}
     found = {name: critical(panel.rows, name) or 0.0 for name in methods if name in present}
-    if "synflow" not in found:
+    if "synflow" not in found or len(found) < 2:
         return
     last = max(points(panel.rows))
     shown = [f"{name} {'≥ ' if x == last else ''}{x:g}" for name, x in found.items()]
@@ -65,13 +90,14 @@ def worth(panel: Panel, _: Sequence[str]) -> Iterator[Claim]:
     pair = "synflow", "synflow-shuffled"
     if not {row["method"] for row in panel.rows}.issuperset(pair):
         return
-    alike = 0.0
-    for x in points(panel.rows):
-        whole, mixed = (mean(by_compression(panel.rows, name)[x]) for name in pair)
-        if whole - mixed > NEAR:
+    found, alike = means_of(panel.rows, pair), 0.0
+    if not found:
+        return
+    for x, means in found.items():
+        if means["synflow"] - means["synflow-shuffled"] > NEAR:
             break
         alike = x
-    good = alike == points(panel.rows)[-1]
+    good = alike == max(found)
     yield f"{panel.title}: shuffling inside layers costs < 1 point, up to 10^{alike:g}", good
 
 

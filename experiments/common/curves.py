@@ -137,9 +137,10 @@ def _limit(axes: Any, rows: list[Row], axis: Axis) -> None:
 def arrows(axes: Any, marks: Mapping[str, float | None], rows: Sequence[Row]) -> None:
     """Point at each method's ρ_cr on its curve, from above."""
     for name, x in marks.items():
-        if x is None:
+        groups = by_compression(rows, name)
+        if x not in groups:
             continue
-        y = 100 * mean(by_compression(rows, name)[x])
+        y = 100 * mean(groups[x])
         arrow = {"arrowstyle": "->", "color": STYLES[name][0], "lw": 1.4}
         axes.annotate("", (10**x, y + 1.5), (10**x, y + 13), arrowprops=arrow)
 

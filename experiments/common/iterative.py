@@ -93,7 +93,7 @@ def watch(plan: Plan, console: Console, _: Any) -> None:
             found = {"config": key, **plan.case.settings(cell, network.seed)} | _watched(
                 network, plan.trainer
             )
-            store.add(plan.path, [found])
+            store.add(plan.path, [found], plan.asked)
             console.print(f"xavier, seed {network.seed}: {100 * found['top1_final']:.1f}")
 
 

@@ -9,11 +9,14 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RESULTS = (":!benchmarks/results", ":!experiments/results")  # what measuring itself changes
+BENCHMARKS = ("synflow_jax", "benchmarks", "experiments/common/models")  # what a benchmark runs
+EXPERIMENTS = ("synflow_jax", "experiments")
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch")
 
 
@@ -54,25 +57,31 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def provenance(config: Any, device: str) -> dict[str, Any]:
-    """Write down what a command was asked for, but for paths, and where and when it ran."""
+    """Write down what an experiment was asked for, but for paths, and where and when it ran."""
     asked = dataclasses.asdict(config).items()
     settings = {name: value for name, value in asked if not isinstance(value, Path)}
-    return settings | {"machine": machine(device)} | stamp()
+    return settings | {"machine": machine(device)} | stamp(EXPERIMENTS)
 
 
-def stamp() -> dict[str, str]:
-    """Say on which day, from which commit (+: and changes), and from what Python exactly."""
+def stamp(folders: Sequence[str] = BENCHMARKS) -> dict[str, str]:
+    """Say on which day, from which commit (+: and changes), and from what Python exactly.
+
+    Args:
+      folders: where the Python lies that decides the rows.
+
+    Returns:
+      The date, the commit and the source's fingerprint.
+    """
     commit = _output(["git", "rev-parse", "--short=12", "HEAD"])
     changed = _output(["git", "status", "--porcelain", "--", ".", *RESULTS])
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     name = f"{commit}{'+' if changed else ''}" if commit else "unknown"
-    return {"date": day, "commit": name, "source": _source()}
+    return {"date": day, "commit": name, "source": _source(folders)}
 
 
-def _source() -> str:
-    """Fingerprint what a benchmark runs."""
+def _source(folders: Sequence[str]) -> str:
     found = hashlib.sha256()
-    for folder in ("synflow_jax", "benchmarks", "experiments/common/models"):
+    for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
             found.update(path.read_bytes())
     return found.hexdigest()[:12]

@@ -96,6 +96,7 @@ class Plan:
     path: Path
     checkpoints: Path | None = None  # where long trainings are stored on the way
     work: Callable[..., list[Trained]] | None = None  # in place of `run_cell`
+    asked: Row | None = None  # written at the head of the file with the first new row
 
     def key(self, cell: Cell, seed: int) -> str:
         """Fingerprint one seed of a cell: its settings and the shapes of the network."""
@@ -191,7 +192,7 @@ def _run_missing(plan: Plan, cell: Cell, progress: Progress, describe: Describe)
         | describe(net, result)
         for net, result in zip(missing, results, strict=True)
     ]
-    store.add(plan.path, new)
+    store.add(plan.path, new, plan.asked)
     if resume is not None:
         resume.clear()
     return new
