@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.curves import LOOK
 from experiments.common.files import replacing
+from experiments.common.imp import as_given
 from experiments.common.methods import METHODS, ROUNDS, TEMPERATURE, Network, OutOfReachError
 from experiments.common.plot import STYLES
 from experiments.common.rows import Row
@@ -70,7 +71,7 @@ def _masks_at(network: Network, method: str, count: int) -> Callable[[float], An
     loss = cross_entropy(network.apply_fn, 1.0 if method == "snip" else TEMPERATURE)
     saliency = (snip_saliency if method == "snip" else grasp_saliency)(loss, network.batches)
     scores = saliency(network.params, _all(network, True))
-    return lambda rho: prune(scores, _given, rho, 1)[0]
+    return lambda rho: prune(scores, as_given, rho, 1)[0]
 
 
 def _reached(network: Network, rho: float) -> Any:
@@ -83,10 +84,6 @@ def _reached(network: Network, rho: float) -> Any:
 
 def _all(network: Network, value: bool) -> Any:
     return jax.tree.map(lambda leaf: jnp.full(leaf.shape, value), network.params)
-
-
-def _given(scores: Any, _: Any) -> Any:
-    return scores
 
 
 def draw(rows: Sequence[Row], paper: Sequence[dict[str, Any]], path: Path) -> None:
