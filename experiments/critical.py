@@ -33,13 +33,12 @@ from experiments.common import critical as work
 from experiments.common import published
 from experiments.common import rows as store
 from experiments.common.claims import Claim
-from experiments.common.command import ready, terminal
+from experiments.common.command import ready, tell, terminal
 from experiments.common.data import DatasetName, load
 from experiments.common.machine import provenance
 from experiments.common.methods import PAPERS, MethodName, Network
 from experiments.common.models import MODELS, ModelName
-from experiments.common.rows import Row
-from experiments.common.trained import RESULTS, tell
+from experiments.common.rows import RESULTS, Row
 from synflow_jax import __version__
 
 RECIPE = 1

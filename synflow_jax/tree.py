@@ -13,8 +13,6 @@ from synflow_jax._types import Params, Prunable
 from synflow_jax.packing import Packing, packing_of
 
 UNPRUNABLE = frozenset({"bias", "b", "scale", "mean", "var", "embedding", "pos_embedding", "cls"})
-
-
 LARGE = 2**20  # entries
 
 

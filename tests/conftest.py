@@ -1,6 +1,7 @@
 """Every test runs on eight virtual CPU devices, with strict dtypes and strict ranks."""
 
 import os
+from functools import partial
 
 import jax
 import pytest
@@ -41,6 +42,17 @@ def _programs(request):
 def x64():
     """Run a test in float64."""
     with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_fc():
+    """Give fc one hidden layer, quick to compile; optax's schedules mix int and float."""
+    from experiments.common.models import MODELS
+    from experiments.common.models.fc import FC
+
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setitem(MODELS, "fc", partial(FC, width=20, depth=1))
         yield
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from functools import partial
 
 import jax
 import numpy as np
@@ -14,15 +13,9 @@ from experiments.common import rows as store
 from experiments.common.data import load
 from experiments.common.methods import Network
 from experiments.common.models import MODELS
-from experiments.common.models.fc import FC
 from synflow_jax import CollapseWarning
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _small():
-    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
-        patch.setitem(MODELS, "fc", partial(FC, width=20, depth=1))
-        yield
+pytestmark = pytest.mark.usefixtures("small_fc")
 
 
 @pytest.fixture(scope="module")

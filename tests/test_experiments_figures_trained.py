@@ -1,7 +1,6 @@
 """Figures 1, 5 and 6: what is asked, rows, claims and pictures, on a tiny network."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,20 +17,12 @@ from experiments.common.describe import brief
 from experiments.common.iterative import Iterative
 from experiments.common.machine import EXPERIMENTS, stamp
 from experiments.common.models import MODELS
-from experiments.common.models.fc import FC
 from experiments.common.optimiser import Budget
 from experiments.common.settings import CIFAR_RESNET
 from experiments.common.sweep import DENSE, Cell
 
+pytestmark = pytest.mark.usefixtures("small_fc")
 PNG = b"\x89PNG"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small():
-    """One hidden layer, quick to compile; optax's schedules mix int and float."""
-    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
-        patch.setitem(MODELS, "fc", partial(FC, width=20, depth=1))
-        yield
 
 
 @pytest.fixture(scope="module")

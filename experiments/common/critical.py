@@ -12,11 +12,10 @@ import jax.numpy as jnp
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from experiments.common.curves import LOOK
 from experiments.common.files import replacing
 from experiments.common.imp import as_given
 from experiments.common.methods import METHODS, ROUNDS, TEMPERATURE, Network, OutOfReachError
-from experiments.common.plot import STYLES
+from experiments.common.plot import LOOK, STYLES
 from experiments.common.rows import Row
 from synflow_jax import (
     CollapseWarning,

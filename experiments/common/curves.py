@@ -10,12 +10,11 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from experiments.common.files import replacing
-from experiments.common.plot import CROSS, STYLES
+from experiments.common.plot import CROSS, LOOK, STYLES
 from experiments.common.published import Curve
 from experiments.common.rows import Row
 from experiments.common.sweep import DENSE
 
-LOOK: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 Axis = Literal["rho", "effective"]
 LABELS = {
     "rho": "compression ρ = prunable / kept weights",

@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments.common import rows as store
-from experiments.common.command import ready, terminal
+from experiments.common.command import ready, tell, terminal
 from experiments.common.files import replacing
 from experiments.common.initial import Config
 from experiments.common.machine import provenance
+from experiments.common.plot import LOOK
 from experiments.common.rows import Row
 from synflow_jax import CollapseWarning, UncertifiedWarning
 
-STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 LABELS = {
     "random": "random",
     "magnitude": "magnitude",
@@ -50,8 +50,7 @@ def run(figure: Figure, config: Config) -> None:
     rows = ready(rows_of, config)
     picture = path.with_suffix(".png")
     figure.draw(rows, picture)
-    for claim, holds in figure.claims(rows):
-        console.print(f"{'yes' if holds else 'NO '}  {claim}", highlight=False, soft_wrap=True)
+    tell(figure.claims(rows), console)
     count = f"{len(rows)} of {sum(map(len, figure.groups))} rows"
     console.print(f"{count} are in {path}, the figure in {picture}", soft_wrap=True)
 
@@ -142,7 +141,7 @@ def panels(
       title: of the whole.
       sharey: whether they have one scale.
     """
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(LOOK):
         size = (0.6 + 2.35 * len(titles), 3.1)
         picture = Picture(figsize=size, layout="constrained")
         every = picture.subplots(1, len(titles), sharey=sharey, squeeze=False)[0]

@@ -2,16 +2,15 @@
 
 import dataclasses
 from collections.abc import Iterable
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax import Array
 
+from experiments.common.methods import initialise
 from experiments.common.models.vgg_imagenet import VGGImageNet
-from experiments.common.rows import Row
+from experiments.common.rows import RESULTS, Row
 from synflow_jax import __version__, linen, synflow_saliency
 
 # Raise it when a change to the experiments makes rows that differ from those made before.
@@ -38,8 +37,7 @@ class Config:
     @property
     def folder(self) -> Path:
         """Where the results go."""
-        full = Path(__file__).parents[1] / "results"
-        return self.out or (Path("results", "smoke") if self.smoke else full)
+        return self.out or (Path("results", "smoke") if self.smoke else RESULTS)
 
     @property
     def model(self) -> VGGImageNet:
@@ -61,11 +59,6 @@ class Config:
         return {**common, "shape": list(self.shape), "seed": self.seed, **cell}
 
 
-@partial(jax.jit, static_argnames=("model", "shape"))
-def _initialise(model: VGGImageNet, shape: tuple[int, ...], key: Array) -> Any:
-    return model.init(key, jnp.ones((1, *shape)))
-
-
 @dataclasses.dataclass(frozen=True)
 class Start:
     """A network at its initialisation; nothing is computed before it is asked for."""
@@ -76,7 +69,7 @@ class Start:
     def params(self) -> Any:
         """The params at initialisation."""
         key = jax.random.key(self.config.seed)
-        return _initialise(self.config.model, self.config.shape, key)["params"]
+        return initialise(self.config.model, self.config.shape, key)["params"]
 
     @property
     def apply_fn(self) -> Any:

@@ -10,10 +10,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from experiments.common.curves import LOOK, by_compression, collapsed, mean
+from experiments.common.curves import by_compression, collapsed, mean
 from experiments.common.files import replacing
 from experiments.common.iterative import IMP, XAVIER
-from experiments.common.plot import CROSS, STYLES
+from experiments.common.plot import CROSS, LOOK, STYLES
 from experiments.common.rows import Row
 from experiments.common.sweep import DENSE
 

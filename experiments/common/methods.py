@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from experiments.common.data import Dataset, Split, balanced, scoring_batches
+from experiments.common.data import SCORING_BATCH, Dataset, Split, balanced, scoring_batches
 from synflow_jax import (
     certified,
     cross_entropy,
@@ -45,7 +45,6 @@ PAPERS: tuple[MethodName, ...] = ("synflow", "snip", "grasp", "magnitude", "rand
 CONTROLS: tuple[MethodName, ...] = ("synflow-shuffled", "random-erk")
 ROUNDS = {"synflow": 100, "synflow-shuffled": 100}  # of the paper; the other methods have one
 EXAMPLES_A_CLASS = 10
-SCORING_BATCH = 256
 TEMPERATURE = 200.0
 SCORED_ON_DATA = {"snip", "grasp"}
 
@@ -64,7 +63,8 @@ class Keys(NamedTuple):
 
 
 @partial(jax.jit, static_argnames=("model", "shape"))
-def _initialise(model: nn.Module, shape: tuple[int, ...], key: Array) -> Any:
+def initialise(model: nn.Module, shape: tuple[int, ...], key: Array) -> Any:
+    """Draw the Linen variables of a model for images of a shape."""
     return model.init(key, jnp.ones((1, *shape)))
 
 
@@ -86,7 +86,7 @@ class Network:
     @cached_property
     def variables(self) -> Any:
         """The Linen variables at initialisation."""
-        return _initialise(self.model, self.dataset.shape, self.keys.init)
+        return initialise(self.model, self.dataset.shape, self.keys.init)
 
     @property
     def params(self) -> Any:

@@ -22,6 +22,7 @@ STYLES = {
     "random-erk": ("#009E73", "--", "P"),
     "synflow-certified": ("#004C7F", ":", "*"),
 }
+LOOK: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 CROSS: Any = {"ls": "", "marker": "x", "color": "black", "ms": 8, "mew": 1.2}
 RING: Any = {"ls": "", "marker": "o", "mfc": "none", "mec": "black", "ms": 11, "mew": 1.2}
 

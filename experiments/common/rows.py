@@ -14,6 +14,7 @@ from typing import Any
 from experiments.common.files import replacing
 
 Row = dict[str, Any]
+RESULTS = Path(__file__).parents[1] / "results"  # what is committed
 
 
 def log10_key(rho: float) -> float:

@@ -9,7 +9,7 @@ reference's are.
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jax import Array
 from experiments.common.data import DatasetName, balanced, load, resized
 from experiments.common.files import replacing
 from experiments.common.initial import Config, Start, network_order
+from experiments.common.methods import EXAMPLES_A_CLASS, SCORED_ON_DATA, TEMPERATURE, MethodName
 from experiments.common.rows import Row, fingerprint
 from synflow_jax import (
     cross_entropy,
@@ -29,12 +30,8 @@ from synflow_jax import (
     snip_saliency,
 )
 
-MethodName = Literal["random", "magnitude", "snip", "grasp", "synflow"]
-METHODS: tuple[MethodName, ...] = get_args(MethodName)
-SCORED_ON_DATA = ("snip", "grasp")
-EXAMPLES_A_CLASS = 10
+METHODS: tuple[MethodName, ...] = ("random", "magnitude", "snip", "grasp", "synflow")
 BATCH = 4
-TEMPERATURE = 200.0
 
 Scores = dict[str, np.ndarray]
 

@@ -12,18 +12,17 @@ from rich.console import Console
 from experiments.common import plan as plans
 from experiments.common import rows as store
 from experiments.common.claims import Claim
-from experiments.common.command import ready, terminal
+from experiments.common.command import ready, tell, terminal
 from experiments.common.describe import full
 from experiments.common.machine import ROOT, provenance
 from experiments.common.methods import CONTROLS, PAPERS, ROUNDS, MethodName
 from experiments.common.multiply_adds import multiply_adds
 from experiments.common.plan import Case, Describe, Plan
-from experiments.common.rows import Row
+from experiments.common.rows import RESULTS, Row
 from experiments.common.sweep import DENSE, Cell
 from experiments.common.train import Budget
 
 CHECKPOINTS = ROOT / "results" / "checkpoints"
-RESULTS = ROOT / "experiments" / "results"
 ALL: tuple[MethodName, ...] = (*PAPERS, *CONTROLS, "synflow-certified")
 # Budgets of the small versions: short, with a cosine, and clipped as there is no BatchNorm in them.
 SMALL = Budget(6, 32, 0.05, 1e-4, 1.0)
@@ -191,9 +190,3 @@ def figure(
     draw(rows, path.with_suffix(".png"))
     tell(claims(rows), console)
     console.print(f"Rows are in {path}, pictures beside it", soft_wrap=True)
-
-
-def tell(claims: Iterable[Claim], console: Console) -> None:
-    """Print claims, a line each."""
-    for text, holds in claims:
-        console.print(f"{'yes' if holds else 'NO '}  {text}", highlight=False, soft_wrap=True)

@@ -27,6 +27,16 @@ def uniform_bias(fan_in: int) -> Callable[..., Array]:
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
+def join(x: Array, y: Array, stride: int, train: bool, settings: dict[str, Any]) -> Array:
+    """End a block: add its branch y to x, by a 1×1 convolution where channels differ, and rectify.
+
+    To be called in a module's compact method: its layers are that module's.
+    """
+    if x.shape[-1] != y.shape[-1]:
+        x = batch_norm(train)(conv(y.shape[-1], 1, stride, **settings)(x))
+    return nn.relu(batch_norm(train)(y) + x)
+
+
 class Block(nn.Module):
     """Two 3×3 convolutions beside a shortcut."""
 
@@ -40,9 +50,7 @@ class Block(nn.Module):
         settings = {"use_bias": False, "kernel_init": self.kernel_init}
         y = conv(self.features, 3, self.stride, **settings)(x)
         y = conv(self.features, **settings)(nn.relu(batch_norm(train)(y)))
-        if x.shape[-1] != self.features:
-            x = batch_norm(train)(conv(self.features, 1, self.stride, **settings)(x))
-        return nn.relu(batch_norm(train)(y) + x)
+        return join(x, y, self.stride, train, settings)
 
 
 class Bottleneck(nn.Module):
@@ -59,9 +67,7 @@ class Bottleneck(nn.Module):
         y = nn.relu(batch_norm(train)(conv(self.features, 1, **settings)(x)))
         y = conv(self.features, 3, self.stride, **settings)(y)
         y = conv(4 * self.features, 1, **settings)(nn.relu(batch_norm(train)(y)))
-        if x.shape[-1] != 4 * self.features:
-            x = batch_norm(train)(conv(4 * self.features, 1, self.stride, **settings)(x))
-        return nn.relu(batch_norm(train)(y) + x)
+        return join(x, y, self.stride, train, settings)
 
 
 class ResNet(nn.Module):
