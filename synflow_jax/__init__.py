@@ -1,6 +1,7 @@
 """SynFlow and its peers in JAX: which weights of a network to keep, before training."""
 
 from synflow_jax._version import __version__ as __version__
+from synflow_jax.choose import matching as matching
 from synflow_jax.collapse import collapsed_layers as collapsed_layers
 from synflow_jax.collapse import critical_compression as critical_compression
 from synflow_jax.collapse import dead_branches as dead_branches
@@ -8,6 +9,8 @@ from synflow_jax.collapse import effective_density as effective_density
 from synflow_jax.collapse import max_compression as max_compression
 from synflow_jax.controls import reinitialise as reinitialise
 from synflow_jax.controls import shuffle as shuffle
+from synflow_jax.data_methods import grasp as grasp
+from synflow_jax.data_methods import snip as snip
 from synflow_jax.data_saliency import grasp_saliency as grasp_saliency
 from synflow_jax.data_saliency import snip_saliency as snip_saliency
 from synflow_jax.diagnostics import NeuronFlow as NeuronFlow
@@ -25,14 +28,13 @@ from synflow_jax.homogeneity import Homogeneity as Homogeneity
 from synflow_jax.homogeneity import homogeneity_report as homogeneity_report
 from synflow_jax.info import PruneInfo as PruneInfo
 from synflow_jax.masks import apply_masks as apply_masks
-from synflow_jax.methods import grasp as grasp
 from synflow_jax.methods import magnitude as magnitude
 from synflow_jax.methods import random as random
-from synflow_jax.methods import snip as snip
 from synflow_jax.methods import synflow as synflow
 from synflow_jax.objectives import cross_entropy as cross_entropy
 from synflow_jax.objectives import gradient_norm as gradient_norm
 from synflow_jax.objectives import weight_energy as weight_energy
+from synflow_jax.order import layer_order as layer_order
 from synflow_jax.prune import prune as prune
 from synflow_jax.report import Report as Report
 from synflow_jax.report import report as report
@@ -48,6 +50,8 @@ from synflow_jax.scope import globally as globally
 from synflow_jax.scope import layerwise as layerwise
 from synflow_jax.scope import uniform as uniform
 from synflow_jax.stacked import stacked_layers as stacked_layers
+from synflow_jax.summary import Summary as Summary
+from synflow_jax.summary import summary as summary
 from synflow_jax.transforms import KeepMasksState as KeepMasksState
 from synflow_jax.transforms import keep_masks as keep_masks
 from synflow_jax.tree import is_prunable as is_prunable

@@ -1,6 +1,7 @@
 """Budgets: how many weights each competition keeps after each round."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,44 +16,103 @@ from synflow_jax.schedule import one_shot
 from synflow_jax.tree import Layers
 
 
-def budgets(layers: Layers, rho: Any, rounds: int, schedule: Schedule, scope: Scope) -> Any:
-    """Count what each competition keeps after each round, in float64: int[n, competitions]."""
+def budgets(
+    layers: Layers, ratios: Sequence[Any], rounds: int, schedule: Schedule, scope: Scope
+) -> Any:
+    """Count what each competition keeps after each round, in float64: int[n, competitions].
+
+    `ratios` has one ρ a group of layers. Competitions are one for all, one a group or one a layer.
+    """
     for name, value in (("schedule", schedule), ("scope", scope)):
         if not callable(value):
             raise TypeError(
                 f"{name} must be a function such as those that synflow_jax exports, got {value!r}"
             )
     n = 1 if schedule is one_shot else rounds
-    steps = np.arange(1, n + 1, dtype=np.float64)
-    if not is_traced(rho):
-        densities = np.asarray(schedule(steps, n, np.float64(rho)), np.float64)
-        if densities.shape != (n,) or not ((densities >= 0) & (densities <= 1)).all():
-            raise ValueError(
-                "schedule(k, rounds, rho) must map the array k of rounds to as many densities "
-                f"from 0 to 1, got {densities.tolist()}"
-            )
-        counts = np.asarray(scope(layers.shapes, densities))
-        _check_counts(counts, layers, n)
+    members = members_of(layers)
+    shapes = [tuple(layers.shapes[i] for i in group) for group in members]
+    pairs = list(zip(shapes, ratios, strict=True))
+    if not is_traced(ratios):
+        parts = [_known(own, float(rho), n, schedule, scope) for own, rho in pairs]
+        counts = _joined(np, parts, members, layers)
+        _check_sum(counts, layers)
         with jax.enable_x64(True):
             return jnp.asarray(counts, count_dtype(sum(layers.sizes)))
     with jax.enable_x64(True):  # float32 would miss by several weights in ten million
-        wide = lax.convert_element_type(rho, jnp.float64)
-        # What a traced rho is cannot be checked: below 1 it keeps all, NaN and infinity nothing.
-        counts = scope(layers.shapes, schedule(jnp.asarray(steps), n, wide))
-        most = jnp.float64(sum(layers.sizes))
-        counts = jnp.clip(jnp.where(jnp.isnan(counts), 0.0, counts), 0.0, most)
+        parts = [_traced(own, rho, n, schedule, scope) for own, rho in pairs]
+        counts = _joined(jnp, parts, members, layers)
         return lax.convert_element_type(counts, count_dtype(sum(layers.sizes)))
 
 
-def _check_counts(counts: np.ndarray, layers: Layers, rounds: int) -> None:
-    allowed = [(rounds, 1), (rounds, len(layers.paths))]
+def members_of(layers: Layers) -> list[list[int]]:
+    """List the layers of each group."""
+    groups = layers.groups or (0,) * len(layers.paths)
+    return [[i for i, own in enumerate(groups) if own == g] for g in range(max(groups) + 1)]
+
+
+def _steps(n: int) -> np.ndarray:
+    return np.arange(1, n + 1, dtype=np.float64)
+
+
+def _known(shapes: Any, rho: float, n: int, schedule: Schedule, scope: Scope) -> np.ndarray:
+    densities = np.asarray(schedule(_steps(n), n, np.float64(rho)), np.float64)
+    if densities.shape != (n,) or not ((densities >= 0) & (densities <= 1)).all():
+        raise ValueError(
+            "schedule(k, rounds, rho) must map the array k of rounds to as many densities "
+            f"from 0 to 1, got {densities.tolist()}"
+        )
+    counts = np.asarray(scope(shapes, densities))
+    _check_counts(counts, shapes, n)
+    return counts
+
+
+def _traced(shapes: Any, rho: Any, n: int, schedule: Schedule, scope: Scope) -> jax.Array:
+    """Count for a ρ that cannot be checked: below 1 it keeps all, NaN and infinity nothing."""
+    wide = lax.convert_element_type(rho, jnp.float64)
+    counts = scope(shapes, schedule(jnp.asarray(_steps(n)), n, wide))
+    most = jnp.float64(sum(np.prod(shape) for shape in shapes))
+    return jnp.clip(jnp.where(jnp.isnan(counts), 0.0, counts), 0.0, most)
+
+
+def _check_counts(counts: np.ndarray, shapes: Any, rounds: int) -> None:
+    sizes = np.array([np.prod(shape) for shape in shapes], np.float64)
+    allowed = [(rounds, 1), (rounds, len(shapes))]
     known = counts.shape in allowed and np.isfinite(counts).all()
-    sizes = np.array(layers.sizes) if counts.shape == allowed[1] else sum(layers.sizes)
-    if not known or (counts < 0).any() or (counts > sizes).any():
+    most = sizes if counts.shape == allowed[1] else sizes.sum()
+    if not known or (counts < 0).any() or (counts > most).any():
         raise ValueError(
             f"scope must return counts of shape {allowed[0]} or {allowed[1]}, from 0 to the "
             f"weights there are, got shape {counts.shape}: {counts.tolist()}"
         )
+
+
+def _joined(xp: Any, parts: list[Any], members: list[list[int]], layers: Layers) -> Any:
+    """Put the counts of groups side by side, each at least as large as its floors."""
+    floors = np.array(layers.floors or (0,) * len(layers.paths), np.float64)
+    if all(part.shape[1] == 1 for part in parts):
+        counts = xp.concatenate(parts, axis=1)
+        least = np.array([floors[group].sum() for group in members])
+        if xp is np:
+            _check_floors(counts[-1], least, members, layers)
+        return xp.maximum(counts, least[None])
+    order = np.argsort([i for group in members for i in group])
+    return xp.maximum(xp.concatenate(parts, axis=1)[:, order], floors[None])
+
+
+def _check_floors(
+    last: np.ndarray, least: np.ndarray, members: list[list[int]], layers: Layers
+) -> None:
+    for kept, floor, group in zip(last, least, members, strict=True):
+        if kept < floor:
+            most = sum(layers.sizes[i] for i in group) / floor
+            of = "" if len(members) == 1 else f" of {', '.join(layers.paths[i] for i in group)}"
+            raise ValueError(
+                f"rho leaves {kept:.0f} weights{of} and min_keep asks for {floor:.0f}: pass a "
+                f"smaller min_keep, or at most {most:.6g} as rho"
+            )
+
+
+def _check_sum(counts: np.ndarray, layers: Layers) -> None:
     last = int(counts[-1].sum())
     if last < len(layers.paths):
         most = sum(layers.sizes) / len(layers.paths)

@@ -25,12 +25,13 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
-def check_rho(rho: Any) -> None:
+def check_rho(rho: Any, name: str = "rho") -> None:
     """Refuse what is no compression ratio: prunable weights before over after, at least 1."""
     if is_traced(rho):
         if rho.shape != () or not is_floating(rho):
             raise TypeError(
-                f"rho must be a floating scalar, got a traced {rho.dtype}{rho.shape}: pass a float"
+                f"{name} must be a floating scalar, got a traced {rho.dtype}{rho.shape}: pass a "
+                "float"
             )
         return
     try:
@@ -38,13 +39,13 @@ def check_rho(rho: Any) -> None:
     except (TypeError, ValueError):
         value = None
     if value is None:
-        raise TypeError(f"rho must be a number, at least 1, got a {type(rho).__name__}")
+        raise TypeError(f"{name} must be a number, at least 1, got a {type(rho).__name__}")
     if not math.isfinite(value):
-        raise ValueError(f"rho must be a finite number, at least 1, got {value}")
+        raise ValueError(f"{name} must be a finite number, at least 1, got {value}")
     if value < 1:
         hint = f"; for the density {value:g} pass rho={1 / value:g}" if value > 0 else ""
         raise ValueError(
-            f"rho must be at least 1, got {value:g}: it is the compression ratio, "
+            f"{name} must be at least 1, got {value:g}: it is the compression ratio, "
             f"weights before over weights after{hint}"
         )
 

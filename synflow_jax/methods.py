@@ -1,12 +1,10 @@
 """The methods as the papers run them; all the work is in `prune` and the saliencies."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import jax
 
-from synflow_jax._types import ApplyFn, LossFn, Masks, Params, Prunable, Schedule, Scope
-from synflow_jax.data_saliency import grasp_saliency, snip_saliency
+from synflow_jax._types import ApplyFn, Masks, Params, Prunable, Schedule, Scope
 from synflow_jax.errors import check_masks
 from synflow_jax.flow_saliency import synflow_saliency
 from synflow_jax.measure import count_kept
@@ -27,7 +25,9 @@ def synflow(
     schedule: Schedule | Certified = exponential,
     scope: Scope = globally,
     sweep: bool = False,
+    min_keep: Any = 0,
     prunable: Prunable = is_prunable,
+    progress: bool = False,
 ) -> Masks:
     """Find which weights to keep, before training and without data, S = |θ| ⊙ ∂R_SF/∂|θ|.
 
@@ -37,12 +37,16 @@ def synflow(
         equal function reuses the compiled program, a new lambda compiles anew.
       shape: one example without the batch axis, (32, 32, 3), or a pytree of
         jax.ShapeDtypeStruct, likewise without it.
-      rho: compression ratio ρ, prunable weights before over after; 100 keeps 1 %.
+      rho: compression ratio ρ, prunable weights before over after; 100 keeps 1 %. A dict of ratios
+        by pattern, {"conv*": 10, "*": 100}, lets each group of leaves compete within itself.
       rounds: n, how often to score and prune; 100 in the paper.
       schedule: exponential, linear or one_shot; or certified(), which provably leaves flow.
       scope: globally, layerwise or erk.
       sweep: give the places of kept weights without flow to pruned ones with it.
-      prunable: (path, leaf) -> bool chooses what is pruned.
+      min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
+        dict of these by pattern.
+      prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
+      progress: say on stderr how far it is, once it takes more than two seconds.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
@@ -64,9 +68,11 @@ def synflow(
 
     Source: Tanaka et al. 2020 (arXiv 2006.05467), section 6, algorithm 1.
     """
-    rest = {"schedule": schedule, "scope": scope, "sweep": sweep, "prunable": prunable}
+    plan = {"schedule": schedule, "scope": scope, "sweep": sweep, "progress": progress}
+    choice = {"min_keep": min_keep, "prunable": prunable}
     # Nested: 0 outranks the negative scores that trained statistics can give.
-    return prune(params, synflow_saliency(apply_fn, shape), rho, rounds, nested=True, **rest)[0]
+    saliency = synflow_saliency(apply_fn, shape)
+    return prune(params, saliency, rho, rounds, nested=True, **plan, **choice)[0]
 
 
 def magnitude(
@@ -76,17 +82,20 @@ def magnitude(
     rounds: int = 1,
     schedule: Schedule = exponential,
     scope: Scope = globally,
+    min_keep: Any = 0,
     prunable: Prunable = is_prunable,
 ) -> Masks:
     """Keep the weights of largest magnitude, S = |θ|.
 
     Args:
       params: any pytree of arrays; not modified.
-      rho: compression ratio ρ, prunable weights before over after.
+      rho: compression ratio ρ, prunable weights before over after, or a dict of these by pattern.
       rounds: n; the result is that of one round whatever n is.
       schedule: exponential, linear or one_shot.
       scope: globally, layerwise or erk.
-      prunable: (path, leaf) -> bool chooses what is pruned.
+      min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
+        dict of these by pattern.
+      prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
@@ -102,7 +111,7 @@ def magnitude(
 
     Source: Tanaka et al. 2020, section 4.
     """
-    rest = {"schedule": schedule, "scope": scope, "prunable": prunable}
+    rest = {"schedule": schedule, "scope": scope, "min_keep": min_keep, "prunable": prunable}
     return prune(params, magnitude_saliency(), rho, rounds, **rest)[0]
 
 
@@ -112,6 +121,7 @@ def random(
     rho: Any = None,
     *,
     densities: Scope | Masks | None = None,
+    min_keep: Any = 0,
     prunable: Prunable = is_prunable,
 ) -> Masks:
     """Keep weights drawn at random.
@@ -119,10 +129,13 @@ def random(
     Args:
       key: a random key, such as jax.random.key(0).
       params: any pytree of arrays; only shapes matter.
-      rho: compression ratio ρ; not given where densities is a mask tree.
+      rho: compression ratio ρ, or a dict of these by pattern; not given where densities is a mask
+        tree.
       densities: None draws from the whole network; `uniform` gives every layer the same density;
         `erk` the Erdős–Rényi-kernel one; any scope does; masks have their layer counts copied.
-      prunable: (path, leaf) -> bool chooses what is pruned.
+      min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
+        dict of these by pattern.
+      prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
@@ -145,101 +158,15 @@ def random(
         if rho is None:
             raise TypeError("random needs rho, or a mask tree as densities")
         scope: Any = globally if densities is None else densities
-        return prune(params, saliency, rho, 1, schedule=one_shot, scope=scope, prunable=prunable)[0]
+        rest = {"scope": scope, "min_keep": min_keep, "prunable": prunable}
+        return prune(params, saliency, rho, 1, schedule=one_shot, **rest)[0]
     if isinstance(densities, float | int):
         raise TypeError(f"densities must be a scope or a mask tree, got {densities}: pass rho")
-    if rho is not None:
-        raise ValueError("rho must not be given where densities is a mask tree: it has the counts")
+    if rho is not None or min_keep:
+        raise ValueError(
+            "rho must not be given where densities is a mask tree, nor min_keep: it has the counts"
+        )
     check_masks(params, densities, "densities")
     layers = find_layers(params, prunable)
     kept = pick(densities, layers.chosen)
-    return run_rounds(params, saliency, layers, count_kept(kept)[None], nested=False)[0]
-
-
-def snip(
-    params: Params,
-    loss_fn: LossFn,
-    batches: Iterable[Any],
-    rho: Any,
-    *,
-    rounds: int = 1,
-    schedule: Schedule = exponential,
-    scope: Scope = globally,
-    nested: bool = False,
-    prunable: Prunable = is_prunable,
-) -> Masks:
-    """Keep the weights that the loss feels most, S = |Σ_b θ ⊙ ∂L_b/∂(m ⊙ θ)|.
-
-    Args:
-      params: any pytree of arrays; not modified.
-      loss_fn: loss_fn(params, batch) -> scalar mean loss; `cross_entropy` builds one.
-      batches: a list (or anything that can be read again) of batches.
-      rho: compression ratio ρ, prunable weights before over after.
-      rounds: n; 1 in the paper.
-      schedule: exponential, linear or one_shot.
-      scope: globally, layerwise or erk.
-      nested: pruned weights stay out; else they may come back, as in the reference.
-      prunable: (path, leaf) -> bool chooses what is pruned.
-
-    Returns:
-      masks, bool with the treedef of params, True = keep.
-
-    Raises:
-      ValueError: an argument makes no sense, or the loss is not finite.
-      TypeError: an argument is of the wrong kind, such as an iterator for batches.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> weights = {"w": jnp.array([[1.0], [-2.0]])}
-      >>> snip(weights, lambda p, x: jnp.mean(x @ p["w"]), [jnp.ones((1, 2))], 2.0)["w"].tolist()
-      [[False], [True]]
-
-    Source: Lee, Ajanthan and Torr 2019 (arXiv 1810.02340).
-    """
-    rest = {"schedule": schedule, "scope": scope, "nested": nested, "prunable": prunable}
-    return prune(params, snip_saliency(loss_fn, batches), rho, rounds, **rest)[0]
-
-
-def grasp(
-    params: Params,
-    loss_fn: LossFn,
-    batches: Iterable[Any],
-    rho: Any,
-    *,
-    rounds: int = 1,
-    schedule: Schedule = exponential,
-    scope: Scope = globally,
-    nested: bool = False,
-    prunable: Prunable = is_prunable,
-) -> Masks:
-    """Keep the weights that hold up the gradient's norm, S = θ ⊙ H∇L over the prunable leaves.
-
-    Args:
-      params: any pytree of arrays; not modified.
-      loss_fn: loss_fn(params, batch) -> scalar mean loss; the reference divides the logits by 200:
-        cross_entropy(apply_fn, temperature=200.0).
-      batches: a list (or anything that can be read again) of batches; memory is that of one.
-      rho: compression ratio ρ, prunable weights before over after.
-      rounds: n; 1 in the paper.
-      schedule: exponential, linear or one_shot.
-      scope: globally, layerwise or erk.
-      nested: pruned weights stay out; else they may come back, as in the reference.
-      prunable: (path, leaf) -> bool chooses what is pruned.
-
-    Returns:
-      masks, bool with the treedef of params, True = keep.
-
-    Raises:
-      ValueError: an argument makes no sense, or the loss is not finite.
-      TypeError: an argument is of the wrong kind, such as an iterator for batches.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> weights = {"w": jnp.array([[1.0, 3.0]])}
-      >>> grasp(weights, lambda p, x: jnp.sum(p["w"] ** 2), [0], 2.0)["w"].tolist()
-      [[False, True]]
-
-    Source: Wang, Zhang and Grosse 2020 (arXiv 2002.07376), as in Tanaka et al. 2020.
-    """
-    rest = {"schedule": schedule, "scope": scope, "nested": nested, "prunable": prunable}
-    return prune(params, grasp_saliency(loss_fn, batches, prunable), rho, rounds, **rest)[0]
+    return run_rounds(params, saliency, layers, count_kept(kept)[None])[0]

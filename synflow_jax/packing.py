@@ -44,6 +44,10 @@ class Packing(NamedTuple):
         """List one number a layer by pack."""
         return [numbers[np.array(pack)] for pack in self.packs]
 
+    def of_group(self, groups: tuple[int, ...], group: int) -> list[int]:
+        """List the packs of a group of layers; no pack holds layers of two."""
+        return [at for at, pack in enumerate(self.packs) if groups[pack[0]] == group]
+
     def starts(self, sizes: tuple[int, ...]) -> list[np.ndarray]:
         """Give the flat index of the first entry of each layer, an array a pack."""
         first = np.cumsum((0, *sizes))
@@ -54,12 +58,13 @@ class Packing(NamedTuple):
         return [found[i] for i in sorted(found)]
 
 
-def packing_of(leaves: list[Any]) -> Packing:
-    """Stack small leaves of one shape, where it is known that all lie on one device."""
+def packing_of(leaves: list[Any], groups: tuple[int, ...] = ()) -> Packing:
+    """Stack small leaves of one shape and group, where it is known that all lie on one device."""
     packs: dict[Any, list[int]] = {}
     for i, leaf in enumerate(leaves):
         together = leaf.size <= SMALL and _on_one_device(leaf)
-        packs.setdefault((leaf.shape, leaf.dtype) if together else i, []).append(i)
+        key = (leaf.shape, leaf.dtype, groups[i] if groups else 0)
+        packs.setdefault(key if together else i, []).append(i)
     return Packing(tuple(map(tuple, packs.values())))
 
 

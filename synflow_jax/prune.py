@@ -10,7 +10,8 @@ import numpy as np
 
 from synflow_jax._types import Masks, Params, Prunable, Saliency, Schedule, Scope
 from synflow_jax.budget import budgets
-from synflow_jax.errors import CollapseWarning, check_finite, check_rho, check_rounds, is_traced
+from synflow_jax.choose import competing
+from synflow_jax.errors import CollapseWarning, check_finite, check_rounds, is_traced
 from synflow_jax.flow_saliency import FlowSaliency
 from synflow_jax.info import PruneInfo
 from synflow_jax.layout import laid_as
@@ -36,7 +37,9 @@ def prune(
     scope: Scope = globally,
     nested: bool = False,
     sweep: bool = False,
+    min_keep: Any = 0,
     prunable: Prunable = is_prunable,
+    progress: bool = False,
 ) -> tuple[Masks, PruneInfo]:
     """Score and select, n times: keep the top ⌈N·d_k⌉ weights after round k.
 
@@ -44,7 +47,9 @@ def prune(
       params: any pytree of arrays; not modified.
       saliency: saliency(params, masks) -> scores with the treedef of params; `synflow_saliency`
         and its siblings build them, and so does any function of your own.
-      rho: compression ratio ρ, prunable weights before over after, at least 1.
+      rho: compression ratio ρ, prunable weights before over after, at least 1; or a dict of ratios
+        by pattern, {"conv*": 10, "*": 100}: leaves that match one pattern compete together. As in
+        `matching`, a pattern is a whole path with wildcards; "*" takes what no other matches.
       rounds: n; not used by the certified schedule.
       schedule: exponential, linear, one_shot, schedule(k, n, rho) -> density after round k, or
         certified(): as few rounds as leave the flow alive for certain.
@@ -54,7 +59,13 @@ def prune(
         to the best pruned ones on such paths, so that density and `effective_density` agree. For
         saliencies that measure flow and scope=globally, outside of jit and vmap; biases start no
         path.
-      prunable: (path, leaf) -> bool chooses what is pruned; the path is written as a/b/kernel.
+      min_keep: how many weights each prunable leaf keeps at least, its best: a number, a share of
+        the leaf below 1, or a dict of these by pattern. Counts stay as asked, except where a scope
+        gives a layer fewer than that.
+      prunable: (path, leaf) -> bool chooses what is pruned; the path is written as a/b/kernel;
+        `matching` builds one from names.
+      progress: say on stderr how far it is, once it takes more than two seconds; also from inside
+        of jit. Without it the compiled program has no trace of it.
 
     Returns:
       masks, bool with the treedef of params, True = keep, and the PruneInfo. Exactly the asked
@@ -80,23 +91,24 @@ def prune(
 
     Source: Tanaka et al. 2020, section 6, algorithm 1.
     """
-    check_rho(rho)
     check_rounds(rounds)
-    _check_plan(schedule, saliency, scope, sweep)
-    layers = find_layers(params, prunable)
+    layers, ratios = competing(params, find_layers(params, prunable), rho, min_keep)
+    _check_plan(schedule, saliency, scope, sweep, layers)
     check_finite(params)
     if isinstance(saliency, FlowSaliency):
         saliency = saliency.fitted(params)
     if isinstance(schedule, Certified):
-        target = budgets(layers, rho, 1, one_shot, scope)[0, 0]
-        masks, info = _run_certified(params, saliency, layers, target, schedule)
+        target = budgets(layers, ratios, 1, one_shot, scope)[0, 0]
+        masks, info = _run_certified(params, saliency, layers, target, schedule, progress)
     else:
-        counts = budgets(layers, rho, rounds, schedule, scope)
-        masks, info = run_rounds(params, saliency, layers, counts, nested)
+        counts = budgets(layers, ratios, rounds, schedule, scope)
+        masks, info = run_rounds(params, saliency, layers, counts, nested, progress)
+    if progress and not is_traced(info):
+        jax.effects_barrier()  # all is said before the result is there
     return _swept(params, saliency, layers, masks, info) if sweep else (masks, info)
 
 
-def _check_plan(schedule: Any, saliency: Any, scope: Any, sweep: bool) -> None:
+def _check_plan(schedule: Any, saliency: Any, scope: Any, sweep: bool, layers: Layers) -> None:
     if schedule is certified:
         raise TypeError("schedule must be certified(), with brackets: it is given its alpha there")
     asked = [("schedule=certified()", isinstance(schedule, Certified)), ("sweep=True", sweep)]
@@ -108,18 +120,27 @@ def _check_plan(schedule: Any, saliency: Any, scope: Any, sweep: bool) -> None:
             )
         if scope is not globally:
             raise ValueError(f"{name} needs scope=globally, got {scope!r}")
+        if layers.groups or layers.floors:
+            raise ValueError(f"{name} needs one number as rho, and no min_keep")
 
 
 def run_rounds(
-    params: Params, saliency: Any, layers: Layers, counts: jax.Array, nested: bool
+    params: Params,
+    saliency: Any,
+    layers: Layers,
+    counts: jax.Array,
+    nested: bool = False,
+    progress: bool = False,
 ) -> tuple[Masks, PruneInfo]:
     """Run the rounds, in one compiled loop or (for saliencies with data) on the host."""
     start = [all_true(leaf) for leaf in pick(params, layers.chosen)]
     if getattr(saliency, "on_host", False):
-        chosen, rows = host_loop(params, saliency, layers, start, counts, nested)
+        chosen, rows = host_loop(params, saliency, layers, start, counts, nested, progress)
     else:
         held = as_function(saliency, "saliency")
-        chosen, rows = fixed_loop(params, held, start, counts, layers=layers, nested=nested)
+        chosen, rows = fixed_loop(
+            params, held, start, counts, layers=layers, nested=nested, progress=progress
+        )
     masks = _laid_masks(params, layers, chosen)
     info = _info(layers, rows, jnp.int32(len(counts)))
     if not is_traced(info, masks):
@@ -128,14 +149,19 @@ def run_rounds(
 
 
 def _run_certified(
-    params: Params, saliency: Any, layers: Layers, target: jax.Array, schedule: Certified
+    params: Params,
+    saliency: Any,
+    layers: Layers,
+    target: jax.Array,
+    schedule: Certified,
+    progress: bool,
 ) -> tuple[Masks, PruneInfo]:
     """Run certified rounds on params whose flow starts at the input alone."""
     start = [all_true(leaf) for leaf in pick(params, layers.chosen)]
     held = as_function(saliency, "saliency")
     plain = without_sources(params, layers.chosen, saliency.inputs)
     chosen, rows, rounds = certified_loop(
-        plain, held, start, target, layers=layers, schedule=schedule
+        plain, held, start, target, layers=layers, schedule=schedule, progress=progress
     )
     masks = _laid_masks(params, layers, chosen)
     if is_traced(rows, masks):

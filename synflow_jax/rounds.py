@@ -13,6 +13,7 @@ from synflow_jax.flow_saliency import FlowSaliency
 from synflow_jax.info import almost_one
 from synflow_jax.packing import Leaves
 from synflow_jax.prefix import prefix_size
+from synflow_jax.progress import start_clock, tell
 from synflow_jax.scaled import Scaled, log2
 from synflow_jax.schedule import Certified
 from synflow_jax.tree import Function, Layers
@@ -29,7 +30,7 @@ from synflow_jax.turn import (
 )
 
 
-@partial(jax.jit, static_argnames=("layers", "nested"))
+@partial(jax.jit, static_argnames=("layers", "nested", "progress"))
 def fixed_loop(
     params: Params,
     held: Function,
@@ -38,21 +39,39 @@ def fixed_loop(
     *,
     layers: Layers,
     nested: bool,
+    progress: bool,
 ) -> tuple[Leaves, Rows]:
     """Run one round for each row of counts[n, competitions]."""
     saliency = held.fn
     parts, state = (params, saliency, layers, nested), first_state(layers, start)
+    scan = partial(_telling_scan, layers, len(counts)) if progress else lax.scan
     # A scan is a fori_loop that stacks one row of measurements a round.
     if not isinstance(saliency, FlowSaliency):
-        state, rows = lax.scan(lambda s, c: one_round(*parts, s, lambda *_: c), state, counts)
+        state, rows = scan(lambda s, c: one_round(*parts, s, lambda *_: c), state, counts)
         return layers.packing.unpack(state.chosen), _unmeasured(rows)
     # One turn more than rounds measures the flow that is left: a program for that alone would cost
     # more to compile than its gradient costs to run.
     look = jnp.arange(len(counts) + 1) == len(counts)
     turns = (jnp.concatenate([counts, counts[-1:]]), look)
-    state, rows = lax.scan(lambda s, now: round_or_look(*parts, s, *now), state, turns)
+    state, rows = scan(lambda s, now: round_or_look(*parts, s, *now), state, turns)
     rounds = jax.tree.map(lambda column: column[:-1], rows)
     return layers.packing.unpack(state.chosen), rounds._replace(log2_flow=rows.log2_flow)
+
+
+def _telling_scan(layers: Layers, rounds: int, turn: Any, state: Any, xs: Any) -> Any:
+    """Scan, and say after each round how far it got; a turn after the rounds says nothing."""
+    started = start_clock()
+    size = sum(layers.sizes)
+
+    def told(state: Any, now: Any) -> Any:
+        k, x = now
+        state, row = turn(state, x)
+        say = partial(tell, started, k, k == rounds, row, rounds, size)
+        lax.cond(k <= rounds, say, lambda: None)
+        return state, row
+
+    turns = jax.tree.leaves(xs)[0].shape[0]
+    return lax.scan(told, state, (jnp.arange(1, turns + 1, dtype=jnp.int32), xs))
 
 
 def _unmeasured(rows: Rows) -> Rows:
@@ -77,7 +96,7 @@ def _certified_count(
         return jnp.clip(kept - goes, jnp.minimum(target.astype(jnp.int64), kept), kept)[None]
 
 
-@partial(jax.jit, static_argnames=("layers", "schedule"))
+@partial(jax.jit, static_argnames=("layers", "schedule", "progress"))
 def certified_loop(
     params: Params,
     held: Function,
@@ -86,9 +105,11 @@ def certified_loop(
     *,
     layers: Layers,
     schedule: Certified,
+    progress: bool,
 ) -> tuple[Leaves, Rows, jax.Array]:
     """Run rounds that prune at most α of the flow, until the target, a standstill or the cap."""
     saliency: Any = held.fn
+    started = start_clock() if progress else None
 
     def count(scores: Leaves, chosen: Leaves, whole: jax.Array) -> jax.Array:
         return _certified_count(scores, chosen, whole, schedule.alpha, target)
@@ -99,7 +120,10 @@ def certified_loop(
         with jax.enable_x64(True):
             table = jax.tree.map(lambda column, cell: column.at[i].set(cell), table, row)
             left = jnp.sum(row.kept, dtype=jnp.int64)
-        return i + 1, new, table, left, left < before
+        after = i + 1, new, table, left, left < before
+        if started is not None:
+            tell(started, i + 1, ~unfinished(after), row, None, sum(layers.sizes))
+        return after
 
     def unfinished(state: Any) -> jax.Array:
         i, _, _, left, moved = state
@@ -150,13 +174,17 @@ def host_loop(
     chosen: Leaves,
     counts: jax.Array,
     nested: bool,
+    progress: bool,
 ) -> tuple[Leaves, Rows]:
     """Run the rounds of a saliency that reads data, which no compiled loop can."""
     rows = []
-    for count in counts:
+    started = start_clock() if progress else None
+    for k, count in enumerate(counts, start=1):
         tree = saliency(params, full_masks(params, layers, chosen))
         scores = checked_scores(tree, params, layers)
         chosen, row = _select_round(scores, chosen, count, layers=layers, nested=nested)
         rows.append(row)
+        if started is not None:
+            tell(started, k, k == len(counts), row, len(counts), sum(layers.sizes))
     table = jax.tree.map(lambda *cells: jnp.stack(cells), *rows)
     return chosen, _unmeasured(table)

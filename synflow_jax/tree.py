@@ -23,6 +23,8 @@ class Layers(NamedTuple):
     paths: tuple[str, ...]  # one entry a prunable leaf
     shapes: tuple[tuple[int, ...], ...]
     packing: Packing
+    groups: tuple[int, ...] = ()  # one a layer: which compete together; () is all with all
+    floors: tuple[int, ...] = ()  # weights that every layer keeps at least; () is none
 
     @property
     def sizes(self) -> tuple[int, ...]:

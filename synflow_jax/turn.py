@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from synflow_jax._types import Masks, Params
@@ -134,12 +135,14 @@ def cut_and_measure(
 ) -> tuple[State, Rows]:
     """Keep counts[competitions] of the scores, and measure what that did."""
     chosen, packing = state.chosen, layers.packing
+    fair = _floored(scores, chosen, layers) if layers.floors else scores
     if counts.shape == (1,):
-        found, state = _cut_nearby(scores, counts[0], state, flow.exponent)
-        new = select(scores, chosen, counts[0], packing.starts(layers.sizes), found)
+        found, state = _cut_nearby(fair, counts[0], state, flow.exponent)
+        new = select(fair, chosen, counts[0], packing.starts(layers.sizes), found)
+    elif counts.shape == (len(layers.paths),):
+        new = _select_all_rows(fair, chosen, counts, layers)
     else:
-        triples = zip(scores, chosen, packing.rows_of(counts), strict=True)
-        new = [_select_rows(*triple) for triple in triples]
+        new = _select_groups(fair, chosen, counts, layers)
     kept, lost, top = measure(scores, chosen, new, nested)
     whole = in_unit(flow, scores)
     share = 0 * whole + lost / jnp.where(whole > 0, whole, jnp.ones_like(whole))
@@ -158,6 +161,33 @@ def _cut_nearby(
         cut = cut_scores(scores, count, state.cut + state.drift - unit)
         now = cut.low.astype(jnp.float64) + unit
         return cut, state._replace(cut=now, drift=now - state.cut)
+
+
+def _floored(scores: Leaves, chosen: Leaves, layers: Layers) -> Leaves:
+    """Let the best of every layer, as many as its floor, win against all that is finite."""
+    with jax.enable_x64(True):
+        floors = jnp.asarray(np.array(layers.floors), count_dtype(max(layers.sizes)))
+    best = _select_all_rows(scores, chosen, floors, layers)
+    return [jnp.where(b, jnp.full_like(s, jnp.inf), s) for s, b in zip(scores, best, strict=True)]
+
+
+def _select_groups(scores: Leaves, chosen: Leaves, counts: jax.Array, layers: Layers) -> Leaves:
+    """Let each group of layers compete within itself."""
+    new = list(scores)
+    for group in range(len(counts)):
+        own = [at == group for at in layers.groups]
+        sizes = tuple(size * mine for size, mine in zip(layers.sizes, own, strict=True))
+        starts, packs = layers.packing.starts(sizes), layers.packing.of_group(layers.groups, group)
+        mine, before = ([part[at] for at in packs] for part in (scores, chosen))
+        found = select(mine, before, counts[group], [starts[at] for at in packs])
+        for at, mask in zip(packs, found, strict=True):
+            new[at] = mask
+    return new
+
+
+def _select_all_rows(scores: Leaves, chosen: Leaves, counts: jax.Array, layers: Layers) -> Leaves:
+    triples = zip(scores, chosen, layers.packing.rows_of(counts), strict=True)
+    return [_select_rows(*triple) for triple in triples]
 
 
 def _select_rows(scores: jax.Array, masks: jax.Array, counts: jax.Array) -> jax.Array:

@@ -12,12 +12,12 @@ CONTRACT = """
     synflow magnitude random snip grasp prune
     synflow_saliency magnitude_saliency random_saliency snip_saliency grasp_saliency
     gradient_saliency cross_entropy gradient_norm weight_energy
-    exponential linear one_shot certified globally layerwise uniform erk is_prunable
+    exponential linear one_shot certified globally layerwise uniform erk is_prunable matching
     apply_masks keep_masks shuffle reinitialise
     log2_flow layer_flow neuron_flow conservation_gap report
     collapsed_layers dead_branches max_compression critical_compression effective_density
-    flow_mode homogeneity_report closed_leaves stacked_layers Homogeneity FlowWarning
-    PruneInfo Report NeuronFlow KeepMasksState
+    layer_order flow_mode homogeneity_report closed_leaves stacked_layers Homogeneity FlowWarning
+    PruneInfo Report Summary summary NeuronFlow KeepMasksState
     CollapseWarning UncertifiedWarning
 """
 CONTRACT = set(CONTRACT.split())
@@ -45,7 +45,7 @@ def test_every_function_is_documented(name):
         for section in ("Args:", "Returns:", "Example:")[not arguments :]:
             assert section in rest, section
         for argument in arguments:
-            assert f"  {argument}: " in rest, argument
+            assert f"  {argument}: " in rest or f"  *{argument}: " in rest, argument
 
 
 def test_extras_of_the_presets_are_keyword_only():

@@ -79,10 +79,10 @@ def test_more_weights_than_int32_counts_have_a_budget():
         "output": {"kernel": jax.ShapeDtypeStruct((2**15, 2**15), jnp.bfloat16)},
     }
     layers = find_layers(params, sf.is_prunable)
-    counts = budgets(layers, 2.0, 2, sf.linear, sf.globally)
+    counts = budgets(layers, (2.0,), 2, sf.linear, sf.globally)
     assert counts.dtype == jnp.int64
     assert counts.tolist() == [[27 * 2**28], [9 * 2**29]]
-    traced = jax.jit(lambda rho: budgets(layers, rho, 2, sf.linear, sf.globally))(2.0)
+    traced = jax.jit(lambda rho: budgets(layers, (rho,), 2, sf.linear, sf.globally))(2.0)
     assert traced.tolist() == counts.tolist()
     masks, info = jax.eval_shape(lambda p: sf.prune(p, sf.magnitude_saliency(), 2.0, 1), params)
     assert masks["experts"]["kernel"].shape == (8, 2**15, 2**15)

@@ -26,6 +26,11 @@ FLOORS = {
     "flow.walk": 3,  # of scaled, flow uses the equations alone
     "flow.values": 0,
     "budget": 7,
+    "choose": 4,
+    "order": 4,
+    "summary": 4,
+    "data_methods": 12,
+    "progress": 0,
     "controls": 7,
     "diagnostics": 7,
     "data_saliency": 7,
@@ -59,7 +64,11 @@ FLOORS = {
     "_types": 0,
     "_version": 0,
 }
-OWNERS = {"optax": {"transforms"}, "flax": {"linen"}, "rich": {"report", "homogeneity", "shown"}}
+OWNERS = {
+    "optax": {"transforms"},
+    "flax": {"linen"},
+    "rich": {"report", "homogeneity", "shown", "summary"},
+}
 
 
 def imports(path):

@@ -1,0 +1,144 @@
+"""Choosing by name: what is pruned, what competes with what, and what every layer keeps."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+
+from synflow_jax._types import Params
+from synflow_jax.errors import check_rho
+from synflow_jax.packing import packing_of
+from synflow_jax.tree import Layers, is_prunable, pick
+
+REST = "*"
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What `matching` returns; equal choices are equal, so that they share compiled programs."""
+
+    patterns: tuple[str, ...]
+    but: tuple[str, ...]
+
+    def __call__(self, path: str, leaf: Any) -> bool:
+        """Say whether a leaf is pruned."""
+        return is_prunable(path, leaf) and _any(path, self.patterns) and not _any(path, self.but)
+
+
+def matching(*patterns: str, but: Iterable[str] = ()) -> Matching:
+    """Choose what is pruned by the names of leaves, for the argument `prunable`.
+
+    A pattern is a whole path with wildcards as a shell has them, where * stands for any characters,
+    / included: "encoder/*", "*/Conv_?/kernel". Only leaves that `is_prunable` takes are chosen;
+    embeddings, biases and norms need a function of your own.
+
+    Args:
+      *patterns: a leaf must match one of them; without any, all match.
+      but: a leaf must match none of these; `layer_order` names the first and the last layer.
+
+    Returns:
+      A function (path, leaf) -> bool.
+
+    Raises:
+      TypeError: a pattern is no string, or `but` is one string and no list.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> chosen = matching("encoder/*", but=["*/out/kernel"])
+      >>> paths = ["encoder/in/kernel", "encoder/out/kernel", "encoder/in/bias", "head/kernel"]
+      >>> [chosen(path, jnp.ones((2, 2))) for path in paths]
+      [True, False, False, False]
+    """
+    if isinstance(but, str):
+        raise TypeError(f"but must be a list of patterns, got the string {but!r}: pass [{but!r}]")
+    out = tuple(but)
+    for pattern in (*patterns, *out):
+        if not isinstance(pattern, str):
+            raise TypeError(f"a pattern must be a string, got {pattern!r}")
+    return Matching(patterns or (REST,), out)
+
+
+def _any(path: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def competing(
+    params: Params, layers: Layers, rho: Any, min_keep: Any
+) -> tuple[Layers, tuple[Any, ...]]:
+    """Say which layers compete with which, and what each keeps at least; and give a ρ a group."""
+    for name, table in (("rho", rho), ("min_keep", min_keep)):
+        _check_patterns(layers, table, name)
+    parted, ratios = _in_groups(params, layers, rho)
+    return _with_floors(parted, min_keep), ratios
+
+
+def _in_groups(params: Params, layers: Layers, rho: Any) -> tuple[Layers, tuple[Any, ...]]:
+    """Part the layers in groups that compete within themselves, where rho is a ρ for each pattern.
+
+    Returns:
+      The layers, their groups numbered in the order of their first layers; and a ρ a group.
+    """
+    if not isinstance(rho, Mapping):
+        check_rho(rho)
+        return layers, (rho,)
+    for pattern, value in rho.items():
+        check_rho(value, f"rho[{pattern!r}]")
+    chosen = [_pattern_of(path, rho, "rho") for path in layers.paths]
+    lone = [path for path, pattern in zip(layers.paths, chosen, strict=True) if pattern is None]
+    if lone:
+        raise ValueError(
+            f"rho must have a pattern for every prunable leaf: none matches {', '.join(lone)}; "
+            "add '*', which takes what no other pattern matches"
+        )
+    order = list(dict.fromkeys(chosen))
+    groups = tuple(order.index(pattern) for pattern in chosen)
+    packing = packing_of(pick(params, layers.chosen), groups)
+    return layers._replace(groups=groups, packing=packing), tuple(rho[name] for name in order)
+
+
+def _with_floors(layers: Layers, min_keep: Any) -> Layers:
+    """Note how many weights every layer keeps at least: a number, a share, or one a pattern."""
+    table = min_keep if isinstance(min_keep, Mapping) else {REST: min_keep}
+    for value in table.values():
+        _check_floor(value)
+    found = [_pattern_of(path, table, "min_keep") for path in layers.paths]
+    asked = [0 if pattern is None else table[pattern] for pattern in found]
+    floors = [
+        min(size, int(floor) if floor >= 1 else math.ceil(size * floor - 1e-9))
+        for size, floor in zip(layers.sizes, asked, strict=True)
+    ]
+    return layers._replace(floors=tuple(floors) if any(floors) else ())
+
+
+def _check_floor(value: Any) -> None:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number:
+        raise TypeError(
+            "min_keep must be a number of weights, a share of a layer below 1, or a dict of these "
+            f"by pattern, got a {type(value).__name__}"
+        )
+    if not (math.isfinite(value) and value >= 0) or (value > 1 and value != int(value)):
+        raise ValueError(f"min_keep must be whole and at least 0, or a share below 1, got {value}")
+
+
+def _pattern_of(path: str, table: Mapping[str, Any], name: str) -> str | None:
+    """Find the one pattern that matches; "*" takes what no other does."""
+    found = [p for p in table if p != REST and fnmatchcase(path, p)]
+    if len(found) > 1:
+        raise ValueError(f"{name} has {len(found)} patterns for {path!r}: {found}; one may match")
+    return found[0] if found else (REST if REST in table else None)
+
+
+def _check_patterns(layers: Layers, table: Any, name: str) -> None:
+    """Refuse patterns that match no layer: a name that was misspelt."""
+    if isinstance(table, Mapping):
+        named = [p for p in table if p != REST]
+        idle = [p for p in named if not any(fnmatchcase(path, p) for path in layers.paths)]
+        if idle or (name == "rho" and not table):
+            raise ValueError(
+                f"{name} must have patterns that match prunable leaves, and {idle} match none of "
+                f"{list(layers.paths)}"
+            )
