@@ -14,6 +14,7 @@ FLOORS = {
     "linen": 12,
     "prune": 11,
     "sweep": 10,
+    "gradual": 10,
     "rounds": 9,
     "turn": 8,
     "verdict": 9,
@@ -59,7 +60,11 @@ FLOORS = {
     "_types": 0,
     "_version": 0,
 }
-OWNERS = {"optax": {"transforms"}, "flax": {"linen"}, "rich": {"report", "homogeneity", "shown"}}
+OWNERS = {
+    "optax": {"transforms", "gradual"},
+    "flax": {"linen"},
+    "rich": {"report", "homogeneity", "shown"},
+}
 
 
 def imports(path):
