@@ -27,12 +27,12 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
     The inner transform sees gradients and params that are zero where a mask is False, so norms and
     moments are those of the pruned network; its updates are then replaced there by −θ, which sets
     dense params to zero in the first step and stops decay, momentum and noise afterwards. Extra
-    arguments are masked, too: a tree of the params' structure, and what a function (of a line
-    search, of SAM) is called with and returns. Put it
-    outermost: keep_masks(optax.chain(...), masks), keep_masks(optax.MultiSteps(...), masks).
-    The first gradient is yours: start from apply_masks(params, masks) where it should be that of
-    the pruned network. Masks and params must have one treedef, so put it outside of, not inside,
-    optax.masked and optax.multi_transform; of optax.MultiSteps, `has_updated` is
+    arguments are masked, too: trees of the params' structure and shapes, and those that a function
+    (a line search's loss, SAM's gradient) is called with or returns. Put it outermost:
+    keep_masks(optax.chain(...), masks), keep_masks(optax.MultiSteps(...), masks). The first
+    gradient is yours: start from apply_masks(params, masks) where it should be that of the pruned
+    network. Masks and params must have one treedef, so put it outside of, not inside, optax.masked
+    and optax.multi_transform; of optax.MultiSteps, `has_updated` is
     `tx.has_updated(state.inner_state)`.
 
     Args:
