@@ -24,6 +24,9 @@ from synflow_jax.flow.mode import FlowWarning as FlowWarning
 from synflow_jax.flow.mode import closed_leaves as closed_leaves
 from synflow_jax.flow.mode import flow_mode as flow_mode
 from synflow_jax.flow_saliency import synflow_saliency as synflow_saliency
+from synflow_jax.gradual import GradualState as GradualState
+from synflow_jax.gradual import cubic as cubic
+from synflow_jax.gradual import gradual_magnitude as gradual_magnitude
 from synflow_jax.homogeneity import Homogeneity as Homogeneity
 from synflow_jax.homogeneity import homogeneity_report as homogeneity_report
 from synflow_jax.info import PruneInfo as PruneInfo

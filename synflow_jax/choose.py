@@ -75,17 +75,24 @@ def competing(
     return _with_floors(parted, min_keep), ratios
 
 
+def check_ratios(rho: Any) -> None:
+    """Refuse what is neither a compression ratio nor a dict of them."""
+    if not isinstance(rho, Mapping):
+        return check_rho(rho)
+    for pattern, value in rho.items():
+        check_rho(value, f"rho[{pattern!r}]")
+    return None
+
+
 def _in_groups(params: Params, layers: Layers, rho: Any) -> tuple[Layers, tuple[Any, ...]]:
     """Part the layers in groups that compete within themselves, where rho is a ρ for each pattern.
 
     Returns:
       The layers, their groups numbered in the order of their first layers; and a ρ a group.
     """
+    check_ratios(rho)
     if not isinstance(rho, Mapping):
-        check_rho(rho)
         return layers, (rho,)
-    for pattern, value in rho.items():
-        check_rho(value, f"rho[{pattern!r}]")
     chosen = [_pattern_of(path, rho, "rho") for path in layers.paths]
     lone = [path for path, pattern in zip(layers.paths, chosen, strict=True) if pattern is None]
     if lone:

@@ -1,5 +1,7 @@
 """Masks that hold in any Optax training loop."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any, NamedTuple
 
 import jax
@@ -24,11 +26,13 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
 
     The inner transform sees gradients and params that are zero where a mask is False, so norms and
     moments are those of the pruned network; its updates are then replaced there by −θ, which sets
-    dense params to zero in the first step and stops decay, momentum and noise afterwards. Put it
-    outermost: keep_masks(optax.chain(...), masks), keep_masks(optax.MultiSteps(...), masks).
-    The first gradient is yours: start from apply_masks(params, masks) where it should be that of
-    the pruned network. Masks and params must have one treedef, so put it outside of, not inside,
-    optax.masked and optax.multi_transform; of optax.MultiSteps, `has_updated` is
+    dense params to zero in the first step and stops decay, momentum and noise afterwards. Extra
+    arguments are masked, too: trees of the params' structure and shapes, and those that a function
+    (a line search's loss, SAM's gradient) is called with or returns. Put it outermost:
+    keep_masks(optax.chain(...), masks), keep_masks(optax.MultiSteps(...), masks). The first
+    gradient is yours: start from apply_masks(params, masks) where it should be that of the pruned
+    network. Masks and params must have one treedef, so put it outside of, not inside, optax.masked
+    and optax.multi_transform; of optax.MultiSteps, `has_updated` is
     `tx.has_updated(state.inner_state)`.
 
     Args:
@@ -50,14 +54,8 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
       >>> optax.apply_updates(params, updates)["w"].tolist()
       [0.5, 0.0]
     """
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise TypeError(
-            f"tx must be an Optax transform, such as optax.adam(1e-3), got {type(tx).__name__}"
-        )
     check_bool(masks)
-    if isinstance(tx, optax.MultiSteps):
-        tx = tx.gradient_transformation()
-    inner = optax.with_extra_args_support(tx)
+    inner = as_transform(tx)
 
     def init(params: Params) -> KeepMasksState:
         check_masks(params, masks)
@@ -68,16 +66,70 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
     def update(
         updates: Any, state: KeepMasksState, params: Params | None = None, **extra: Any
     ) -> tuple[Any, KeepMasksState]:
-        if params is None:
-            raise ValueError("keep_masks needs params: call tx.update(gradients, state, params)")
-        gate = state.masks
-        changes, inner_state = inner.update(
-            masked(updates, gate), state.inner_state, masked(params, gate), **extra
+        held, inner_state = gated_update(
+            inner, updates, state.inner_state, params, state.masks, extra
         )
-        held = jax.tree.map(_hold, changes, gate, params)
-        return held, KeepMasksState(gate, inner_state)
+        return held, KeepMasksState(state.masks, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def as_transform(tx: Any) -> Any:
+    """Refuse what is no Optax transform, and let the rest take extra arguments."""
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise TypeError(
+            f"tx must be an Optax transform, such as optax.adam(1e-3), got {type(tx).__name__}"
+        )
+    if isinstance(tx, optax.MultiSteps):
+        tx = tx.gradient_transformation()
+    return optax.with_extra_args_support(tx)
+
+
+def gated_update(
+    inner: Any, updates: Any, inner_state: Any, params: Any, masks: Masks, extra: dict[str, Any]
+) -> tuple[Any, Any]:
+    """Update the network that the masks leave, and set the rest to zero."""
+    if params is None:
+        raise ValueError("update needs params: call tx.update(gradients, state, params)")
+    theirs = {name: _of_network(value, params, masks) for name, value in extra.items()}
+    changes, inner_state = inner.update(
+        masked(updates, masks), inner_state, masked(params, masks), **theirs
+    )
+    return hold(changes, masks, params), inner_state
+
+
+def hold(changes: Any, masks: Masks, params: Params) -> Any:
+    """Replace changes by −θ where a mask is False."""
+    return jax.tree.map(_hold, changes, masks, params)
+
+
+def gated(tree: Any, params: Params, masks: Masks) -> Any:
+    """Mask every part of a tree that has the structure and the shapes of the params."""
+    outline = _outline(params)
+
+    def fits(part: Any) -> bool:
+        return _outline(part) == outline
+
+    return jax.tree.map(lambda p: masked(p, masks) if fits(p) else p, tree, is_leaf=fits)
+
+
+def _outline(tree: Any) -> Any:
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, [getattr(leaf, "shape", None) for leaf in leaves]
+
+
+def _of_network(value: Any, params: Params, masks: Masks) -> Any:
+    """Let an extra argument be of the pruned network: a gradient, or a function of the params."""
+    if not callable(value):
+        return gated(value, params, masks)
+    fn: Callable[..., Any] = value
+
+    @wraps(fn)  # Optax reads the names of a function's arguments
+    def on_network(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = gated((args, kwargs), params, masks)
+        return gated(fn(*args, **kwargs), params, masks)
+
+    return on_network
 
 
 def _hold(change: Any, mask: jax.Array, leaf: Any) -> Any:

@@ -12,12 +12,12 @@ CONTRACT = """
     synflow magnitude random snip grasp prune
     synflow_saliency magnitude_saliency random_saliency snip_saliency grasp_saliency
     gradient_saliency cross_entropy gradient_norm weight_energy
-    exponential linear one_shot certified globally layerwise uniform erk is_prunable matching
-    apply_masks keep_masks shuffle reinitialise
+    exponential linear cubic one_shot certified globally layerwise uniform erk is_prunable matching
+    apply_masks keep_masks gradual_magnitude shuffle reinitialise
     log2_flow layer_flow neuron_flow conservation_gap report
     collapsed_layers dead_branches max_compression critical_compression effective_density
     layer_order flow_mode homogeneity_report closed_leaves stacked_layers Homogeneity FlowWarning
-    PruneInfo Report Summary summary NeuronFlow KeepMasksState
+    PruneInfo Report Summary summary NeuronFlow KeepMasksState GradualState
     CollapseWarning UncertifiedWarning
 """
 CONTRACT = set(CONTRACT.split())

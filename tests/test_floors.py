@@ -14,6 +14,7 @@ FLOORS = {
     "linen": 12,
     "prune": 11,
     "sweep": 10,
+    "gradual": 10,
     "rounds": 9,
     "turn": 8,
     "verdict": 9,
@@ -65,7 +66,7 @@ FLOORS = {
     "_version": 0,
 }
 OWNERS = {
-    "optax": {"transforms"},
+    "optax": {"transforms", "gradual"},
     "flax": {"linen"},
     "rich": {"report", "homogeneity", "shown", "summary"},
 }

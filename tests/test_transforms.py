@@ -32,6 +32,7 @@ OPTIMISERS = {
     "accumulated": optax.MultiSteps(optax.adamw(1e-2), every_k_schedule=4),
     "noisy": optax.chain(optax.add_noise(0.1, 0.5, jax.random.key(0)), optax.sgd(0.1)),
     "lamb": optax.lamb(1e-2),
+    "muon": optax.contrib.muon(1e-2),
 }
 
 
@@ -133,6 +134,29 @@ def test_a_step_that_donates_its_state_leaves_the_masks_alone():
     jax.jit(step, donate_argnums=(0, 1))(jax.tree.map(jnp.copy, PARAMS), tx.init(PARAMS))
     assert sf.report(PARAMS, masks).kept == sf.report(PARAMS, MASKS).kept
     assert jax.tree.all(jax.tree.map(lambda m: bool(m.any()), tx.init(PARAMS).masks))
+
+
+def test_extra_arguments_are_of_the_pruned_network():
+    """A tree of the params' structure is masked, and what a function is given and returns."""
+    seen = {}
+
+    def update(updates, state, params=None, *, slope, slope_at, length, **rest):
+        seen.update(slope=slope, there=slope_at(PARAMS, by=2.0), length=length)
+        return updates, state
+
+    inner = optax.GradientTransformationExtraArgs(lambda p: optax.EmptyState(), update)
+    tx = sf.keep_masks(inner, MASKS)
+
+    def slope_at(params, *, by):
+        chex.assert_trees_all_equal(params, sf.apply_masks(PARAMS, MASKS))
+        return jax.tree.map(lambda p: by * jnp.ones_like(p), params)
+
+    extra = {"slope": PARAMS, "slope_at": slope_at, "length": jnp.arange(3)}
+    tx.update(PARAMS, tx.init(PARAMS), PARAMS, **extra)
+    twos = jax.tree.map(lambda m: 2.0 * m, MASKS)
+    chex.assert_trees_all_equal(seen["slope"], sf.apply_masks(PARAMS, MASKS))
+    chex.assert_trees_all_equal(seen["there"], twos)
+    assert seen["length"].tolist() == [0, 1, 2]
 
 
 def test_update_needs_params():

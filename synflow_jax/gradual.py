@@ -1,0 +1,201 @@
+"""Pruning during training: smaller and smaller networks on the way, in any Optax training loop."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from synflow_jax._types import Masks, Params, Prunable, Schedule, Scope
+from synflow_jax.budget import budgets
+from synflow_jax.choose import check_ratios, competing
+from synflow_jax.errors import is_traced
+from synflow_jax.layout import laid_as
+from synflow_jax.rounds import fixed_loop
+from synflow_jax.saliency import magnitude_saliency
+from synflow_jax.scope import globally
+from synflow_jax.transforms import as_transform, gated, gated_update, hold
+from synflow_jax.tree import (
+    Function,
+    Layers,
+    all_true,
+    find_layers,
+    is_prunable,
+    pick,
+    place,
+)
+from synflow_jax.turn import full_masks
+
+
+def cubic(k: Any, rounds: int, rho: Any) -> Any:
+    """Prune much at first and little at last, d_k = 1/ρ + (1 − 1/ρ)·(1 − k/n)³.
+
+    Args:
+      k: the round, 1 … n; a number or an array.
+      rounds: n.
+      rho: the compression ratio ρ, at least 1.
+
+    Returns:
+      The density after round k.
+
+    Example:
+      >>> cubic(1, 2, 2.0)
+      0.5625
+
+    Source: Zhu and Gupta 2017 (arXiv 1710.01878), equation 1, from a sparsity of 0 to 1 − 1/ρ.
+    """
+    return 1 / rho + (1 - 1 / rho) * (1 - k / rounds) ** 3
+
+
+class GradualState(NamedTuple):
+    """The masks so far, the number of updates so far, and the inner state."""
+
+    masks: Masks
+    step: jax.Array
+    inner_state: Any
+
+
+class _Plan(NamedTuple):
+    """What is pruned when."""
+
+    rho: Any
+    min_keep: Any
+    begin: int
+    end: int
+    every: int
+    schedule: Schedule
+    scope: Scope
+    prunable: Prunable
+
+
+def gradual_magnitude(
+    tx: Any,
+    rho: Any,
+    *,
+    end: int,
+    begin: int = 0,
+    every: int = 100,
+    schedule: Schedule = cubic,
+    scope: Scope = globally,
+    min_keep: Any = 0,
+    prunable: Prunable = is_prunable,
+) -> optax.GradientTransformationExtraArgs:
+    """Prune the smallest weights while training, from density 1 after `begin` to 1/ρ after `end`.
+
+    After updates begin + every, begin + 2·every, … and `end`, the weights of least |θ| are set to
+    zero, as many as the schedule says of (t − begin)/(end − begin); they stay at exactly zero, as
+    under `keep_masks`, and so do all parts of the inner state that have the structure of the params
+    (moments, averages). Magnitudes are those after the update, in the dtype of the params. Put it
+    outermost, or in optax.MultiSteps, where an update is one that is emitted; inside of it, each
+    micro-step is one. `state.masks` are the masks so far.
+
+    Args:
+      tx: any Optax transform.
+      rho: compression ratio ρ at the end, prunable weights before over after, at least 1; or a
+        dict of these by pattern.
+      end: the update after which the density is 1/ρ; training goes on from there as it likes.
+      begin: the number of updates before which all weights stay.
+      every: updates between one round of pruning and the next.
+      schedule: cubic, exponential, linear, or schedule(k, n, rho) -> density after k updates of n.
+      scope: globally, layerwise, erk; a layer never grows again.
+      min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
+        dict of these by pattern.
+      prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
+
+    Returns:
+      An Optax transform; its update needs params. Its state is a GradualState.
+
+    Raises:
+      ValueError: rho, begin, end or every is out of range, no leaf is prunable (at init), or update
+        was called without params.
+      TypeError: an argument is of the wrong kind.
+
+    Warns:
+      CollapseWarning: rho leaves fewer weights than layers.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> params = {"w": jnp.array([[1.0, -3.0, 2.0, 4.0]])}
+      >>> tx = gradual_magnitude(optax.sgd(0.5), rho=2, end=1)
+      >>> updates, state = tx.update({"w": jnp.ones((1, 4))}, tx.init(params), params)
+      >>> optax.apply_updates(params, updates)["w"].tolist()
+      [[0.0, -3.5, 0.0, 3.5]]
+
+    Source: Zhu and Gupta 2017 (arXiv 1710.01878), section 3; they prune within layers.
+    """
+    check_ratios(rho)
+    _check_steps(begin, end, every)
+    if not callable(schedule):
+        raise TypeError(f"schedule must be a function such as cubic, got {schedule!r}")
+    inner = as_transform(tx)
+    plan = _Plan(rho, min_keep, begin, end, every, schedule, scope, prunable)
+
+    def init(params: Params) -> GradualState:
+        _layers_and_counts(plan, params)  # so that a bad plan is refused here
+        masks = jax.tree.map(all_true, params)
+        return GradualState(masks, jnp.zeros((), jnp.int32), inner.init(params))
+
+    def update(
+        updates: Any, state: GradualState, params: Params | None = None, **extra: Any
+    ) -> tuple[Any, GradualState]:
+        masks, before, inner_state = state
+        held, inner_state = gated_update(inner, updates, inner_state, params, masks, extra)
+        step: Any = optax.safe_increment(before)
+
+        def pruned() -> tuple[Any, GradualState]:
+            new = _smaller(plan, params, held, masks, step)
+            return hold(held, new, params), GradualState(new, step, gated(inner_state, params, new))
+
+        def kept() -> tuple[Any, GradualState]:
+            return held, GradualState(masks, step, inner_state)
+
+        due = (step > begin) & (step <= end) & ((step - begin) % every == 0) | (step == end)
+        if is_traced(due):
+            return lax.cond(due, pruned, kept)
+        return pruned() if due else kept()
+
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _smaller(plan: _Plan, params: Params, changes: Any, masks: Masks, step: jax.Array) -> Masks:
+    """Keep the largest of the weights that an update is about to make."""
+    layers, counts = _layers_and_counts(plan, params)
+    chosen = layers.chosen
+    moved: Any = optax.apply_updates(pick(params, chosen), pick(changes, chosen))
+    new = place(params, chosen, moved, lambda leaf: leaf)
+    now = (step - plan.begin - 1) // plan.every
+    with jax.enable_x64(True):
+        count = lax.dynamic_slice_in_dim(counts, now, 1)
+    score = Function(magnitude_saliency())
+    left, _ = fixed_loop(
+        new, score, pick(masks, chosen), count, layers=layers, nested=True, progress=False
+    )
+    return jax.tree.map(laid_as, full_masks(params, layers, left), params)
+
+
+def _layers_and_counts(plan: _Plan, params: Params) -> tuple[Layers, jax.Array]:
+    """Find the layers, and count what is kept after each round: never more than before."""
+    layers, ratios = competing(params, find_layers(params, plan.prunable), plan.rho, plan.min_keep)
+    span = plan.end - plan.begin
+    rounds = -(-span // plan.every)
+    steps = np.minimum(np.arange(1, rounds + 1, dtype=np.float64) * plan.every, span)
+    counts = budgets(
+        layers, ratios, rounds, lambda *rest: plan.schedule(steps, span, rest[-1]), plan.scope
+    )
+    with jax.enable_x64(True):
+        return layers, lax.cummax(
+            counts, reverse=True
+        )  # shares of erk are rounded anew in each round
+
+
+def _check_steps(begin: Any, end: Any, every: Any) -> None:
+    """Refuse numbers of updates that are no whole numbers, or of which none is left."""
+    for name, value, least in (("begin", begin, 0), ("every", every, 1), ("end", end, 1)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if end <= begin:
+        raise ValueError(f"end must be after begin, got begin={begin} and end={end}")
