@@ -284,7 +284,7 @@ def test_groups_and_floors_hold_while_it_trains():
         updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
         params = optax.apply_updates(params, updates)
         kept.append([int(mask.sum()) for mask in state.masks.values()])
-    assert [sum(pair) for pair in kept] == [17, 8, 6]  # ⌈36/6 + 30·(1 − k/3)³⌉
+    assert [sum(pair) for pair in kept] == [15, 8, 6]  # ⌈36/6 + 30·(1 − k/3)³⌉
     assert kept[-1] == [4, 2]
     tx = sf.gradual_magnitude(optax.sgd(0.0), {"a": 2, "z": 6}, end=1)
     state = tx.update(params, tx.init(params), params)[1]
