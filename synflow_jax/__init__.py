@@ -48,6 +48,10 @@ from synflow_jax.scope import globally as globally
 from synflow_jax.scope import layerwise as layerwise
 from synflow_jax.scope import uniform as uniform
 from synflow_jax.stacked import stacked_layers as stacked_layers
+from synflow_jax.storage import load_masks as load_masks
+from synflow_jax.storage import load_sparse as load_sparse
+from synflow_jax.storage import save_masks as save_masks
+from synflow_jax.storage import save_sparse as save_sparse
 from synflow_jax.transforms import KeepMasksState as KeepMasksState
 from synflow_jax.transforms import keep_masks as keep_masks
 from synflow_jax.tree import is_prunable as is_prunable

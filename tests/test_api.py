@@ -17,6 +17,7 @@ CONTRACT = """
     log2_flow layer_flow neuron_flow conservation_gap report
     collapsed_layers dead_branches max_compression critical_compression effective_density
     flow_mode homogeneity_report closed_leaves stacked_layers Homogeneity FlowWarning
+    save_masks load_masks save_sparse load_sparse
     PruneInfo Report NeuronFlow KeepMasksState
     CollapseWarning UncertifiedWarning
 """

@@ -30,6 +30,7 @@ FLOORS = {
     "diagnostics": 7,
     "data_saliency": 7,
     "transforms": 7,
+    "storage": 4,
     "flow_saliency": 6,
     "saliency": 5,
     "masks": 4,
@@ -42,6 +43,7 @@ FLOORS = {
     "tree": 2,
     "prefix": 2,
     "packing": 0,
+    "packed": 0,
     "measure": 1,
     "scaled": 4,  # knows nothing of pruning
     "scaled.loops": 3,
