@@ -18,6 +18,7 @@ CONTRACT = """
     collapsed_layers dead_branches max_compression critical_compression effective_density
     flow_mode homogeneity_report closed_leaves stacked_layers Homogeneity FlowWarning
     save_masks load_masks save_sparse load_sparse
+    to_torch from_torch save_arrays load_arrays to_bcoo to_csr
     PruneInfo Report NeuronFlow KeepMasksState
     CollapseWarning UncertifiedWarning
 """

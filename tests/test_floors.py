@@ -31,6 +31,8 @@ FLOORS = {
     "data_saliency": 7,
     "transforms": 7,
     "storage": 4,
+    "convert": 4,
+    "sparse": 4,
     "flow_saliency": 6,
     "saliency": 5,
     "masks": 4,
@@ -61,7 +63,13 @@ FLOORS = {
     "_types": 0,
     "_version": 0,
 }
-OWNERS = {"optax": {"transforms"}, "flax": {"linen"}, "rich": {"report", "homogeneity", "shown"}}
+OWNERS = {
+    "optax": {"transforms"},
+    "flax": {"linen"},
+    "rich": {"report", "homogeneity", "shown"},
+    "safetensors": {"convert"},
+    "scipy": {"sparse"},
+}
 
 
 def imports(path):
