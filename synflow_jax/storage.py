@@ -196,7 +196,8 @@ def _leaves(tree: Any, name: str) -> list[tuple[str, Any]]:
         twice = next(path for path in paths if paths.count(path) > 1)
         raise ValueError(f"{name} must have a path of its own for each leaf: {twice!r} is two")
     for path, leaf in leaves:
-        if name != "like" and not getattr(leaf, "is_fully_addressable", True):
+        here = getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated
+        if name != "like" and not here:
             raise ValueError(
                 f"{name} must lie on devices of this process: {path!r} does not; gather it with "
                 "jax.experimental.multihost_utils.process_allgather(tree, tiled=True)"
