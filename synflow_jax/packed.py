@@ -29,7 +29,7 @@ import numpy as np
 MASKS, SPARSE = b"\x93SFmasks", b"\x93SFspars"
 VERSION = 1
 PREFIX = struct.Struct("<8sII32s")
-LONGEST = 2**24  # bytes of a header; some hundred thousand leaves
+LONGEST = 2**22  # bytes of a header: some fifty thousand leaves, and no flood of objects
 MOST = 2**48  # entries of a leaf
 AXES = 32
 SKIP = 255

@@ -121,6 +121,17 @@ def test_a_wild_header_is_an_error(tmp_path, monkeypatch):
         sf.load_masks(path)
 
 
+def test_a_header_that_is_too_long_is_neither_written_nor_read(tmp_path):
+    path, masks = tmp_path / "masks", {"w" * packed.LONGEST: np.ones(1, bool)}
+    with pytest.raises(ValueError, match=r"would take 41943\d\d bytes: too many"):
+        sf.save_masks(path, masks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed, "LONGEST", 2 * packed.LONGEST)
+        sf.save_masks(path, masks)
+    with pytest.raises(ValueError, match="longer than the file or than 4194304"):
+        sf.load_masks(path)
+
+
 def test_a_thousand_damaged_files(tmp_path):
     """Each is refused by name or read as it is; what must not be raises inside of run."""
     report = fuzz_masks.run(tmp_path, 1000, seed=1)
