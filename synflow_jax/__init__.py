@@ -9,6 +9,10 @@ from synflow_jax.collapse import effective_density as effective_density
 from synflow_jax.collapse import max_compression as max_compression
 from synflow_jax.controls import reinitialise as reinitialise
 from synflow_jax.controls import shuffle as shuffle
+from synflow_jax.convert import from_torch as from_torch
+from synflow_jax.convert import load_arrays as load_arrays
+from synflow_jax.convert import save_arrays as save_arrays
+from synflow_jax.convert import to_torch as to_torch
 from synflow_jax.data_methods import grasp as grasp
 from synflow_jax.data_methods import snip as snip
 from synflow_jax.data_saliency import grasp_saliency as grasp_saliency
@@ -52,7 +56,13 @@ from synflow_jax.scope import erk as erk
 from synflow_jax.scope import globally as globally
 from synflow_jax.scope import layerwise as layerwise
 from synflow_jax.scope import uniform as uniform
+from synflow_jax.sparse import to_bcoo as to_bcoo
+from synflow_jax.sparse import to_csr as to_csr
 from synflow_jax.stacked import stacked_layers as stacked_layers
+from synflow_jax.storage import load_masks as load_masks
+from synflow_jax.storage import load_sparse as load_sparse
+from synflow_jax.storage import save_masks as save_masks
+from synflow_jax.storage import save_sparse as save_sparse
 from synflow_jax.summary import Summary as Summary
 from synflow_jax.summary import summary as summary
 from synflow_jax.transforms import KeepMasksState as KeepMasksState

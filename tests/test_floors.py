@@ -36,6 +36,9 @@ FLOORS = {
     "diagnostics": 7,
     "data_saliency": 7,
     "transforms": 7,
+    "storage": 4,
+    "convert": 4,
+    "sparse": 4,
     "flow_saliency": 6,
     "saliency": 5,
     "masks": 4,
@@ -48,6 +51,7 @@ FLOORS = {
     "tree": 2,
     "prefix": 2,
     "packing": 0,
+    "packed": 0,
     "measure": 1,
     "scaled": 4,  # knows nothing of pruning
     "scaled.loops": 3,
@@ -69,6 +73,8 @@ OWNERS = {
     "optax": {"transforms", "gradual"},
     "flax": {"linen"},
     "rich": {"report", "homogeneity", "shown", "summary"},
+    "scipy": {"sparse"},
+    "safetensors": {"convert"},
 }
 
 
