@@ -12,6 +12,7 @@ FLOORS = {
     "homogeneity": 12,
     "methods": 12,
     "linen": 12,
+    "nnx": 12,
     "prune": 11,
     "sweep": 10,
     "rounds": 9,
@@ -56,10 +57,15 @@ FLOORS = {
     "info": 1,
     "layout": 0,
     "shown": 0,
+    "adapter": 1,
     "_types": 0,
     "_version": 0,
 }
-OWNERS = {"optax": {"transforms"}, "flax": {"linen"}, "rich": {"report", "homogeneity", "shown"}}
+OWNERS = {
+    "optax": {"transforms"},
+    "flax": {"linen", "nnx"},
+    "rich": {"report", "homogeneity", "shown"},
+}
 
 
 def imports(path):
