@@ -112,6 +112,12 @@ def test_training_and_evaluation_mode_give_the_same_masks():
     chex.assert_trees_all_equal(masks[0], by_hand)
 
 
+def test_variables_that_are_shared_between_calls():
+    graphdef, params, rest = nnx.split(Net(), nnx.Param, ...)
+    with pytest.raises(ValueError, match=r"its own Variables in each call \(from_nnx"):
+        sf.synflow(params, lambda p, x: nnx.merge(graphdef, p, rest)(x), (6,), 4.0, rounds=3)
+
+
 def test_training_the_model_changes_neither_params_nor_function():
     model = trained_net()
     params, apply_fn = from_nnx(model)
