@@ -1,7 +1,6 @@
 """One network in five frameworks: the same masks; and masks under each of JAX's transforms."""
 
 import pathlib
-from functools import partial
 
 import equinox as eqx
 import flax.linen as nn
@@ -9,11 +8,8 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
-from flax.training.train_state import TrainState
-from jax.sharding import NamedSharding, PartitionSpec
 from test_readme import run_blocks
 
 import synflow_jax as sf
@@ -228,6 +224,85 @@ def test_every_framework_gives_the_masks_of_the_network_written_out(name, expect
         assert sum(int(kernel.sum()) for kernel in kernels) == 47  # ⌈186/4⌉
 
 
+VOCABULARY, WIDTH = 9, 5
+IDS = jax.ShapeDtypeStruct((4,), jnp.int32)
+
+
+def reading(embed, dense):
+    """Embed token ids, add them up, and give logits."""
+    return lambda tokens: dense(jax.nn.relu(embed(tokens)).sum(1))
+
+
+class LinenReader(nn.Module):
+    """The reader in Linen."""
+
+    @nn.compact
+    def __call__(self, tokens):
+        """Return the logits."""
+        return reading(nn.Embed(VOCABULARY, WIDTH), nn.Dense(CLASSES))(tokens)
+
+
+class NnxReader(nnx.Module):
+    """The reader in NNX."""
+
+    def __init__(self, rngs):
+        self.embed = nnx.Embed(VOCABULARY, WIDTH, rngs=rngs)
+        self.dense = nnx.Linear(WIDTH, CLASSES, rngs=rngs)
+
+    def __call__(self, tokens):
+        """Return the logits."""
+        return reading(self.embed, self.dense)(tokens)
+
+
+def linen_reader(table, kernel, bias):
+    params = {"Embed_0": {"embedding": table}, "Dense_0": {"kernel": kernel, "bias": bias}}
+    return *from_linen(LinenReader(), {"params": params}), lambda t: t["Dense_0"]["kernel"]
+
+
+def nnx_reader(table, kernel, bias):
+    params, apply_fn = from_nnx(NnxReader(nnx.Rngs(0)))
+    pure = {"embed": {"embedding": table}, "dense": {"kernel": kernel, "bias": bias}}
+    nnx.replace_by_pure_dict(params, pure)
+    return params, apply_fn, lambda t: t["dense"]["kernel"]
+
+
+def equinox_reader(table, kernel, bias):
+    embed = eqx.nn.Embedding(weight=table)
+    dense = eqx.nn.Linear(WIDTH, CLASSES, key=jax.random.key(0))
+    dense = eqx.tree_at(lambda m: (m.weight, m.bias), dense, (kernel.T, bias))
+    params, static = eqx.partition((embed, dense), eqx.is_inexact_array)
+
+    def apply_fn(params, tokens):
+        embed, dense = eqx.combine(params, static)
+        return reading(jax.vmap(jax.vmap(embed)), jax.vmap(dense))(tokens)
+
+    return params, apply_fn, lambda t: t[1].weight.T
+
+
+def haiku_reader(table, kernel, bias):
+    parts = lambda: (hk.Embed(VOCABULARY, WIDTH), hk.Linear(CLASSES))
+    network = hk.without_apply_rng(hk.transform(lambda tokens: reading(*parts())(tokens)))
+    params = {"embed": {"embeddings": table}, "linear": {"w": kernel, "b": bias}}
+    return params, network.apply, lambda t: t["linear"]["w"]
+
+
+READERS = [linen_reader, nnx_reader, equinox_reader, haiku_reader]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_token_ids_in_every_framework(reader, x64):
+    """Every token is of id 1: a kernel's score is its size times that row, by hand."""
+    rng = np.random.default_rng(2)
+    shapes = ((VOCABULARY, WIDTH), (WIDTH, CLASSES), (CLASSES,))
+    table, kernel, bias = (jnp.asarray(rng.standard_normal(shape)) for shape in shapes)
+    params, apply_fn, kernel_of = reader(table, kernel, bias)
+    kernels_alone = lambda path, leaf: leaf.shape in (kernel.shape, kernel.T.shape)
+    rest = {"rounds": 1, "prunable": kernels_alone}
+    found = np.array(kernel_of(sf.synflow(params, apply_fn, IDS, 4.0, **rest)))
+    scores = np.abs(np.asarray(kernel)) * np.abs(np.asarray(table[1]))[:, None]
+    np.testing.assert_array_equal(found, scores >= np.sort(scores.ravel())[-5])
+
+
 def test_equal_equinox_models_share_a_program():
     calls = []
 
@@ -246,137 +321,11 @@ def test_equal_equinox_models_share_a_program():
     assert counts == [1, 0]
 
 
-class Small(nn.Module):
-    """Two dense layers with dropout."""
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        """Return the logits."""
-        x = nn.Dropout(0.1, deterministic=not train)(nn.relu(nn.Dense(16)(x)))
-        return nn.Dense(CLASSES)(x)
-
-
-class State(TrainState):
-    """A TrainState that holds the masks a second time, for whoever looks for them there."""
-
-    masks: dict
-
-
-@pytest.fixture(scope="module")
-def state():
-    params, apply_fn = from_linen(Small(), Small().init(jax.random.key(0), jnp.ones((1, 6))))
-    masks = sf.synflow(params, apply_fn, (6,), 8.0, rounds=3)
-    with jax.numpy_dtype_promotion("standard"):
-        tx = sf.keep_masks(optax.adamw(1e-2), masks)
-        return State.create(apply_fn=Small().apply, params=params, tx=tx, masks=masks)
-
-
-def step(state, batch, key=None, mean=lambda loss: loss):
-    """Train for one step, with dropout where there is a key; `mean` goes over the devices."""
-    x, labels = batch
-    settings = {"train": True, "rngs": {"dropout": key}} if key is not None else {}
-
-    def loss_fn(params):
-        logits = state.apply_fn({"params": params}, x, **settings)
-        return mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean())
-
-    return state.apply_gradients(grads=jax.grad(loss_fn)(state.params))
-
-
 def holds_zeros(params, masks):
     """Whether what is pruned is zero, and some of the rest is not."""
     pairs = list(zip(jax.tree.leaves(params), jax.tree.leaves(masks), strict=True))
     zero = all(not np.where(mask, 0.0, leaf).any() for leaf, mask in pairs)
     return zero and any(not np.asarray(mask).all() for _, mask in pairs)
-
-
-def batch(examples=32):
-    x = jax.random.normal(jax.random.key(1), (examples, 6))
-    return x, jnp.arange(examples) % CLASSES
-
-
-@pytest.mark.parametrize("wrapped", [jax.jit, nnx.jit], ids=["jit", "nnx.jit"])
-def test_a_train_state_under_jit(state, wrapped):
-    run, now = wrapped(step), state
-    for i in range(3):
-        now = run(now, batch(), jax.random.key(i))
-    assert holds_zeros(now.params, state.masks)
-    for masks in (now.masks, now.opt_state.masks):
-        jax.tree.map(np.testing.assert_array_equal, masks, state.masks)
-
-
-def test_three_seeds_at_once(state):
-    keys = jax.random.split(jax.random.key(2), 3)
-    apply_fn = from_linen(Small(), {"params": state.params})[1]
-
-    def trained(key):
-        params = Small().init(key, jnp.ones((1, 6)))["params"]
-        masks = sf.synflow(params, apply_fn, (6,), 8.0, rounds=3)
-        tx = sf.keep_masks(optax.adamw(1e-2), masks)
-        mine = State.create(apply_fn=Small().apply, params=params, tx=tx, masks=masks)
-        return step(step(mine, batch(), key), batch(), key).params, masks
-
-    params, masks = jax.jit(jax.vmap(trained))(keys)
-    assert holds_zeros(params, masks)
-    for i, key in enumerate(keys):
-        alone = sf.synflow(
-            Small().init(key, jnp.ones((1, 6)))["params"], apply_fn, (6,), 8.0, rounds=3
-        )
-        jax.tree.map(lambda m, a, i=i: np.testing.assert_array_equal(m[i], a), masks, alone)
-
-
-WHOLE, ROWS = PartitionSpec(), PartitionSpec("devices")
-
-
-@pytest.fixture(scope="module")
-def mesh():
-    return jax.make_mesh((8,), ("devices",))
-
-
-def test_every_device_finds_the_same_masks(state, mesh):
-    """In a shard_map, each of eight devices prunes its own copy for itself."""
-    params, apply_fn = from_linen(Small(), {"params": state.params})
-    prune = lambda p: sf.synflow(p, apply_fn, (6,), 8.0, rounds=3)
-    # Whole in, whole out: that the masks are the same on all devices is checked by their types.
-    run = jax.shard_map(prune, mesh=mesh, in_specs=WHOLE, out_specs=WHOLE)
-    for found, want in zip(*map(jax.tree.leaves, (jax.jit(run)(params), state.masks)), strict=True):
-        assert len(found.addressable_shards) == 8
-        assert all((np.asarray(s.data) == want).all() for s in found.addressable_shards)
-
-
-def test_every_device_prunes_a_network_of_its_own(mesh):
-    init = lambda key: Small().init(key, jnp.ones((1, 6)))["params"]
-    keys = jax.random.split(jax.random.key(3), 8)
-    params = jax.device_put(jax.vmap(init)(keys), NamedSharding(mesh, ROWS))
-    apply_fn = from_linen(Small(), {"params": init(keys[0])})[1]
-    prune = lambda p: sf.synflow(p, apply_fn, (6,), 8.0, rounds=3)
-    run = jax.shard_map(jax.vmap(prune), mesh=mesh, in_specs=ROWS, out_specs=ROWS, check_vma=False)
-    masks = jax.tree.map(np.asarray, jax.jit(run)(params))
-    for i in (0, 7):
-        alone = prune(init(keys[i]))
-        jax.tree.map(lambda m, a, i=i: np.testing.assert_array_equal(m[i], a), masks, alone)
-
-
-def test_data_parallel_training_by_shard_map(state, mesh):
-    """Eight parts of a batch train as the whole batch does, and the zeros are on all devices."""
-    mean = partial(jax.lax.pmean, axis_name="devices")
-
-    @jax.jit
-    @partial(jax.shard_map, mesh=mesh, in_specs=(WHOLE, ROWS, WHOLE), out_specs=WHOLE)
-    def run(state, batch, key):
-        return step(state, batch, key, mean)
-
-    now, alone = jax.device_put(state, NamedSharding(mesh, WHOLE)), state
-    for _ in range(3):
-        now = run(now, jax.device_put(batch(64), NamedSharding(mesh, ROWS)), None)
-        alone = jax.jit(step)(alone, batch(64))
-    assert holds_zeros(now.params, state.masks)
-    for found, want in zip(*map(jax.tree.leaves, (now.params, alone.params)), strict=True):
-        # Means over eight parts, in float32.
-        np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6)
-        parts = [np.asarray(shard.data) for shard in found.addressable_shards]
-        assert len(parts) == 8
-        assert all((part == parts[0]).all() for part in parts)
 
 
 def test_the_page_runs():

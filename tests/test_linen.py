@@ -307,9 +307,18 @@ def test_settings_may_be_arrays_and_methods_functions(two):
     weigh = np.arange(6.0, dtype=np.float32)[None]
     method = TwoInputs.encode
     params, apply_fn = linen.from_linen(model, variables, method=method, weigh=weigh)
-    hash(jax.tree.structure(apply_fn))  # arrays are leaves
     flow = sf.log2_flow(params, lambda p, x: apply_fn(p, **x), SPECS)
     assert float(flow) == pytest.approx(np.log2(hidden_of(params, weigh)[1].sum()), abs=1e-5)
+
+
+def test_another_array_is_no_new_program(two):
+    model, variables = two
+    run = jax.jit(lambda fn, params, x: fn(params, **x)["a"])
+    x = {"tokens": jnp.ones((1, 4), jnp.int32), "features": jnp.ones((1, 5))}
+    for weigh in (jnp.zeros((1, 6)), jnp.ones((1, 6))):
+        out = run(linen.from_linen(model, variables, weigh=weigh)[1], variables["params"], x)
+        np.testing.assert_allclose(out, model.apply(variables, **x, weigh=weigh)["a"], rtol=1e-5)
+    assert run._cache_size() == 1
 
 
 class Tokens(nn.Module):
