@@ -13,8 +13,12 @@ from synflow_jax.tree import floating_dtype, is_floating, path_string
 
 EVALUATION = "apply_fn must run in evaluation mode (train=False, deterministic=True)"
 HINTS = {
-    "InvalidRngError": f"{EVALUATION}: it asked for rngs",
-    "ModifyScopeVariableError": f"{EVALUATION}: it wanted to change a collection (mutable)",
+    "InvalidRngError": f"{EVALUATION}: it asked for rngs; where it draws even so, "
+    'from_linen(model, variables, rngs={"name": key})',
+    "ModifyScopeVariableError": f"{EVALUATION}: it wanted to change a collection (mutable); where "
+    'it writes even so, from_linen(model, variables, mutable=["name"])',
+    "ScopeCollectionNotFound": "the variables must hold all collections of model.init",
+    "TraceContextError": "an NNX model needs its own Variables in each call (from_nnx sees to it)",
 }
 
 

@@ -12,6 +12,7 @@ FLOORS = {
     "homogeneity": 12,
     "methods": 12,
     "linen": 12,
+    "nnx": 12,
     "prune": 11,
     "sweep": 10,
     "gradual": 10,
@@ -66,12 +67,13 @@ FLOORS = {
     "info": 1,
     "layout": 0,
     "shown": 0,
+    "adapter": 1,
     "_types": 0,
     "_version": 0,
 }
 OWNERS = {
     "optax": {"transforms", "gradual"},
-    "flax": {"linen"},
+    "flax": {"linen", "nnx"},
     "rich": {"report", "homogeneity", "shown", "summary"},
     "scipy": {"sparse"},
     "safetensors": {"convert"},

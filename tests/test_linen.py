@@ -1,6 +1,7 @@
-"""SynFlow in a Flax training loop: TrainState, BatchNorm, dropout and weight decay."""
+"""Linen: a TrainState loop with BatchNorm and dropout, and all else a model may hold or take."""
 
 import chex
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -131,33 +132,220 @@ def test_equal_models_share_a_program_and_keep_their_own_statistics():
     assert flows[1] - flows[0] == pytest.approx(2.0, abs=1e-3)
 
 
-def test_variables_without_params():
-    with pytest.raises(ValueError, match='"params" collection'):
-        linen.from_linen(Classifier(), {"batch_stats": {}})
+class Unusual(nn.Module):
+    """Draws, counts and sows in evaluation too."""
+
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        """Return the outputs and how much was drawn."""
+        x = nn.Dense(4, use_bias=False)(x)
+        count = self.variable("cache", "count", lambda: jnp.zeros((), jnp.int32))
+        count.value += 1
+        noise = jax.random.uniform(self.make_rng("noise"), x.shape)
+        self.sow("intermediates", "hidden", x)
+        return nn.Dense(2, use_bias=False)(x + noise), 1000.0 * count.value.astype(x.dtype)
+
+
+@pytest.fixture(scope="module")
+def unusual():
+    key = jax.random.key(0)
+    return Unusual(), Unusual().init({"params": key, "noise": key}, jnp.ones((1, 3))), key
+
+
+def test_a_model_that_draws_and_writes_in_evaluation(unusual):
+    model, variables, key = unusual
+    before = jax.tree.map(np.array, variables)
+    params, apply_fn = linen.from_linen(
+        model, variables, rngs={"noise": key}, mutable=["cache", "intermediates"]
+    )
+    outs = [apply_fn(params, jnp.ones((1, 3))) for _ in range(2)]
+    chex.assert_trees_all_equal(*outs)  # the same draw, and nothing counted on
+    wanted = model.apply(variables, jnp.ones((1, 3)), rngs={"noise": key}, mutable=["cache"])[0]
+    chex.assert_trees_all_close(outs[0], wanted)
+    chex.assert_trees_all_equal(before, variables)
+    # What it writes is no output: the flow is that of the two outputs alone.
+    positive = jax.tree.map(jnp.abs, params)
+    want = float(sum(out.sum() for out in apply_fn(positive, jnp.ones((1, 3)))))
+    assert float(sf.log2_flow(params, apply_fn, (3,))) == pytest.approx(np.log2(want), abs=1e-5)
+
+
+def test_another_key_is_no_new_program(unusual):
+    model, variables, key = unusual
+    fns = [
+        linen.from_linen(model, variables, rngs={"noise": k}, mutable=["cache"])[1]
+        for k in (key, jax.random.key(1))
+    ]
+    assert len({fn.func for fn in fns}) == 1  # the static parts are equal, and hash alike
+    run = jax.jit(lambda fn, params, x: fn(params, x)[0])
+    outs = [run(fn, variables["params"], jnp.ones((1, 3))) for fn in fns]
+    assert (outs[0] != outs[1]).all()
+    assert run._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"mutable": ["cache"]}, r"it asked for rngs; where it draws even so, from_linen.*rngs="),
+        ({"rngs": {"noise": 0}}, r"where it writes even so, from_linen.*mutable="),
+    ],
+)
+def test_a_model_that_may_not_draw_or_write_says_how(unusual, settings, says):
+    model, variables, key = unusual
+    settings = {**settings, "rngs": {"noise": key}} if "rngs" in settings else settings
+    with pytest.raises(ValueError, match=says):
+        sf.synflow(*linen.from_linen(model, variables, **settings), (3,), 2.0)
+
+
+def test_statistics_left_behind():
+    variables = Classifier().init(jax.random.key(0), jnp.ones((1, FEATURES)), train=False)
+    params, apply_fn = linen.from_linen(Classifier(), {"params": variables["params"]}, train=False)
+    with pytest.raises(ValueError, match="hold all collections"):
+        sf.synflow(params, apply_fn, (FEATURES,), 2.0)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_way_back(frozen):
+    x = jnp.ones((2, FEATURES))
+    variables = Classifier().init(jax.random.key(0), x, train=False)
+    variables = flax.core.freeze(variables) if frozen else variables
+    params, apply_fn = linen.from_linen(Classifier(), variables, train=False)
+    pruned = sf.apply_masks(params, sf.magnitude(params, 4.0))
+    back = linen.to_linen(variables, pruned)
+    assert jax.tree.structure(back) == jax.tree.structure(variables)
+    chex.assert_trees_all_equal(back["params"], pruned)
+    chex.assert_trees_all_equal(Classifier().apply(back, x, train=False), apply_fn(pruned, x))
+    chex.assert_trees_all_equal(variables["params"], params)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda v: linen.from_linen(Classifier, v), TypeError, "got the class Classifier"),
+        (lambda v: linen.from_linen(lambda p: p, v), TypeError, "got a function; for an NNX"),
+        (lambda v: linen.from_linen(Classifier(), [v]), TypeError, "a mapping .*, got a list"),
+        (
+            lambda v: linen.from_linen(Classifier(), v["params"]),
+            ValueError,
+            r'"params" collection, got .\'Dense_0\'.* passed as {"params": params}',
+        ),
+        (lambda v: linen.to_linen(v["params"], v), ValueError, '"params" collection'),
+        (lambda v: linen.to_linen(v, v), ValueError, "params to put back must have the tree"),
+    ],
+)
+def test_what_makes_no_sense(call, error, says):
+    with pytest.raises(error, match=says):
+        call({"params": {"Dense_0": {"kernel": jnp.ones((2, 2))}}})
 
 
 class TwoInputs(nn.Module):
-    """Tokens and features in, a dict out."""
+    """Tokens and features in, a dict out; an encoder beside."""
+
+    def setup(self):
+        """Make the parts."""
+        self.embed, self.dense = nn.Embed(7, 6), nn.Dense(6)
+        self.heads = nn.Dense(2), nn.Dense(3)
+
+    def encode(self, tokens, features, weigh=1.0):
+        """Add up what the two say."""
+        return self.embed(tokens).sum(1) + weigh * self.dense(features)
+
+    def __call__(self, tokens, features, weigh=1.0):
+        """Return two heads."""
+        hidden = self.encode(tokens, features, weigh)
+        return {"a": self.heads[0](hidden), "b": (self.heads[1](hidden),)}
+
+    def of_one(self, inputs):
+        """Take all inputs as one tree."""
+        return self(**inputs)
+
+
+SPECS = {
+    "tokens": jax.ShapeDtypeStruct((4,), jnp.int32),
+    "features": jax.ShapeDtypeStruct((5,), jnp.float32),
+}
+
+
+@pytest.fixture(scope="module")
+def two():
+    x = {"tokens": jnp.ones((1, 4), jnp.int32), "features": jnp.ones((1, 5))}
+    return TwoInputs(), TwoInputs().init(jax.random.key(0), **x)
+
+
+def hidden_of(params, weigh=1.0):
+    """What TwoInputs' encoder gives at |θ| on ones."""
+    pure = jax.tree.map(lambda p: np.abs(np.array(p)), params)
+    row = pure["embed"]["embedding"][1]  # ones are tokens of id 1
+    return pure, 4 * row + weigh * (pure["dense"]["kernel"].sum(0) + pure["dense"]["bias"])
+
+
+@pytest.mark.parametrize("way", ["one tree", "by name", "in a row"])
+def test_several_inputs_and_outputs(two, way):
+    model, variables = two
+    params, apply_fn = linen.from_linen(model, variables)
+    whole = linen.from_linen(model, variables, method="of_one")[1]
+    fn, shape = {
+        "one tree": (whole, SPECS),
+        "by name": (lambda p, x: apply_fn(p, **x), SPECS),
+        "in a row": (lambda p, x: apply_fn(p, *x), (SPECS["tokens"], SPECS["features"])),
+    }[way]
+    pure, hidden = hidden_of(params)
+    heads = [pure["heads_0"], pure["heads_1"]]
+    total = sum((hidden @ head["kernel"] + head["bias"]).sum() for head in heads)
+    assert float(sf.log2_flow(params, fn, shape)) == pytest.approx(np.log2(total), abs=1e-5)
+
+
+def test_an_embedding_is_not_pruned(two):
+    model, variables = two
+    params, apply_fn = linen.from_linen(model, variables, method="of_one")
+    masks = sf.synflow(params, apply_fn, SPECS, 3.0)
+    assert bool(masks["embed"]["embedding"].all())
+    kernels = [masks[name]["kernel"] for name in ("dense", "heads_0", "heads_1")]
+    assert sum(int(kernel.sum()) for kernel in kernels) == 20
+
+
+def test_settings_may_be_arrays_and_methods_functions(two):
+    model, variables = two
+    weigh = np.arange(6.0, dtype=np.float32)[None]
+    method = TwoInputs.encode
+    params, apply_fn = linen.from_linen(model, variables, method=method, weigh=weigh)
+    flow = sf.log2_flow(params, lambda p, x: apply_fn(p, **x), SPECS)
+    assert float(flow) == pytest.approx(np.log2(hidden_of(params, weigh)[1].sum()), abs=1e-5)
+
+
+def test_another_array_is_no_new_program(two):
+    model, variables = two
+    run = jax.jit(lambda fn, params, x: fn(params, **x)["a"])
+    x = {"tokens": jnp.ones((1, 4), jnp.int32), "features": jnp.ones((1, 5))}
+    for weigh in (jnp.zeros((1, 6)), jnp.ones((1, 6))):
+        out = run(linen.from_linen(model, variables, weigh=weigh)[1], variables["params"], x)
+        np.testing.assert_allclose(out, model.apply(variables, **x, weigh=weigh)["a"], rtol=1e-5)
+    assert run._cache_size() == 1
+
+
+class Tokens(nn.Module):
+    """A small language model: embedding, attention, GELU, norms."""
 
     @nn.compact
-    def __call__(self, inputs):
-        """Return two heads."""
-        hidden = nn.Embed(7, 6)(inputs["tokens"]).sum(1) + nn.Dense(6)(inputs["features"])
-        return {"a": nn.Dense(2)(hidden), "b": nn.Dense(3)(hidden)}
+    def __call__(self, tokens):
+        """Return a logit for each token of the vocabulary."""
+        x = nn.Embed(7, 6)(tokens)
+        x = x + nn.MultiHeadDotProductAttention(2)(nn.LayerNorm()(x))
+        x = x + nn.Dense(6)(nn.gelu(nn.Dense(12)(nn.LayerNorm()(x))))
+        return nn.Dense(7)(x)
 
 
-def test_several_inputs_and_outputs():
-    model = TwoInputs()
-    shape = {
-        "tokens": jax.ShapeDtypeStruct((4,), jnp.int32),
-        "features": jax.ShapeDtypeStruct((5,), jnp.float32),
-    }
-    x = {"tokens": jnp.ones((1, 4), jnp.int32), "features": jnp.ones((1, 5))}
-    params, apply_fn = linen.from_linen(model, model.init(jax.random.key(0), x))
-    masks = sf.synflow(params, apply_fn, shape, 3.0)
-    assert bool(masks["Embed_0"]["embedding"].all())
-    assert sum(int(masks[f"Dense_{i}"]["kernel"].sum()) for i in range(3)) == 20
-    positive = jax.tree.map(jnp.abs, params)
-    out = apply_fn(positive, x)
-    want = np.log2(float(out["a"].sum() + out["b"].sum()))
-    assert float(sf.log2_flow(params, apply_fn, shape)) == pytest.approx(want, abs=1e-5)
+def test_token_ids():
+    shape = jax.ShapeDtypeStruct((4,), jnp.int32)
+    variables = Tokens().init(jax.random.key(0), jnp.ones((1, 4), jnp.int32))
+    params, apply_fn = linen.from_linen(Tokens(), variables)
+    network = sf.flow_mode(apply_fn)
+    # The flow starts at the row of id 1; float32 sums of some hundred products.
+    assert float(sf.conservation_gap(params, network, shape)) < 1e-5
+    masks = sf.synflow(params, network, shape, 3.0, rounds=5)
+    table = sf.report(params, masks)
+    assert table.kept == 110
+    assert all(row.kept for row in table.rows)
+    shares = jax.grad(lambda p: sf.log2_flow(p, network, shape))(params)["Embed_0"]["embedding"]
+    assert np.flatnonzero(np.abs(shares).sum(1)).tolist() == [1]
+    with pytest.raises(ValueError, match="Input type must be an integer"):
+        sf.synflow(params, network, (4,), 3.0)
