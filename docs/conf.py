@@ -29,6 +29,8 @@ add_module_names = False
 autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # Args say it in words
 napoleon_numpy_docstring = False
+napoleon_attr_annotations = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_custom_sections = ["Source"]
 
@@ -44,13 +46,16 @@ def copy_notebooks() -> None:
         (here / "0_none.md").write_text("# None\n\nThis build was made without notebooks.\n")
 
 
-def escape_bars(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: Any) -> None:
-    """Let |θ| be an absolute value: reStructuredText reads a substitution. Examples stay."""
+def escape_marks(
+    _app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: Any
+) -> None:
+    """Let |θ| be an absolute value and a*b a product: no mark-up is meant. Examples stay."""
     example = False
     for i, line in enumerate(lines):
         example = (example or line.lstrip().startswith(">>>")) and bool(line.strip())
         if not example:
-            lines[i] = line.replace("|", r"\|")
+            stars, rest = re.match(r"(\s*\**)(.*)", line).groups()  # **settings: see napoleon
+            lines[i] = stars + re.sub(r"([|*])", r"\\\1", rest)
 
 
 def reach_experiments(_app: Any, path: Any, _page: Any, text: Any) -> None:
@@ -62,5 +67,5 @@ def reach_experiments(_app: Any, path: Any, _page: Any, text: Any) -> None:
 def setup(app: Any) -> None:
     """Connect to Sphinx."""
     copy_notebooks()
-    app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("autodoc-process-docstring", escape_marks, priority=400)  # before napoleon
     app.connect("include-read", reach_experiments)

@@ -114,6 +114,18 @@ def test_the_questions_run():
     assert "pass rho=100" in session["said"]
 
 
+def test_the_numbers_of_the_answers_are_those_measured():
+    page = (DOCS / "faq.md").read_text()
+    table = ROOT / "experiments" / "results" / "compare" / "cifar10-fc" / "table.txt"
+    for method in ("random", "synflow", "random-erk"):
+        best = re.search(rf"^ 1\.00 {method} +([\d.]+)", table.read_text(), re.M)[1]
+        assert f"{best} %" in page
+    found = [row for row in results("reference_vgg") if row["network"] == "vgg11_bn"]
+    rows = {row["case"]: row for row in found if row["bits"] == 32}
+    overlaps = [rows[f"exponential_n100_d{d}"]["overlap"] for d in ("0.1", "0.01", "0.001")]
+    assert "{:.2f}, {:.2f} and {:.2f}".format(*overlaps) in page
+
+
 def cells(page, first):
     """Cells of the table row that begins so."""
     line = next(line for line in page.read_text().splitlines() if line.startswith(f"| {first} |"))
