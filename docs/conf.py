@@ -49,13 +49,13 @@ def copy_notebooks() -> None:
 def escape_marks(
     _app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: Any
 ) -> None:
-    """Let |θ| be an absolute value and a*b a product: no mark-up is meant. Examples stay."""
+    """Let |θ|, a*b and a_ stand as they are: no mark-up is meant. Examples stay."""
     example = False
     for i, line in enumerate(lines):
         example = (example or line.lstrip().startswith(">>>")) and bool(line.strip())
         if not example:
             stars, rest = re.match(r"(\s*\**)(.*)", line).groups()  # **settings: see napoleon
-            lines[i] = stars + re.sub(r"([|*])", r"\\\1", rest)
+            lines[i] = stars + re.sub(r"([|*]|_(?!\w))", r"\\\1", rest)
 
 
 def reach_experiments(_app: Any, path: Any, _page: Any, text: Any) -> None:

@@ -52,7 +52,7 @@ def test_the_package_declares_its_types_and_all_of_its_folders():
 
 
 def test_the_package_imports_what_it_names_as_needed():
-    needs = re.findall(r"^[a-z]+", SETUP["options"]["install_requires"].strip(), re.M)
+    needs = re.findall(r"^\w+", SETUP["options"]["install_requires"].strip(), re.M)
     found = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.parse(path.read_text()).body:
