@@ -7,6 +7,8 @@ from synflow_jax.collapse import critical_compression as critical_compression
 from synflow_jax.collapse import dead_branches as dead_branches
 from synflow_jax.collapse import effective_density as effective_density
 from synflow_jax.collapse import max_compression as max_compression
+from synflow_jax.compact import Compact as Compact
+from synflow_jax.compact import compact as compact
 from synflow_jax.controls import reinitialise as reinitialise
 from synflow_jax.controls import shuffle as shuffle
 from synflow_jax.convert import from_torch as from_torch

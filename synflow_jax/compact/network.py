@@ -1,0 +1,220 @@
+"""A pruned network without its dead units: smaller arrays, the same function."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.table import Table
+
+from synflow_jax._types import ApplyFn, Masks, Params
+from synflow_jax.compact import rules as rules
+from synflow_jax.compact.cost import multiply_adds
+from synflow_jax.compact.follow import Followed, follow, zeros
+from synflow_jax.compact.listing import listed
+from synflow_jax.compact.moving import may_move
+from synflow_jax.compact.needed import needed, stays
+from synflow_jax.compact.shrink import Shrunk, Stays, taken
+from synflow_jax.compact.units import Units
+from synflow_jax.compact.zeros import may_be_nonzero
+from synflow_jax.errors import check_masks, is_traced
+from synflow_jax.inputs import read_shape
+from synflow_jax.masks import apply_masks
+from synflow_jax.shown import Shown
+from synflow_jax.tree import floating_dtype, named_leaves
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Compact(Shown):
+    """A network without its dead units; prints as a table.
+
+    Attributes:
+      params: what is left of the params, pruned weights at zero.
+      masks: what is left of the masks.
+      apply_fn: apply_fn(params, x), the network on what is left, for any batch.
+      multiply_adds: of one example, dense and on what is left.
+      lost: operations that could not be followed, so that all that they touch is whole.
+    """
+
+    params: Params
+    masks: Masks
+    apply_fn: ApplyFn
+    multiply_adds: tuple[int, int]
+    lost: tuple[str, ...]
+    _outline: Any = dataclasses.field(repr=False)
+    _stays: tuple[Stays, ...] = dataclasses.field(repr=False)
+
+    def wrap(self, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Let fn(params, *rest), written for whole params, take what is left of them.
+
+        Args:
+          fn: any function of the params and other arguments, such as a training loss; traced anew
+            for each shape of these.
+
+        Returns:
+          The function of small params and the same other arguments. What it returns has the
+          removed positions left out where it has any.
+        """
+        return _Wrapped(fn, self._outline, self._stays)
+
+    def take(self, tree: Any) -> Any:
+        """Take what is left of a tree with the structure and shapes of the whole params.
+
+        Args:
+          tree: gradients, moments, or other params.
+
+        Returns:
+          The same of the small params.
+        """
+        leaves, treedef = jax.tree.flatten(tree)
+        pairs = zip(leaves, self._stays, strict=True)
+        return treedef.unflatten([taken(leaf, stay) for leaf, stay in pairs])
+
+    def expand(self, params: Params) -> Params:
+        """Put small params back in their places among zeros.
+
+        Args:
+          params: of the structure and shapes of `.params`, trained or not.
+
+        Returns:
+          Whole params.
+        """
+        leaves, treedef = jax.tree.flatten(params)
+        outline = jax.tree.leaves(self._outline)
+        triples = zip(leaves, outline, self._stays, strict=True)
+        return treedef.unflatten([_expanded(*triple) for triple in triples])
+
+    def __rich__(self) -> Table:
+        """Lay the leaves out for rich."""
+        before, after = self.multiply_adds
+        table = Table(caption=f"multiply-adds an example: {before:,} before, {after:,} after")
+        for name in ("leaf", "shape", "small", "entries", "small", "kept"):
+            table.add_column(name, justify="left" if name == "leaf" else "right", overflow="fold")
+        rows = []
+        triples = zip(
+            named_leaves(self._outline),
+            jax.tree.leaves(self.params),
+            jax.tree.leaves(self.masks),
+            strict=True,
+        )
+        for (path, whole), small, mask in triples:
+            shapes = ["×".join(map(str, leaf.shape)) for leaf in (whole, small)]
+            counts = (whole.size, small.size, int(np.count_nonzero(mask)))
+            rows.append(counts)
+            table.add_row(path, *shapes, *(f"{count:,}" for count in counts))
+        table.add_section()
+        sums = [f"{sum(column):,}" for column in zip(*rows, strict=True)]
+        table.add_row("total", "", "", *sums, style="bold")
+        return table
+
+
+class _Wrapped:
+    """fn on small params, traced once for each shape of its other arguments."""
+
+    def __init__(self, fn: Any, outline: Any, stays: tuple[Stays, ...]) -> None:
+        self.fn, self.outline, self.kept = fn, outline, stays
+        self.traced: dict[Any, Any] = {}
+
+    def __call__(self, params: Params, *rest: Any) -> Any:
+        """Run on small params."""
+        leaves, treedef = jax.tree.flatten((params, *rest))
+        _check_small(params, self.outline, self.kept)
+        others = jax.tree.leaves(rest)
+        key = (treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in others))
+        if key not in self.traced:
+            shapes = [jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in others]
+            args = (self.outline, *jax.tree.structure(rest).unflatten(shapes))
+            small = Shrunk(self.fn, args, [*self.kept, *([None] * len(others))])
+            self.traced[key] = jax.jit(small.__call__), small.listing.out_tree
+        run, out_tree = self.traced[key]
+        return out_tree.unflatten(run(*leaves))
+
+
+def _check_small(params: Params, outline: Any, kept: tuple[Stays, ...]) -> None:
+    wanted = [tuple(int(stay.sum()) for stay in axes) for axes in kept]
+    same = jax.tree.structure(params) == jax.tree.structure(outline)
+    found = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(params)] if same else []
+    if found != wanted:
+        paths = [path for path, _ in named_leaves(outline)]
+        bad = next(
+            (row for row in zip(paths, found, wanted, strict=False) if row[1] != row[2]), None
+        )
+        said = f"{bad[0]!r} is {bad[1]}, and {bad[2]} is left of it" if bad else "the trees differ"
+        raise ValueError(f"params must be the small params, as compact returns them: {said}")
+
+
+def _expanded(small: Any, whole: Any, stay: Stays) -> Any:
+    if all(one.all() for one in stay):
+        return small
+    places = np.ix_(*[np.flatnonzero(one) for one in stay])
+    return jnp.zeros(whole.shape, whole.dtype).at[places].set(small)
+
+
+def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Compact:
+    """Remove the units that a pruned network does not use, so that it is smaller and faster.
+
+    A unit (a channel, a neuron, a whole head) is removed where nothing that may be other than 0
+    flows in, or where nothing of it reaches the output: from every array it stands in, through the
+    unchanged apply_fn, residual sums, concatenation, flattening, pooling, normalisation, grouped
+    convolution. What is left computes the same, for any batch: biases that are 0 count as 0 only
+    where their gradient is 0, too, so that training follows the masked network. What cannot be
+    followed (loops, sorts, operations without a rule) stays whole and is named in `lost`.
+
+    Args:
+      params: any pytree of arrays.
+      masks: bool tree with the treedef of params, True = keep.
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode; arrays that it holds (statistics) are
+        cut along. To train statistics on, have them in params: a tree of all variables.
+      shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+
+    Returns:
+      A Compact, with `.params`, `.masks` and `.apply_fn`; `.wrap` for other functions of params,
+      such as a loss in training mode; `.expand` for the way back; `print` shows a table.
+
+    Raises:
+      ValueError: masks does not fit params, or nothing would be left of the network.
+      TypeError: masks or params are traced.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.ones((2, 3)), "v": jnp.ones((3, 1))}
+      >>> masks = {"w": jnp.ones((2, 3), bool), "v": jnp.array([[True], [False], [False]])}
+      >>> small = compact(weights, masks, lambda p, x: x @ p["w"] @ p["v"], (2,))
+      >>> small.params["w"].shape, small.params["v"].shape, small.multiply_adds
+      ((2, 1), (1, 1), (9, 3))
+    """
+    check_masks(params, masks)
+    if is_traced(params, masks):
+        raise TypeError("params and masks must be of known value: call compact outside of jit")
+    pruned = apply_masks(params, masks)
+    x = read_shape(shape).ones(floating_dtype(params))
+    listing = listed(apply_fn, pruned, x)
+    count, units = len(jax.tree.leaves(pruned)), Units()
+    inputs = [
+        tuple(map(units.fresh if place < count else zeros, listing.avals[n].shape))
+        for place, n in enumerate(listing.inputs)
+    ]
+    state = follow(listing, inputs, keep_outputs=True)
+    moving = may_move(pruned, masks, apply_fn, x)
+    kept = needed(state, may_be_nonzero(listing, dict(zip(listing.inputs, moving, strict=False))))
+    stay = tuple(tuple(stays(state, number, kept)) for number in listing.inputs[:count])
+    return _result(params, pruned, masks, apply_fn, state, kept, stay)
+
+
+def _result(
+    params: Params,
+    pruned: Params,
+    masks: Masks,
+    apply_fn: ApplyFn,
+    state: Followed,
+    kept: np.ndarray,
+    stay: tuple[Stays, ...],
+) -> Compact:
+    outline = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+    network = _Wrapped(apply_fn, outline, stay)
+    costs = multiply_adds(state, np.ones_like(kept)), multiply_adds(state, kept)
+    lost = tuple(dict.fromkeys(eqn.primitive.name for eqn in state.lost))
+    small = Compact(None, None, network, costs, lost, outline, stay)
+    return dataclasses.replace(small, params=small.take(pruned), masks=small.take(masks))

@@ -1,0 +1,234 @@
+"""Run a function that was written for whole arrays on what is left of them."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+
+from synflow_jax.compact import rules as rules  # enters them
+from synflow_jax.compact.follow import follow
+from synflow_jax.compact.listing import Step, listed
+from synflow_jax.compact.units import WHOLE, Units
+from synflow_jax.scaled.equations import bind
+
+Stays = tuple[np.ndarray, ...]  # for each axis of a value, which positions stay
+
+
+class Shrunk:
+    """A function of whole arrays, traced once, that runs on the parts that stay."""
+
+    def __init__(self, fn: Callable[..., Any], args: Any, stays: Sequence[Stays | None]) -> None:
+        """Trace fn on args, arrays or shapes; stays has what is left of each leaf, None for all."""
+        self.listing = listed(fn, *args)
+        units, inputs = Units(), []
+        for number, mine in zip(self.listing.inputs, stays, strict=True):
+            whole = tuple(np.ones(size, bool) for size in self.listing.avals[number].shape)
+            inputs.append(tuple(_named(units, stay) for stay in mine or whole))
+        self.state = follow(self.listing, inputs)
+        self.kept = np.ones(len(self.state.units.parents), bool)
+        gone = [ids[ids != WHOLE] for axes in inputs for ids in axes]
+        self.kept[self.state.units.find(np.concatenate([np.zeros(0, int), *gone]))] = False
+        if not self.kept[WHOLE]:
+            raise ValueError(
+                "fn must treat units as the function that was compacted does: it joins positions "
+                "that were removed with others that were not"
+            )
+
+    def stays(self, number: int) -> Stays:
+        """Say of each axis of a value which positions stay."""
+        return tuple(self.kept[self.state.units.find(ids)] for ids in self.state.of(number))
+
+    def __call__(self, *leaves: Any) -> list[Any]:
+        """Run on what is left of the leaves of the arguments; give the leaves of the results."""
+        env = dict(zip(self.listing.inputs, leaves, strict=True))
+        self._run(self.listing.steps, env)
+        return [self._read(number, env) for number in self.listing.outputs]
+
+    def _read(self, number: int, env: dict[int, Any]) -> Any:
+        if number not in env:
+            env[number] = taken(self.listing.known[number], self.stays(number))
+        return env[number]
+
+    def _run(self, steps: Sequence[Step], env: dict[int, Any]) -> None:
+        for step in steps:
+            operands = [self._read(number, env) for number in step.operands]
+            env.update(zip(step.results, self._step(step, operands), strict=True))
+
+    def _step(self, step: Step, operands: list[Any]) -> list[Any]:
+        inside = [self.stays(number) for number in step.operands]
+        outside = [self.stays(number) for number in step.results]
+        if all(stay.all() for axes in (*inside, *outside) for stay in axes):
+            return bind(step.eqn, operands)
+        if step.body:
+            return self._custom(step, operands)
+        special = SPECIAL.get(step.name)
+        if special is not None:
+            return special(step.eqn, operands, inside, outside)
+        results = bind(step.eqn, operands)
+        if all(stay.all() for axes in inside for stay in axes):  # a source: made whole, then cut
+            return [taken(r, axes) for r, axes in zip(results, outside, strict=True)]
+        return results
+
+    def _custom(self, step: Step, operands: list[Any]) -> list[Any]:
+        """Give the body of a function the derivative that the function has."""
+        floating = [k for k, x in enumerate(operands) if jnp.issubdtype(x.dtype, jnp.floating)]
+        backward = "vjp" in step.name
+        rule = self._derivative(step, floating, backward)
+
+        def body(*args: Any) -> Any:
+            env = dict(zip(step.operands, args, strict=True))
+            self._run(step.body, env)
+            return [self._read(number, env) for number in step.inner]
+
+        def pushed(primals: Any, tangents: Any) -> Any:
+            found = rule(*primals, *[tangents[k] for k in floating])
+            half = len(found) // 2
+            return found[:half], found[half:]
+
+        def pulled(args: Any, cotangents: Any) -> Any:
+            found = dict(zip(floating, rule(*args, *cotangents), strict=True))
+            return tuple(found.get(k) for k in range(len(args)))
+
+        if backward:
+            pull = jax.custom_vjp(body)
+            pull.defvjp(lambda *args: (body(*args), args), pulled)
+            return pull(*operands)
+        push = jax.custom_jvp(body)
+        push.defjvp(pushed)
+        return push(*operands)
+
+    def _derivative(self, step: Step, floating: list[int], backward: bool) -> "Shrunk":
+        """Trace the derivative of the whole equation, and shrink that."""
+
+        def derivative(primals: Any, moves: Any) -> Any:
+            def of_floats(*floats: Any) -> Any:
+                args = list(primals)
+                for k, x in zip(floating, floats, strict=True):
+                    args[k] = x
+                return bind(step.eqn, args)
+
+            start = tuple(primals[k] for k in floating)
+            if backward:
+                return jax.vjp(of_floats, *start)[1](list(moves))
+            return jax.jvp(of_floats, start, tuple(moves))
+
+        moving = step.results if backward else [step.operands[k] for k in floating]
+        numbers = [*step.operands, *moving]
+        shapes = [self.listing.avals[number] for number in numbers]
+        shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in shapes]
+        cut = len(step.operands)
+        return Shrunk(derivative, (shapes[:cut], shapes[cut:]), [self.stays(n) for n in numbers])
+
+
+def _named(units: Units, stay: np.ndarray) -> np.ndarray:
+    """Name what is gone by new units, and the rest as what stays."""
+    ids = np.full(len(stay), WHOLE)
+    ids[~stay] = units.fresh(int((~stay).sum()))
+    return ids
+
+
+def taken(array: Any, stays: Stays) -> Any:
+    """Take what stays of a whole array."""
+    for axis, stay in enumerate(stays):
+        if not stay.all():
+            places = np.flatnonzero(stay)
+            if isinstance(array, Tracer):
+                array = jnp.take(array, places, axis, unique_indices=True, mode="clip")
+            else:
+                array = np.take(np.asarray(array), places, axis)
+    return array
+
+
+def _counts(stays: Stays) -> tuple[int, ...]:
+    return tuple(int(stay.sum()) for stay in stays)
+
+
+def _broadcast(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
+    places = eqn.params["broadcast_dimensions"]
+    return [lax.broadcast_in_dim(operands[0], _counts(outside[0]), places)]
+
+
+def _reshape(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
+    return [lax.reshape(operands[0], _counts(outside[0]))]
+
+
+def _conv(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
+    p, numbers, (x, kernel) = eqn.params, eqn.params["dimension_numbers"], operands
+    groups = p["feature_group_count"]
+    left = inside[0][numbers.lhs_spec[1]].reshape(groups, -1)[:, 0].sum() if groups > 1 else 1
+    return [
+        lax.conv_general_dilated(
+            x,
+            kernel,
+            window_strides=p["window_strides"],
+            padding=p["padding"],
+            lhs_dilation=p["lhs_dilation"],
+            rhs_dilation=p["rhs_dilation"],
+            dimension_numbers=numbers,
+            feature_group_count=int(left),
+            precision=p["precision"],
+            preferred_element_type=p["preferred_element_type"],
+        )
+    ]
+
+
+def _pad(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
+    config = []
+    for (low, high, within), stay in zip(eqn.params["padding_config"], outside[0], strict=True):
+        known = stay.all()
+        ends = (low, high) if known else (stay[:low].sum(), stay[len(stay) - high :].sum())
+        config.append((int(ends[0]), int(ends[1]), within))
+    x, value = operands
+    return [lax.pad(x, value, config)]
+
+
+def _slice(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
+    p, x = eqn.params, operands[0]
+    strides = p["strides"] or (1,) * x.ndim
+    for axis, stay in enumerate(inside[0]):
+        asked = slice(p["start_indices"][axis], p["limit_indices"][axis], strides[axis])
+        places = (np.cumsum(stay) - 1)[asked][stay[asked]]
+        if len(places) and len(places) == places[-1] - places[0] + 1:
+            x = lax.slice_in_dim(x, int(places[0]), int(places[-1]) + 1, axis=axis)
+        else:
+            x = jnp.take(x, places, axis, unique_indices=True, mode="clip")
+    return [x]
+
+
+def _split(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
+    axis = eqn.params["axis"]
+    ends = np.cumsum([axes[axis].sum() for axes in outside])[:-1]
+    return list(jnp.split(operands[0], [int(end) for end in ends], axis))
+
+
+def _dynamic_slice(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
+    return [lax.dynamic_slice(operands[0], operands[1:], _counts(outside[0]))]
+
+
+def _gather(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
+    p = eqn.params
+    sizes = [
+        int(stay.sum()) if size == len(stay) else size
+        for size, stay in zip(p["slice_sizes"], inside[0], strict=True)
+    ]
+    rest = {
+        name: p[name] for name in ("unique_indices", "indices_are_sorted", "mode", "fill_value")
+    }
+    table, places = operands
+    return [lax.gather(table, places, p["dimension_numbers"], tuple(sizes), **rest)]
+
+
+SPECIAL: dict[str, Callable[..., list[Any]]] = {
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshape,
+    "conv_general_dilated": _conv,
+    "pad": _pad,
+    "slice": _slice,
+    "split": _split,
+    "dynamic_slice": _dynamic_slice,
+    "gather": _gather,
+}
