@@ -19,7 +19,9 @@ NAMES = [
     "05_your_own_method",
 ]
 REPOSITORY = "github.com/synflow-jax/synflow_jax"
-BADGE = "https://colab.research.google.com/github/synflow-jax/synflow_jax/blob/main/notebooks/{}.ipynb"
+BADGE = (
+    "https://colab.research.google.com/github/synflow-jax/synflow_jax/blob/main/notebooks/{}.ipynb"
+)
 EIGHT = 'jax.config.update("jax_num_cpu_devices", 8)'
 MACHINE = re.compile(r"/(home|root|tmp|usr|opt|var|work|mnt|content|Users)/|[A-Z]:\\\\|ipykernel")
 
