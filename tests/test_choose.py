@@ -179,7 +179,9 @@ BAD = {
     "no pattern": ({"layer1/*": 2.0}, 0, ValueError, "none matches layer0/kernel, layer2/kernel"),
     "two patterns": ({"layer1/*": 2.0, "*1/*": 3.0, "*": 2.0}, 0, ValueError, "has 2 patterns"),
     "misspelt": ({"lair*": 2.0, "*": 2.0}, 0, ValueError, "['lair*'] match none"),
-    "empty": ({}, 0, ValueError, "rho must have patterns"),
+    "empty": ({}, 0, ValueError, "rho must have patterns that match prunable leaves, and has none"),
+    "an index": ({0: 2.0, "*": 2.0}, 0, TypeError, "rho must have patterns as its keys"),
+    "a floor by index": (2.0, {0: 1}, TypeError, "min_keep must have patterns as its keys"),
     "below 1": ({"*": 0.5}, 0, ValueError, "rho['*'] must be at least 1"),
     "no number": ({"*": "2"}, 0, TypeError, "rho['*'] must be a number"),
     "too high a floor": (50.0, 4, ValueError, "leaves 3 weights and min_keep asks for 12"),
@@ -208,10 +210,16 @@ def test_certified_rounds_and_sweeps_know_one_competition():
 
 
 def test_patterns_are_strings_in_a_list():
-    with pytest.raises(TypeError, match="but must be a list"):
+    with pytest.raises(TypeError, match=r"but must be a list.*pass \['head\*'\]"):
         sf.matching(but="head*")
-    with pytest.raises(TypeError, match="a pattern must be a string"):
+    with pytest.raises(TypeError, match="but must be a list of patterns, got a NoneType"):
+        sf.matching(but=None)
+    with pytest.raises(TypeError, match="a pattern must be a string, got a int"):
         sf.matching(3)
+    with pytest.raises(TypeError, match=r"as \*\['a', 'b'\]"):
+        sf.matching(["a", "b"])
+    with pytest.raises(TypeError, match="prunable=matching needs brackets"):
+        sf.magnitude(mlp_params(7), 2.0, prunable=sf.matching)
 
 
 def test_counts_stay_exact_whatever_the_floors():
