@@ -159,6 +159,18 @@ def test_groups_on_a_mesh_are_those_of_one_device():
     assert equal(run(spread(params, mesh_of("auto"), "both")), run(params))
 
 
+def one_of_the_first(shapes, densities):
+    """A scope of one's own: one weight in the first layer of a group, none in the others."""
+    return np.outer(np.ones(len(densities)), np.arange(len(shapes)) == 0).astype(float)
+
+
+@pytest.mark.parametrize("scope", [sf.globally, one_of_the_first])
+def test_a_group_with_fewer_weights_than_layers_is_warned_of(scope):
+    said = r"1 weights for 2 layers of layer0/kernel, layer2/kernel.* N/L = 29\.5"
+    with pytest.warns(sf.CollapseWarning, match=said):
+        sf.magnitude(mlp_params(5), {"layer1/*": 2.0, "*": 59.0}, scope=scope)
+
+
 def test_one_group_is_no_group():
     params = mlp_params(5)
     assert equal(METHODS["synflow"](params, {"*": 7.0}), METHODS["synflow"](params, 7.0))
