@@ -230,6 +230,8 @@ def test_patterns_are_strings_in_a_list():
         sf.matching(3)
     with pytest.raises(TypeError, match=r"as \*\['a', 'b'\]"):
         sf.matching(["a", "b"])
+    with pytest.raises(ValueError, match=r"patterns=\('lair\*',\).* chose none of \['layer0/bias"):
+        sf.magnitude(mlp_params(7), 2.0, prunable=sf.matching("lair*"))
     with pytest.raises(TypeError, match="prunable=matching needs brackets"):
         sf.magnitude(mlp_params(7), 2.0, prunable=sf.matching)
 
