@@ -122,7 +122,7 @@ def _check_sum(counts: np.ndarray, members: list[list[int]], layers: Layers) -> 
                 f"rho leaves {kept} weights for {len(group)} layers{_named(group, layers)}, so "
                 f"some layer must collapse; the largest rho without is N/L = {most:.6g}",
                 CollapseWarning,
-                stacklevel=4,
+                stacklevel=5,  # who called synflow or magnitude
             )
 
 

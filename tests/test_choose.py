@@ -167,8 +167,9 @@ def one_of_the_first(shapes, densities):
 @pytest.mark.parametrize("scope", [sf.globally, one_of_the_first])
 def test_a_group_with_fewer_weights_than_layers_is_warned_of(scope):
     said = r"1 weights for 2 layers of layer0/kernel, layer2/kernel.* N/L = 29\.5"
-    with pytest.warns(sf.CollapseWarning, match=said):
+    with pytest.warns(sf.CollapseWarning, match=said) as found:
         sf.magnitude(mlp_params(5), {"layer1/*": 2.0, "*": 59.0}, scope=scope)
+    assert [one.filename for one in found] == [__file__]  # the caller's line, not one of ours
 
 
 def test_one_group_is_no_group():
