@@ -95,6 +95,12 @@ def _joined(xp: Any, parts: list[Any], members: list[list[int]], layers: Layers)
         if xp is np:
             _check_floors(counts[-1], least, members, layers)
         return xp.maximum(counts, least[None])
+    if any(part.shape[1] != len(group) for part, group in zip(parts, members, strict=True)):
+        raise ValueError(
+            "scope must return counts of one kind for all groups of rho, one a group or one a "
+            f"layer, got {[part.shape[1] for part in parts]} for groups of "
+            f"{[len(group) for group in members]} layers"
+        )
     order = np.argsort([i for group in members for i in group])
     return xp.maximum(xp.concatenate(parts, axis=1)[:, order], floors[None])
 

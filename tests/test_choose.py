@@ -159,6 +159,16 @@ def test_groups_on_a_mesh_are_those_of_one_device():
     assert equal(run(spread(params, mesh_of("auto"), "both")), run(params))
 
 
+@pytest.mark.parametrize("run", [lambda fn: fn(2.0), lambda fn: jax.jit(fn)(2.0)])
+def test_a_scope_of_two_kinds_is_refused(run):
+    params = mlp_params(5) | {name: {"kernel": jnp.ones((2, 2))} for name in ("u", "v")}
+    own = lambda shapes, d: (sf.globally if len(shapes) > 2 else sf.layerwise)(shapes, d)
+    method = lambda rest: lambda rho: sf.magnitude(params, {"layer*": rho, **rest}, scope=own)
+    assert kept(run(method({"u/*": 2.0, "v/*": 4.0}))) == 51 + 2 + 1
+    with pytest.raises(ValueError, match=r"of one kind .* got \[1, 2\] for groups of \[3, 2\]"):
+        run(method({"*": 2.0}))
+
+
 def one_of_the_first(shapes, densities):
     """A scope of one's own: one weight in the first layer of a group, none in the others."""
     return np.outer(np.ones(len(densities)), np.arange(len(shapes)) == 0).astype(float)
