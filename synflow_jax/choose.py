@@ -52,12 +52,18 @@ def matching(*patterns: str, but: Iterable[str] = ()) -> Matching:
       >>> [chosen(path, jnp.ones((2, 2))) for path in paths]
       [True, False, False, False]
     """
-    if isinstance(but, str):
-        raise TypeError(f"but must be a list of patterns, got the string {but!r}: pass [{but!r}]")
+    if isinstance(but, str) or not isinstance(but, Iterable):
+        hint = f": pass [{but!r}]" if isinstance(but, str) else ""
+        raise TypeError(f"but must be a list of patterns, got a {type(but).__name__}{hint}")
     out = tuple(but)
     for pattern in (*patterns, *out):
+        if isinstance(pattern, list | tuple):
+            raise TypeError(f"a pattern must be a string: pass those of a list as *{pattern!r}")
         if not isinstance(pattern, str):
-            raise TypeError(f"a pattern must be a string, got {pattern!r}")
+            raise TypeError(
+                f"a pattern must be a string, got a {type(pattern).__name__}; prunable=matching "
+                "needs brackets"
+            )
     return Matching(patterns or (REST,), out)
 
 
@@ -140,12 +146,16 @@ def _pattern_of(path: str, table: Mapping[str, Any], name: str) -> str | None:
 
 
 def _check_patterns(layers: Layers, table: Any, name: str) -> None:
-    """Refuse patterns that match no layer: a name that was misspelt."""
+    """Refuse what is no pattern, and what matches no layer: a name that was misspelt."""
     if isinstance(table, Mapping):
+        for pattern in table:
+            if not isinstance(pattern, str):
+                raise TypeError(f"{name} must have patterns as its keys, strings, got {pattern!r}")
         named = [p for p in table if p != REST]
         idle = [p for p in named if not any(fnmatchcase(path, p) for path in layers.paths)]
         if idle or (name == "rho" and not table):
+            why = f"{idle} match none of" if idle else "has none; the leaves are"
             raise ValueError(
-                f"{name} must have patterns that match prunable leaves, and {idle} match none of "
+                f"{name} must have patterns that match prunable leaves, and {why} "
                 f"{list(layers.paths)}"
             )

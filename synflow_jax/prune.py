@@ -61,7 +61,7 @@ def prune(
         path.
       min_keep: how many weights each prunable leaf keeps at least, its best: a number, a share of
         the leaf below 1, or a dict of these by pattern. Counts stay as asked, except where a scope
-        gives a layer fewer than that.
+        gives a layer fewer than that, or a traced ρ all of them.
       prunable: (path, leaf) -> bool chooses what is pruned; the path is written as a/b/kernel;
         `matching` builds one from names.
       progress: say on stderr how far it is, once it takes more than two seconds; also from inside
