@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from synflow_jax._types import Params
+from synflow_jax._types import Params, Prunable
 from synflow_jax.errors import check_rho
 from synflow_jax.packing import packing_of
-from synflow_jax.tree import Layers, is_prunable, pick
+from synflow_jax.tree import Layers, find_layers, is_prunable, named_leaves, pick
 
 REST = "*"
 
@@ -72,13 +72,27 @@ def _any(path: str, patterns: Iterable[str]) -> bool:
 
 
 def competing(
-    params: Params, layers: Layers, rho: Any, min_keep: Any
+    params: Params, prunable: Prunable, rho: Any, min_keep: Any
 ) -> tuple[Layers, tuple[Any, ...]]:
     """Say which layers compete with which, and what each keeps at least; and give a ρ a group."""
+    layers = find_layers(params, prunable)
+    if isinstance(prunable, Matching):
+        _check_matching(params, prunable)
     for name, table in (("rho", rho), ("min_keep", min_keep)):
         _check_patterns(layers, table, name)
     parted, ratios = _in_groups(params, layers, rho)
     return _with_floors(parted, min_keep), ratios
+
+
+def _check_matching(params: Params, chosen: Matching) -> None:
+    """Refuse patterns that match no leaf: an exclusion that was misspelt would prune in silence."""
+    paths = [path for path, _ in named_leaves(params)]
+    idle = [p for p in (*chosen.patterns, *chosen.but) if not any(fnmatchcase(q, p) for q in paths)]
+    if idle:
+        raise ValueError(
+            f"prunable=matching(…) must have patterns that match leaves, and {idle} match none of "
+            f"{paths}"
+        )
 
 
 def check_ratios(rho: Any) -> None:
@@ -132,6 +146,11 @@ def _check_floor(value: Any) -> None:
         raise TypeError(
             "min_keep must be a number of weights, a share of a layer below 1, or a dict of these "
             f"by pattern, got a {type(value).__name__}"
+        )
+    if isinstance(value, float) and value == 1:
+        raise ValueError(
+            "min_keep must not be 1.0: pass 1 for one weight; a whole leaf is kept "
+            "by leaving it out in `prunable`"
         )
     if not (math.isfinite(value) and value >= 0) or (value > 1 and value != int(value)):
         raise ValueError(f"min_keep must be whole and at least 0, or a share below 1, got {value}")

@@ -211,6 +211,7 @@ BAD = {
     "too high in a group": (GROUPS, 10, ValueError, "leaves 7 weights of layer1/kernel"),
     "a negative floor": (2.0, -1, ValueError, "min_keep must be whole and at least 0"),
     "a broken floor": (2.0, 1.5, ValueError, "min_keep must be whole"),
+    "one or all": (2.0, 1.0, ValueError, "pass 1 for one weight"),
     "a floor that is no number": (2.0, "1", TypeError, "min_keep must be a number"),
     "a misspelt floor": (2.0, {"lair*": 1}, ValueError, "min_keep must have patterns"),
 }
@@ -245,6 +246,11 @@ def test_patterns_are_strings_in_a_list():
         sf.magnitude(mlp_params(7), 2.0, prunable=sf.matching("lair*"))
     with pytest.raises(TypeError, match="prunable=matching needs brackets"):
         sf.magnitude(mlp_params(7), 2.0, prunable=sf.matching)
+
+
+def test_a_misspelt_exclusion_is_refused():
+    with pytest.raises(ValueError, match=r"\['\*haed\*'\] match none of"):
+        sf.magnitude(mlp_params(7), 2.0, prunable=sf.matching(but=["*haed*"]))
 
 
 def test_counts_stay_exact_whatever_the_floors():
