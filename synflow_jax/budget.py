@@ -35,7 +35,7 @@ def budgets(
     if not is_traced(ratios):
         parts = [_known(own, float(rho), n, schedule, scope) for own, rho in pairs]
         counts = _joined(np, parts, members, layers)
-        _check_sum(counts, layers)
+        _check_sum(counts, members, layers)
         with jax.enable_x64(True):
             return jnp.asarray(counts, count_dtype(sum(layers.sizes)))
     with jax.enable_x64(True):  # float32 would miss by several weights in ten million
@@ -95,6 +95,12 @@ def _joined(xp: Any, parts: list[Any], members: list[list[int]], layers: Layers)
         if xp is np:
             _check_floors(counts[-1], least, members, layers)
         return xp.maximum(counts, least[None])
+    if any(part.shape[1] != len(group) for part, group in zip(parts, members, strict=True)):
+        raise ValueError(
+            "scope must return counts of one kind for all groups of rho, one a group or one a "
+            f"layer, got {[part.shape[1] for part in parts]} for groups of "
+            f"{[len(group) for group in members]} layers"
+        )
     order = np.argsort([i for group in members for i in group])
     return xp.maximum(xp.concatenate(parts, axis=1)[:, order], floors[None])
 
@@ -105,20 +111,27 @@ def _check_floors(
     for kept, floor, group in zip(last, least, members, strict=True):
         if kept < floor:
             most = sum(layers.sizes[i] for i in group) / floor
-            of = "" if len(members) == 1 else f" of {', '.join(layers.paths[i] for i in group)}"
             raise ValueError(
-                f"rho leaves {kept:.0f} weights{of} and min_keep asks for {floor:.0f}: pass a "
-                f"smaller min_keep, or at most {most:.6g} as rho"
+                f"rho leaves {kept:.0f} weights{_named(group, layers)} and min_keep asks for "
+                f"{floor:.0f}: pass a smaller min_keep, or at most {most:.6g} as rho"
             )
 
 
-def _check_sum(counts: np.ndarray, layers: Layers) -> None:
-    last = int(counts[-1].sum())
-    if last < len(layers.paths):
-        most = sum(layers.sizes) / len(layers.paths)
-        warnings.warn(
-            f"rho leaves {last} weights for {len(layers.paths)} layers, so some layer must "
-            f"collapse; the largest rho without is N/L = {most:.6g}",
-            CollapseWarning,
-            stacklevel=4,
-        )
+def _check_sum(counts: np.ndarray, members: list[list[int]], layers: Layers) -> None:
+    """Warn where a group has fewer weights than layers."""
+    last = counts[-1]
+    for at, group in enumerate(members):
+        kept = int(last[at] if len(last) == len(members) else last[group].sum())
+        if kept < len(group):
+            most = sum(layers.sizes[i] for i in group) / len(group)
+            warnings.warn(
+                f"rho leaves {kept} weights for {len(group)} layers{_named(group, layers)}, so "
+                f"some layer must collapse; the largest rho without is N/L = {most:.6g}",
+                CollapseWarning,
+                stacklevel=5,  # who called synflow or magnitude
+            )
+
+
+def _named(group: list[int], layers: Layers) -> str:
+    whole = len(group) == len(layers.paths)
+    return "" if whole else f" of {', '.join(layers.paths[i] for i in group)}"

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from synflow_jax._types import Params
+from synflow_jax._types import Params, Prunable
 from synflow_jax.errors import check_rho
 from synflow_jax.packing import packing_of
-from synflow_jax.tree import Layers, is_prunable, pick
+from synflow_jax.tree import Layers, find_layers, is_prunable, named_leaves, pick
 
 REST = "*"
 
@@ -52,12 +52,18 @@ def matching(*patterns: str, but: Iterable[str] = ()) -> Matching:
       >>> [chosen(path, jnp.ones((2, 2))) for path in paths]
       [True, False, False, False]
     """
-    if isinstance(but, str):
-        raise TypeError(f"but must be a list of patterns, got the string {but!r}: pass [{but!r}]")
+    if isinstance(but, str) or not isinstance(but, Iterable):
+        hint = f": pass [{but!r}]" if isinstance(but, str) else ""
+        raise TypeError(f"but must be a list of patterns, got a {type(but).__name__}{hint}")
     out = tuple(but)
     for pattern in (*patterns, *out):
+        if isinstance(pattern, list | tuple):
+            raise TypeError(f"a pattern must be a string: pass those of a list as *{pattern!r}")
         if not isinstance(pattern, str):
-            raise TypeError(f"a pattern must be a string, got {pattern!r}")
+            raise TypeError(
+                f"a pattern must be a string, got a {type(pattern).__name__}; prunable=matching "
+                "needs brackets"
+            )
     return Matching(patterns or (REST,), out)
 
 
@@ -66,13 +72,27 @@ def _any(path: str, patterns: Iterable[str]) -> bool:
 
 
 def competing(
-    params: Params, layers: Layers, rho: Any, min_keep: Any
+    params: Params, prunable: Prunable, rho: Any, min_keep: Any
 ) -> tuple[Layers, tuple[Any, ...]]:
     """Say which layers compete with which, and what each keeps at least; and give a ρ a group."""
+    layers = find_layers(params, prunable)
+    if isinstance(prunable, Matching):
+        _check_matching(params, prunable)
     for name, table in (("rho", rho), ("min_keep", min_keep)):
         _check_patterns(layers, table, name)
     parted, ratios = _in_groups(params, layers, rho)
     return _with_floors(parted, min_keep), ratios
+
+
+def _check_matching(params: Params, chosen: Matching) -> None:
+    """Refuse patterns that match no leaf: an exclusion that was misspelt would prune in silence."""
+    paths = [path for path, _ in named_leaves(params)]
+    idle = [p for p in (*chosen.patterns, *chosen.but) if not any(fnmatchcase(q, p) for q in paths)]
+    if idle:
+        raise ValueError(
+            f"prunable=matching(…) must have patterns that match leaves, and {idle} match none of "
+            f"{paths}"
+        )
 
 
 def check_ratios(rho: Any) -> None:
@@ -127,6 +147,11 @@ def _check_floor(value: Any) -> None:
             "min_keep must be a number of weights, a share of a layer below 1, or a dict of these "
             f"by pattern, got a {type(value).__name__}"
         )
+    if isinstance(value, float) and value == 1:
+        raise ValueError(
+            "min_keep must not be 1.0: pass 1 for one weight; a whole leaf is kept "
+            "by leaving it out in `prunable`"
+        )
     if not (math.isfinite(value) and value >= 0) or (value > 1 and value != int(value)):
         raise ValueError(f"min_keep must be whole and at least 0, or a share below 1, got {value}")
 
@@ -140,12 +165,16 @@ def _pattern_of(path: str, table: Mapping[str, Any], name: str) -> str | None:
 
 
 def _check_patterns(layers: Layers, table: Any, name: str) -> None:
-    """Refuse patterns that match no layer: a name that was misspelt."""
+    """Refuse what is no pattern, and what matches no layer: a name that was misspelt."""
     if isinstance(table, Mapping):
+        for pattern in table:
+            if not isinstance(pattern, str):
+                raise TypeError(f"{name} must have patterns as its keys, strings, got {pattern!r}")
         named = [p for p in table if p != REST]
         idle = [p for p in named if not any(fnmatchcase(path, p) for path in layers.paths)]
         if idle or (name == "rho" and not table):
+            why = f"{idle} match none of" if idle else "has none; the leaves are"
             raise ValueError(
-                f"{name} must have patterns that match prunable leaves, and {idle} match none of "
+                f"{name} must have patterns that match prunable leaves, and {why} "
                 f"{list(layers.paths)}"
             )

@@ -1,5 +1,6 @@
 """Masks in the form that others have them: PyTorch's layout and names, BCOO, SciPy's CSR."""
 
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,7 @@ def to_torch(masks: Masks, names: Names, *, axes: Axes = torch_axes) -> dict[str
     arrays = {}
     for path, name in _names(list(leaves), names).items():
         mask = np.asarray(leaves[path])
-        # A file of safetensors takes an array's bytes as they lie.
-        arrays[name] = np.ascontiguousarray(np.transpose(mask, axes(path, mask.ndim)))
+        arrays[name] = np.asarray(np.transpose(mask, axes(path, mask.ndim)), order="C")
     return arrays
 
 
@@ -122,6 +122,7 @@ def save_arrays(path: Any, arrays: Mapping[str, np.ndarray]) -> None:
 
     Raises:
       ValueError: the suffix is neither .npz nor .safetensors.
+      TypeError: arrays is no {name: array}.
       ImportError: .safetensors, and the package safetensors is not there.
 
     Example:
@@ -132,14 +133,10 @@ def save_arrays(path: Any, arrays: Mapping[str, np.ndarray]) -> None:
       ...     load_arrays(f"{folder}/masks.npz")["fc.weight"].tolist()
       [True, False]
     """
-    kept = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    if _suffix(path) == ".npz":
-        with replacing(path) as temporary:
-            np.savez_compressed(temporary, **kept)  # pyright: ignore[reportArgumentType]
-        return
-    save_file = _safetensors().save_file
+    write = _write_npz if _suffix(path) == ".npz" else _safetensors().save_file
+    kept = _plain(arrays)
     with replacing(path) as temporary:
-        save_file(kept, temporary)
+        write(kept, temporary)
 
 
 def load_arrays(path: Any) -> dict[str, np.ndarray]:
@@ -152,7 +149,8 @@ def load_arrays(path: Any) -> dict[str, np.ndarray]:
       {name: NumPy array}.
 
     Raises:
-      ValueError: the suffix is neither .npz nor .safetensors, or the file holds pickled objects.
+      ValueError: the suffix is neither .npz nor .safetensors, or the file is damaged, of another
+        kind or holds pickled objects; the message names it.
       ImportError: .safetensors, and the package safetensors is not there.
 
     Example:
@@ -163,10 +161,44 @@ def load_arrays(path: Any) -> dict[str, np.ndarray]:
       ...     load_arrays(f"{folder}/masks.npz")["fc.weight"].shape
       (3, 2)
     """
-    if _suffix(path) == ".npz":
-        with np.load(path, allow_pickle=False) as stored:
+    read = _read_npz if _suffix(path) == ".npz" else _safetensors().load_file
+    try:
+        return read(path)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # each reader has errors of its own for each kind of damage
+        raise ValueError(f"{str(path)!r} cannot be loaded: {error}") from error
+
+
+def _plain(arrays: Any) -> dict[str, np.ndarray]:
+    """Refuse what a file cannot hold by name, and lay the bytes of the rest out in C order."""
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"arrays must be {{name: array}}, got a {type(arrays).__name__}")
+    kept = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    for name, array in kept.items():
+        if not isinstance(name, str) or array.dtype == object:
+            raise TypeError(
+                f"arrays must be {{name: array}} without folders: {name!r} is a "
+                f"{type(arrays[name]).__name__}; to_torch makes one of masks"
+            )
+    return kept
+
+
+def _write_npz(arrays: dict[str, np.ndarray], path: Path) -> None:
+    # Not np.savez: it takes the names "file" and "allow_pickle" for its own arguments.
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def _read_npz(path: Any) -> dict[str, np.ndarray]:
+    with Path(path).open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError("it is no .npz")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as stored:
             return dict(stored)
-    return _safetensors().load_file(path)
 
 
 def _names(paths: list[str], names: Any) -> dict[str, str]:

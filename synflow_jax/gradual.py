@@ -21,7 +21,6 @@ from synflow_jax.tree import (
     Function,
     Layers,
     all_true,
-    find_layers,
     is_prunable,
     pick,
     place,
@@ -177,7 +176,7 @@ def _smaller(plan: _Plan, params: Params, changes: Any, masks: Masks, step: jax.
 
 def _layers_and_counts(plan: _Plan, params: Params) -> tuple[Layers, jax.Array]:
     """Find the layers, and count what is kept after each round: never more than before."""
-    layers, ratios = competing(params, find_layers(params, plan.prunable), plan.rho, plan.min_keep)
+    layers, ratios = competing(params, plan.prunable, plan.rho, plan.min_keep)
     span = plan.end - plan.begin
     rounds = -(-span // plan.every)
     steps = np.minimum(np.arange(1, rounds + 1, dtype=np.float64) * plan.every, span)

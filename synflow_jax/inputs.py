@@ -12,11 +12,13 @@ from synflow_jax._types import ApplyFn, Params
 from synflow_jax.tree import floating_dtype, is_floating, path_string
 
 EVALUATION = "apply_fn must run in evaluation mode (train=False, deterministic=True)"
+SHAPE = "shape is one example without the batch axis"
 HINTS = {
     "InvalidRngError": f"{EVALUATION}: it asked for rngs; where it draws even so, "
     'from_linen(model, variables, rngs={"name": key})',
     "ModifyScopeVariableError": f"{EVALUATION}: it wanted to change a collection (mutable); where "
     'it writes even so, from_linen(model, variables, mutable=["name"])',
+    "ScopeParamShapeError": SHAPE,
     "ScopeCollectionNotFound": "the variables must hold all collections of model.init",
     "TraceContextError": "an NNX model needs its own Variables in each call (from_nnx sees to it)",
 }
@@ -63,8 +65,7 @@ def call_on_ones(apply_fn: ApplyFn, params: Params, inputs: Inputs) -> Any:
     try:
         outputs = apply_fn(params, x)
     except Exception as error:  # whatever the user's network raises, with what it saw
-        usual = "shape is one example without the batch axis"
-        usual = usual if type(error) in (TypeError, ValueError) else "it must run under jax.jit"
+        usual = SHAPE if type(error) in (TypeError, ValueError) else "it must run under jax.jit"
         hint = HINTS.get(type(error).__name__, usual)
         raise ValueError(
             f"apply_fn(params, x) failed on the ones of {saw} made from `shape`: {hint}. "

@@ -1,15 +1,22 @@
 """The order of layers: that in which the network uses them, not that of their names."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.extend.core as jex
 
 from synflow_jax._types import ApplyFn, Params, Prunable
-from synflow_jax.inputs import read_shape
+from synflow_jax.inputs import call_on_ones, read_shape
 from synflow_jax.scaled.equations import CALLS, body_of
-from synflow_jax.tree import find_layers, floating_dtype, is_prunable, named_leaves
+from synflow_jax.tree import (
+    as_function,
+    find_layers,
+    floating_dtype,
+    is_prunable,
+    named_leaves,
+)
 
 
 class Mark(NamedTuple):
@@ -38,7 +45,8 @@ def layer_order(
       Paths; a leaf that the network does not use is not among them.
 
     Raises:
-      ValueError: params has no prunable leaf, or the network uses none.
+      ValueError: params has no prunable leaf, apply_fn fails on the shape, or it uses no leaf.
+      TypeError: apply_fn is no function, or shape is none.
 
     Example:
       >>> import jax.numpy as jnp
@@ -49,11 +57,13 @@ def layer_order(
     layers = find_layers(params, prunable)
     plain = getattr(apply_fn, "apply_fn", apply_fn)
     paths = [path for path, _ in named_leaves(params)]
-    x = read_shape(shape).ones(floating_dtype(params))
+    inputs = read_shape(shape)
+    jax.eval_shape(partial(call_on_ones, as_function(plain, "apply_fn"), inputs=inputs), params)
+    x = inputs.ones(floating_dtype(params))
     jaxpr = jax.make_jaxpr(plain)(params, x).jaxpr
     used: dict[str, None] = {}
-    inputs = len(jaxpr.invars) - len(paths)
-    _follow(jaxpr, [Mark(leaves=(path,)) for path in paths] + [Mark(fed=True)] * inputs, used)
+    fed = [Mark(fed=True)] * (len(jaxpr.invars) - len(paths))
+    _follow(jaxpr, [Mark(leaves=(path,)) for path in paths] + fed, used)
     order = tuple(path for path in used if path in layers.paths)
     if not order:
         raise ValueError(f"apply_fn must use its params, and uses none of {list(layers.paths)}")

@@ -120,6 +120,8 @@ def write(path: Any, kind: bytes, entries: Sequence[Entry], parts: Sequence[byte
 def replacing(path: Any) -> Iterator[Path]:
     """Yield a path to write to, whose file takes the place of `path` when the block ends well."""
     target = Path(path).resolve()  # a link stays one
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"path must lie in a folder that is there, got {str(path)!r}")
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as folder:
         temporary = Path(folder, target.name)
         yield temporary

@@ -22,7 +22,7 @@ from synflow_jax.schedule import Certified, certified, exponential, one_shot
 from synflow_jax.scope import globally
 from synflow_jax.sources import without_sources
 from synflow_jax.sweep import sweep_dead
-from synflow_jax.tree import Layers, all_true, as_function, find_layers, is_prunable, pick
+from synflow_jax.tree import Layers, all_true, as_function, is_prunable, pick
 from synflow_jax.turn import Rows, full_masks
 from synflow_jax.verdict import report_run
 
@@ -61,7 +61,7 @@ def prune(
         path.
       min_keep: how many weights each prunable leaf keeps at least, its best: a number, a share of
         the leaf below 1, or a dict of these by pattern. Counts stay as asked, except where a scope
-        gives a layer fewer than that.
+        gives a layer fewer than that, or a traced ρ all of them.
       prunable: (path, leaf) -> bool chooses what is pruned; the path is written as a/b/kernel;
         `matching` builds one from names.
       progress: say on stderr how far it is, once it takes more than two seconds; also from inside
@@ -92,7 +92,7 @@ def prune(
     Source: Tanaka et al. 2020, section 6, algorithm 1.
     """
     check_rounds(rounds)
-    layers, ratios = competing(params, find_layers(params, prunable), rho, min_keep)
+    layers, ratios = competing(params, prunable, rho, min_keep)
     _check_plan(schedule, saliency, scope, sweep, layers)
     check_finite(params)
     if isinstance(saliency, FlowSaliency):

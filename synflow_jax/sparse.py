@@ -24,7 +24,7 @@ def to_bcoo(params: Params, masks: Masks) -> Params:
 
     Returns:
       params with a BCOO in place of every floating leaf of two or more axes in whose mask there is
-      a False; other leaves, m ⊙ θ.
+      a False; other floating leaves, m ⊙ θ; the rest as they are.
 
     Raises:
       ValueError: masks does not fit params.
@@ -53,7 +53,7 @@ def to_csr(params: Params, masks: Masks) -> Params:
 
     Returns:
       params with a csr_array in place of every floating leaf of two or more axes in whose mask
-      there is a False; other leaves, m ⊙ θ as NumPy arrays.
+      there is a False; other floating leaves, m ⊙ θ as NumPy arrays; the rest as they are.
 
     Raises:
       ValueError: masks does not fit params.

@@ -28,7 +28,8 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
     moments are those of the pruned network; its updates are then replaced there by −θ, which sets
     dense params to zero in the first step and stops decay, momentum and noise afterwards. Extra
     arguments are masked, too: trees of the params' structure and shapes, and those that a function
-    (a line search's loss, SAM's gradient) is called with or returns. Put it outermost:
+    (a line search's loss, SAM's gradient) is called with or returns; so where params are one bare
+    array, pass no batch of just its shape. Put it outermost:
     keep_masks(optax.chain(...), masks), keep_masks(optax.MultiSteps(...), masks). The first
     gradient is yours: start from apply_masks(params, masks) where it should be that of the pruned
     network. Masks and params must have one treedef, so put it outside of, not inside, optax.masked

@@ -93,14 +93,20 @@ def find_layers(params: Params, prunable: Prunable) -> Layers:
                 "can be pruned: exclude it in prunable(path, leaf)"
             )
     if not layers:
-        raise ValueError(
-            "params has no prunable leaf: the default takes floating leaves of two or more axes "
-            f"that are no bias, norm or embedding, and this tree has {[p for p, _ in pairs]}; "
-            "pass prunable=(path, leaf) -> bool"
-        )
+        raise ValueError(_none_chosen(prunable, [path for path, _ in pairs]))
     paths, leaves = zip(*layers, strict=True)
     shapes = tuple(tuple(leaf.shape) for leaf in leaves)
     return Layers(chosen, tuple(paths), shapes, packing_of(list(leaves)))
+
+
+def _none_chosen(prunable: Prunable, paths: list[str]) -> str:
+    if prunable is not is_prunable:
+        return f"prunable must choose a leaf, and {prunable} chose none of {paths}"
+    return (
+        "params has no prunable leaf: the default takes floating leaves of two or more axes that "
+        f"are no bias, norm or embedding, and this tree has {paths}; pass "
+        "prunable=(path, leaf) -> bool"
+    )
 
 
 def pick(tree: Any, chosen: tuple[bool, ...]) -> list[Any]:

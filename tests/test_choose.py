@@ -159,6 +159,29 @@ def test_groups_on_a_mesh_are_those_of_one_device():
     assert equal(run(spread(params, mesh_of("auto"), "both")), run(params))
 
 
+@pytest.mark.parametrize("run", [lambda fn: fn(2.0), lambda fn: jax.jit(fn)(2.0)])
+def test_a_scope_of_two_kinds_is_refused(run):
+    params = mlp_params(5) | {name: {"kernel": jnp.ones((2, 2))} for name in ("u", "v")}
+    own = lambda shapes, d: (sf.globally if len(shapes) > 2 else sf.layerwise)(shapes, d)
+    method = lambda rest: lambda rho: sf.magnitude(params, {"layer*": rho, **rest}, scope=own)
+    assert kept(run(method({"u/*": 2.0, "v/*": 4.0}))) == 51 + 2 + 1
+    with pytest.raises(ValueError, match=r"of one kind .* got \[1, 2\] for groups of \[3, 2\]"):
+        run(method({"*": 2.0}))
+
+
+def one_of_the_first(shapes, densities):
+    """A scope of one's own: one weight in the first layer of a group, none in the others."""
+    return np.outer(np.ones(len(densities)), np.arange(len(shapes)) == 0).astype(float)
+
+
+@pytest.mark.parametrize("scope", [sf.globally, one_of_the_first])
+def test_a_group_with_fewer_weights_than_layers_is_warned_of(scope):
+    said = r"1 weights for 2 layers of layer0/kernel, layer2/kernel.* N/L = 29\.5"
+    with pytest.warns(sf.CollapseWarning, match=said) as found:
+        sf.magnitude(mlp_params(5), {"layer1/*": 2.0, "*": 59.0}, scope=scope)
+    assert [one.filename for one in found] == [__file__]  # the caller's line, not one of ours
+
+
 def test_one_group_is_no_group():
     params = mlp_params(5)
     assert equal(METHODS["synflow"](params, {"*": 7.0}), METHODS["synflow"](params, 7.0))
@@ -179,13 +202,16 @@ BAD = {
     "no pattern": ({"layer1/*": 2.0}, 0, ValueError, "none matches layer0/kernel, layer2/kernel"),
     "two patterns": ({"layer1/*": 2.0, "*1/*": 3.0, "*": 2.0}, 0, ValueError, "has 2 patterns"),
     "misspelt": ({"lair*": 2.0, "*": 2.0}, 0, ValueError, "['lair*'] match none"),
-    "empty": ({}, 0, ValueError, "rho must have patterns"),
+    "empty": ({}, 0, ValueError, "rho must have patterns that match prunable leaves, and has none"),
+    "an index": ({0: 2.0, "*": 2.0}, 0, TypeError, "rho must have patterns as its keys"),
+    "a floor by index": (2.0, {0: 1}, TypeError, "min_keep must have patterns as its keys"),
     "below 1": ({"*": 0.5}, 0, ValueError, "rho['*'] must be at least 1"),
     "no number": ({"*": "2"}, 0, TypeError, "rho['*'] must be a number"),
     "too high a floor": (50.0, 4, ValueError, "leaves 3 weights and min_keep asks for 12"),
     "too high in a group": (GROUPS, 10, ValueError, "leaves 7 weights of layer1/kernel"),
     "a negative floor": (2.0, -1, ValueError, "min_keep must be whole and at least 0"),
     "a broken floor": (2.0, 1.5, ValueError, "min_keep must be whole"),
+    "one or all": (2.0, 1.0, ValueError, "pass 1 for one weight"),
     "a floor that is no number": (2.0, "1", TypeError, "min_keep must be a number"),
     "a misspelt floor": (2.0, {"lair*": 1}, ValueError, "min_keep must have patterns"),
 }
@@ -208,10 +234,23 @@ def test_certified_rounds_and_sweeps_know_one_competition():
 
 
 def test_patterns_are_strings_in_a_list():
-    with pytest.raises(TypeError, match="but must be a list"):
+    with pytest.raises(TypeError, match=r"but must be a list.*pass \['head\*'\]"):
         sf.matching(but="head*")
-    with pytest.raises(TypeError, match="a pattern must be a string"):
+    with pytest.raises(TypeError, match="but must be a list of patterns, got a NoneType"):
+        sf.matching(but=None)
+    with pytest.raises(TypeError, match="a pattern must be a string, got a int"):
         sf.matching(3)
+    with pytest.raises(TypeError, match=r"as \*\['a', 'b'\]"):
+        sf.matching(["a", "b"])
+    with pytest.raises(ValueError, match=r"patterns=\('lair\*',\).* chose none of \['layer0/bias"):
+        sf.magnitude(mlp_params(7), 2.0, prunable=sf.matching("lair*"))
+    with pytest.raises(TypeError, match="prunable=matching needs brackets"):
+        sf.magnitude(mlp_params(7), 2.0, prunable=sf.matching)
+
+
+def test_a_misspelt_exclusion_is_refused():
+    with pytest.raises(ValueError, match=r"\['\*haed\*'\] match none of"):
+        sf.magnitude(mlp_params(7), 2.0, prunable=sf.matching(but=["*haed*"]))
 
 
 def test_counts_stay_exact_whatever_the_floors():

@@ -163,6 +163,50 @@ def test_a_leaf_without_kept_weights():
         np.testing.assert_array_equal(found, [0, 0])
 
 
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_any_name_and_any_number_of_axes(suffix, tmp_path):
+    masks = {"file": np.array(False), "allow_pickle": np.array([[True, False]]).T}
+    path = tmp_path / f"masks.{suffix}"
+    sf.save_arrays(path, sf.to_torch(masks, str))
+    found = sf.load_arrays(path)
+    assert {name: array.shape for name, array in found.items()} == {
+        "file": (),
+        "allow_pickle": (2, 1),
+    }
+    back = sf.from_torch(found, masks, str)
+    assert jax.tree.map(np.array_equal, back, masks) == {"file": True, "allow_pickle": True}
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_what_is_no_dict_of_arrays_is_not_written(suffix, tmp_path):
+    mask = np.ones(2, bool)
+    for arrays, said in (
+        ([mask], "got a list"),
+        ({"fc": {"kernel": mask}}, "'fc' is a dict"),
+        ({3: mask}, "3 is a ndarray"),
+    ):
+        with pytest.raises(TypeError, match=f"arrays must be {{name: array}}.*{said}"):
+            sf.save_arrays(tmp_path / f"masks.{suffix}", arrays)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_a_damaged_file_is_refused_by_name(suffix, tmp_path):
+    path = tmp_path / f"masks.{suffix}"
+    sf.save_arrays(path, {"fc": np.arange(999)})
+    whole = path.read_bytes()
+    with path.with_suffix(".npy").open("wb") as file:
+        np.save(file, np.ones(2))
+    other = path.with_suffix(".npy").read_bytes()
+    flipped = whole[:60] + bytes(255 - b for b in whole[60:90]) + whole[90:]
+    for content in (b"", whole[:-9], other, flipped if suffix == "npz" else whole[9:]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"masks.{suffix}' cannot be loaded: "):
+            sf.load_arrays(path)
+    with pytest.raises(FileNotFoundError):
+        sf.load_arrays(tmp_path / f"none.{suffix}")
+
+
 def test_without_safetensors_it_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     for call in (lambda p: sf.save_arrays(p, {}), sf.load_arrays):

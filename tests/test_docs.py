@@ -42,7 +42,7 @@ def test_every_public_name_is_on_exactly_one_page_of_the_api():
 def test_every_function_of_an_adapter_is_there_too():
     for name in ("linen", "nnx"):
         path = pathlib.Path(sf.__file__).with_name(f"{name}.py")
-        functions = re.findall(r"^def ([a-z]\w*)", path.read_text() if path.exists() else "", re.M)
+        functions = re.findall(r"^def ([a-z]\w*)", path.read_text(), re.M)
         wanted = {f"{name}.{function}" for function in functions}
         assert {one for one in the_names_of_the_api() if one.startswith(f"{name}.")} == wanted
 
@@ -53,14 +53,11 @@ def test_every_page_is_in_exactly_one_contents():
     assert sorted([*listed, *parts]) == sorted({*PAGES, *listed, *parts})
 
 
-def test_pages_link_to_pages_that_are_listed():
-    """Pages of other hands may come later; what the contents name is what may be linked."""
-    listed = {page for each in PAGES for page in the_contents_of(each)}
+def test_pages_link_to_what_is_there():
     for page in PAGES:
         prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
         for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", prose):
-            there = (page.parent / link).resolve()
-            assert there in listed or there.exists(), f"{page.name} names {link}"
+            assert (page.parent / link).exists(), f"{page.name} names {link}"
 
 
 def zeros_hold(params, masks):
@@ -104,6 +101,7 @@ def test_the_answers_of_how_to_run():
     np.testing.assert_allclose(narrow, whole, atol=1e-5)  # the same sums without zeros
     assert session["alive"].sum() < 100
     assert session["whole_head"]["last"]["kernel"].all()
+    assert min(kept(session["floored"][name]) for name in ("first", "last")) >= 10
     assert [kept(session["even"][name]) for name in ("first", "last")] == [640, 100]
     assert kept(session["by_grasp"]) == kept(session["same"]) == 740
     assert kept(session["tokens"]) == 740 + 50 * 64  # no embedding is pruned

@@ -203,6 +203,13 @@ def test_statistics_left_behind():
         sf.synflow(params, apply_fn, (FEATURES,), 2.0)
 
 
+def test_a_shape_of_another_size_is_named():
+    model = nn.Dense(3)
+    params, apply_fn = linen.from_linen(model, model.init(jax.random.key(0), jnp.ones((1, 5))))
+    with pytest.raises(ValueError, match=r"float32\[1, 7\].*: shape is one example without"):
+        sf.synflow(params, apply_fn, (7,), 2.0)
+
+
 @pytest.mark.parametrize("frozen", [False, True])
 def test_the_way_back(frozen):
     x = jnp.ones((2, FEATURES))
