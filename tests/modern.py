@@ -23,7 +23,7 @@ class Mlp(nn.Module):
 
 
 class ViT(nn.Module):
-    """Patches, a class token, learned positions, pre-norm blocks, a head on the class token."""
+    """Patches, a class token, learned positions, a pre-norm block, a head on the class token."""
 
     @nn.compact
     def __call__(self, x):
@@ -33,9 +33,8 @@ class ViT(nn.Module):
         cls = self.param("cls", nn.initializers.zeros, (1, 1, WIDTH))
         x = jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, WIDTH)), x], 1)
         x = x + self.param("pos_embedding", nn.initializers.normal(0.02), (1, x.shape[1], WIDTH))
-        for _ in range(2):
-            x = x + nn.MultiHeadDotProductAttention(HEADS)(nn.LayerNorm()(x))
-            x = x + Mlp()(nn.LayerNorm()(x))
+        x = x + nn.MultiHeadDotProductAttention(HEADS)(nn.LayerNorm()(x))
+        x = x + Mlp()(nn.LayerNorm()(x))
         return nn.Dense(3, name="head")(nn.LayerNorm()(x)[:, 0])
 
 
@@ -47,12 +46,11 @@ class Gpt(nn.Module):
         """Return the logits."""
         embed = nn.Embed(VOCABULARY, WIDTH, name="wte")
         x = embed(tokens) + nn.Embed(TOKENS, WIDTH, name="wpe")(jnp.arange(TOKENS)[None])
-        for i in range(2):
-            y = nn.Dense(3 * WIDTH, name=f"qkv{i}")(nn.LayerNorm()(x))
-            q, k, v = (a.reshape(*a.shape[:2], HEADS, -1) for a in jnp.split(y, 3, axis=-1))
-            y = nn.dot_product_attention(q, k, v, mask=nn.make_causal_mask(tokens))
-            x = x + nn.Dense(WIDTH, name=f"out{i}")(y.reshape(x.shape))
-            x = x + Mlp(name=f"mlp{i}")(nn.LayerNorm()(x))
+        y = nn.Dense(3 * WIDTH, name="qkv")(nn.LayerNorm()(x))
+        q, k, v = (a.reshape(*a.shape[:2], HEADS, -1) for a in jnp.split(y, 3, axis=-1))
+        y = nn.dot_product_attention(q, k, v, mask=nn.make_causal_mask(tokens))
+        x = x + nn.Dense(WIDTH, name="out")(y.reshape(x.shape))
+        x = x + Mlp(name="mlp")(nn.LayerNorm()(x))
         return embed.attend(nn.LayerNorm()(x))
 
 
@@ -111,10 +109,9 @@ class Mixer(nn.Module):
         """Return the logits."""
         x = nn.Conv(WIDTH, (4, 4), (4, 4))(x)
         x = x.reshape(x.shape[0], -1, WIDTH)
-        for _ in range(2):
-            y = jnp.swapaxes(nn.LayerNorm()(x), 1, 2)
-            x = x + jnp.swapaxes(Mlp(8)(y), 1, 2)
-            x = x + Mlp()(nn.LayerNorm()(x))
+        y = jnp.swapaxes(nn.LayerNorm()(x), 1, 2)
+        x = x + jnp.swapaxes(Mlp(8)(y), 1, 2)
+        x = x + Mlp()(nn.LayerNorm()(x))
         return nn.Dense(3)(nn.LayerNorm()(x).mean(1))
 
 
@@ -125,10 +122,9 @@ class ConvNeXt(nn.Module):
     def __call__(self, x):
         """Return the logits."""
         x = nn.LayerNorm()(nn.Conv(WIDTH, (4, 4), (4, 4))(x))
-        for i in range(2):
-            y = nn.Conv(WIDTH, (3, 3), feature_group_count=WIDTH)(x)
-            scale = self.param(f"block{i}_gamma", nn.initializers.constant(1e-6), (WIDTH,))
-            x = x + Mlp()(nn.LayerNorm()(y)) * scale
+        y = nn.Conv(WIDTH, (3, 3), feature_group_count=WIDTH)(x)
+        scale = self.param("gamma", nn.initializers.constant(1e-6), (WIDTH,))
+        x = x + Mlp()(nn.LayerNorm()(y)) * scale
         return nn.Dense(3)(nn.LayerNorm()(x.mean((1, 2))))
 
 

@@ -83,8 +83,9 @@ def test_vmap_over_rho_gives_the_masks_of_each(name):
         assert equal(one, method(params, float(rho)))
 
 
-@each_method
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [*((name, "bfloat16") for name in METHODS), ("synflow", "float16")]
+)
 def test_half_precision_is_scored_in_float32(name, dtype):
     params = mlp_params(4, dtype=dtype)
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)

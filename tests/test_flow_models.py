@@ -33,19 +33,16 @@ CUTS = {
 BRANCHES = {
     "vit": [
         ("Mlp_0/Dense_0/kernel", "Mlp_0/Dense_1/kernel"),
-        *[
-            tuple(f"MultiHeadDotProductAttention_{i}/{n}/kernel" for n in ("query", "key", "value"))
-            for i in range(2)
-        ],
+        tuple(f"MultiHeadDotProductAttention_0/{n}/kernel" for n in ("query", "key", "value")),
     ],
-    "gpt": [("qkv0/kernel", "out0/kernel"), ("mlp1/Dense_0/kernel", "mlp1/Dense_1/kernel")],
+    "gpt": [("qkv/kernel", "out/kernel"), ("mlp/Dense_0/kernel", "mlp/Dense_1/kernel")],
     "llama": [
         tuple(f"block1/{n}/kernel" for n in "qkv"),
         ("block0/gate/kernel", "block0/up/kernel"),
     ],
     "llama_scanned": [tuple(f"layers/{n}/kernel" for n in "qkv")],
     "mixer": [("Mlp_0/Dense_0/kernel", "Mlp_0/Dense_1/kernel")],
-    "convnext": [("Conv_1/kernel", "Mlp_0/Dense_1/kernel", "block0_gamma")],
+    "convnext": [("Conv_1/kernel", "Mlp_0/Dense_1/kernel", "gamma")],
     "resnet": [("a0/kernel", "b0/kernel"), ("a1/kernel", "b1/kernel")],
     "moe": [("router/kernel", "up", "down")],
     "lora": [("lora_a/kernel", "lora_b/kernel")],
@@ -128,7 +125,7 @@ def test_the_report_names_what_is_replaced(name):
     if name != "gru":  # its cell is Flax's own
         assert any("modern.py" in row.where for row in found.rows)
     closed = {
-        "convnext": ("block0_gamma", "block1_gamma"),
+        "convnext": ("gamma",),
         "resnet": ("BatchNorm_2/scale", "BatchNorm_4/scale"),
         "lora": ("lora_b/kernel",),
         "rezero": ("alpha0", "alpha1"),
