@@ -7,9 +7,8 @@ others empty whole layers long before they must; SynFlow empties none.
 What came out: magnitude and GraSP empty a layer from ρ = 4^5 on, random from 4^6, SNIP from 4^7.
 GraSP and SNIP lose the largest layer first (the first linear one, 102.8 of 143.7 million weights),
 magnitude all three linear layers at once, whose weights start smallest, and random the smallest
-layer, the first convolution. SynFlow's rows come last, for each takes 100 rounds: at ρ = 4^1 every
-layer keeps 8 percent of its weights or more. How far its rows go, and whether a layer is empty in
-one of them, is what the command says.
+layer, the first convolution. SynFlow empties none: at ρ = 4^1 every layer keeps 8 percent of its
+weights or more, and at 4^11, where 35 weights are left for 19 layers, every layer has one.
 
     python -m experiments.fig2 --keep SCORES         # the paper's size; reads fig3's scores
     python -m experiments.fig2 --draw                # from the rows that are stored
