@@ -90,6 +90,18 @@ def test_the_committed_masks_are_of_every_method():
         assert mine == asked
 
 
+def test_the_committed_shares_are_of_runs_that_are_asked_for():
+    rows = committed("fig7")
+    asked = [store.fingerprint(cell) for cells in fig7.groups(fig7.SweepConfig()) for cell in cells]
+    assert {row["config"] for row in rows} <= set(asked)
+    found = {(row["schedule"], row["log10_rho"], row["rounds"]): row for row in rows}
+    for half in fig7.HALF_DECADES:  # one round is the same on both schedules
+        once = [found[name, half / 2, 1]["max_prune_to_cut"] for name in fig7.SCHEDULES]
+        assert once[0] == once[1]
+    # Below 1, no round can have cut the network; and none did.
+    assert not [row for row in rows if row["max_prune_to_cut"] < 1 and row["flow_died_in_round"]]
+
+
 def test_the_committed_figure_3_has_every_unit():
     for row in committed("fig3"):
         into, out_of = (np.concatenate(row[name]) for name in ("into", "out_of"))
