@@ -46,6 +46,15 @@ def _programs(request):
 
 
 @pytest.fixture
+def fully_compiled():
+    """Optimise the programs of a test that takes longer to run than to compile."""
+    before = jax.config.values["jax_disable_most_optimizations"]
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
 def x64():
     """Run a test in float64."""
     with jax.enable_x64(True):

@@ -35,6 +35,13 @@ def flow_cases(*names, rounds=(1, 10, 100)):
     ]
 
 
+@pytest.fixture
+def compiled_to_size(name, request):
+    """Over many rounds, large networks take longer to run than to compile."""
+    if name in ("resnet20", "vgg11_bn"):
+        request.getfixturevalue("fully_compiled")
+
+
 def schedule_of(net: Network, name: str):
     """The case's schedule, or the counts that the reference kept where its rule is not ours.
 
@@ -160,7 +167,7 @@ def test_flow_into_and_out_of_units(name):
         np.testing.assert_allclose(flow.out_of, net.answers[f"neuron_out_{i}"], rtol=1e-10)
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("x64", "compiled_to_size")
 @pytest.mark.parametrize(
     ("name", "case"),
     flow_cases("fc_digits", "conv_digits")
@@ -186,6 +193,7 @@ def test_synflow_keeps_the_same_weights_in_float32(name, case):
     assert np.array_equal(net.to_flat(masks), net.mask(case))
 
 
+@pytest.mark.usefixtures("fully_compiled")
 @pytest.mark.parametrize(("name", "case"), flow_cases("vgg11_bn", rounds=(10,)))
 def test_vgg_overlaps_in_float32(name, case):
     net = NETWORKS[name]
