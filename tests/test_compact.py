@@ -287,6 +287,39 @@ def test_an_embedding_and_a_padded_shortcut():
     assert small.params["head"].shape == (6, 2) and small.params["w"].shape[1] <= 4
 
 
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_gate_of_one_unit_is_read_by_all(explicit):
+    def network(p, x):
+        gate = jax.nn.sigmoid(x @ p["gate"])
+        if explicit:
+            gate = jax.lax.broadcast_in_dim(gate, (len(x), 6), (0, 1))
+        return (gate * (x @ p["u"])) @ p["v"]
+
+    params = draw(10, {"gate": (4, 1), "u": (4, 6), "v": (6, 2)})
+    masks = masks_of(10, params, 1.1)
+    masks["v"] = masks["v"].at[2].set(False)
+    small = same(params, masks, network, (4,))
+    assert shapes(small) == {"gate": (4, 1), "u": (4, 5), "v": (5, 2)}
+
+
+def test_a_depthwise_branch_of_which_nothing_is_left():
+    def conv(x, kernel, groups=1):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=groups
+        )
+
+    def network(p, x):
+        branch = conv(jax.nn.relu(conv(x, p["u"])), p["depthwise"], groups=4)
+        return branch.mean((1, 2)) @ p["v"] + x.mean((1, 2)) @ p["w"]
+
+    params = draw(11, {"u": (3, 3, 2, 4), "depthwise": (3, 3, 1, 4), "v": (4, 3), "w": (2, 3)})
+    masks = masks_of(11, params, 1.1)
+    masks["v"] = jnp.zeros((4, 3), bool)
+    small = same(params, masks, network, (5, 5, 2))
+    assert small.params["depthwise"].shape == (3, 3, 1, 0)
+
+
 @pytest.mark.parametrize("name", ["sort", "scan", "fft"])
 def test_what_cannot_be_followed_stays_whole_and_is_named(name):
     def network(p, x):

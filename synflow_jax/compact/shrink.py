@@ -159,6 +159,9 @@ def _reshape(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
 def _conv(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
     p, numbers, (x, kernel) = eqn.params, eqn.params["dimension_numbers"], operands
     groups = p["feature_group_count"]
+    if not x.size or not kernel.size:  # an empty sum
+        dtype = p["preferred_element_type"] or x.dtype
+        return [jnp.zeros(_counts(outside[0]), dtype)]
     left = inside[0][numbers.lhs_spec[1]].reshape(groups, -1)[:, 0].sum() if groups > 1 else 1
     return [
         lax.conv_general_dilated(
