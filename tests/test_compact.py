@@ -287,6 +287,14 @@ def test_an_embedding_and_a_padded_shortcut():
     assert small.params["head"].shape == (6, 2) and small.params["w"].shape[1] <= 4
 
 
+def test_an_axis_that_a_reshape_splits_off_may_be_of_the_output():
+    params = draw(12, {"u": (4, 12), "v": (6, 2)})
+    masks = masks_of(12, params, 1.1)
+    masks["v"] = masks["v"].at[3].set(False)
+    network = lambda p, x: jax.nn.relu(x @ p["u"]).reshape(-1, 2, 6) @ p["v"]
+    assert shapes(same(params, masks, network, (4,))) == {"u": (4, 10), "v": (5, 2)}
+
+
 @pytest.mark.parametrize("explicit", [True, False])
 def test_a_gate_of_one_unit_is_read_by_all(explicit):
     def network(p, x):
