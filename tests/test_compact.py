@@ -246,6 +246,33 @@ def test_a_bias_that_may_move_holds_its_unit():
     assert same(params, masks, network, (2,)).params["v"].shape == (1, 1)
 
 
+def test_a_bias_that_moves_later_holds_its_unit():
+    """Behind a head of 0 the bias has no gradient yet, and behind relu not on every input."""
+    params = {**draw(13, {"u": (4, 6), "w": (6, 3), "v": (3, 2)}), "bias": jnp.zeros(6)}
+    masks = masks_of(13, params, 1.1)
+    masks["u"] = masks["u"].at[:, 1].set(False)
+    masks["w"] = masks["w"].at[1, 1:].set(False)
+    start = {**params, "v": jnp.zeros((3, 2))}
+    linear = lambda p, x: (x @ p["u"] + p["bias"][None]) @ p["w"] @ p["v"]
+    assert same(start, masks, linear, (4,)).params["u"].shape == (4, 6)
+    network = lambda p, x: jax.nn.relu((x @ p["u"] + p["bias"][None]) @ p["w"]) @ p["v"]
+    for seed in range(6):
+        mine = {**params, "w": draw(seed, {"w": (6, 3)})["w"]}
+        assert sf.compact(mine, masks, network, (4,)).params["u"].shape == (4, 6)
+
+
+def test_a_function_of_whole_numbers_has_no_gradient():
+    params = draw(14, {"u": (4, 6), "v": (6, 2)})
+    masks = masks_of(14, params, 1.1)
+    masks["v"] = masks["v"].at[1].set(False)
+    network = lambda p, x: jnp.argmax(jax.nn.relu(x @ p["u"]) @ p["v"], -1)
+    small = sf.compact(params, masks, network, (4,))
+    x = jax.random.normal(jax.random.key(0), (9, 4))
+    want = network(sf.apply_masks(params, masks), x)
+    assert small.apply_fn(small.params, x).tolist() == want.tolist()
+    assert small.params["u"].shape == (4, 5)
+
+
 @jax.custom_vjp
 def straight_through(x):
     return jnp.where(x > 0, jnp.ones_like(x), jnp.zeros_like(x))
