@@ -273,6 +273,41 @@ def test_a_function_of_whole_numbers_has_no_gradient():
     assert small.params["u"].shape == (4, 5)
 
 
+def test_what_the_function_does_not_use_stays_whole():
+    """An auxiliary head of training: another function may need its rows, and says so."""
+    params = draw(15, {"u": (4, 6), "v": (6, 2), "aux": (6, 3)})
+    masks = masks_of(15, params, 1.1)
+    masks["v"] = masks["v"].at[1].set(False)
+
+    def network(p, x, head="v"):
+        return jax.nn.relu(x @ p["u"]) @ p[head]
+
+    small = same(params, masks, network, (4,))
+    assert shapes(small) == {"u": (4, 5), "v": (5, 2), "aux": (6, 3)}
+    both = small.wrap(lambda p, x: (network(p, x).sum(), network(p, x, "aux").sum()))
+    with pytest.raises(ValueError, match="fn must treat units as"):
+        both(small.params, jnp.ones((1, 4)))
+
+
+def test_rows_that_are_picked_for_each_position_stay():
+    def network(p, x):
+        picked = jnp.take_along_axis(p["table"], jnp.arange(6)[:, None] % 3, 1)
+        return (jax.nn.relu(x @ p["u"]) * picked[:, 0][None]) @ p["v"]
+
+    params = draw(16, {"u": (4, 6), "table": (6, 3), "v": (6, 2)})
+    masks = masks_of(16, params, 1.1)
+    masks["v"] = masks["v"].at[1].set(False)
+    assert same(params, masks, network, (4,)).params["table"].shape == (6, 3)
+
+
+@jax.custom_vjp
+def turned_back(x):
+    return x
+
+
+turned_back.defvjp(lambda x: (x, None), lambda _, g: (-g,))
+
+
 @jax.custom_vjp
 def straight_through(x):
     return jnp.where(x > 0, jnp.ones_like(x), jnp.zeros_like(x))
@@ -281,7 +316,7 @@ def straight_through(x):
 straight_through.defvjp(lambda x: (straight_through(x), None), lambda _, g: (g,))
 
 
-@pytest.mark.parametrize("act", [straight_through, jax.nn.relu, jax.nn.silu])
+@pytest.mark.parametrize("act", [straight_through, turned_back, jax.nn.relu, jax.nn.silu])
 def test_derivatives_of_ones_own_are_kept(act):
     network = lambda p, x: act(x @ p["w"]) @ p["v"]
     params = draw(4, {"w": (3, 8), "v": (8, 2)})

@@ -80,7 +80,7 @@ def follow(listing: Listing, inputs: Sequence[Axes], keep_outputs: bool = False)
 
 def _take(state: Followed, steps: Sequence[Step]) -> None:
     for step in steps:
-        if step.body:
+        if step.inner:
             _take(state, step.body)
             results = [state.of(number) for number in step.inner]
         else:

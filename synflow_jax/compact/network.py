@@ -13,7 +13,7 @@ from synflow_jax._types import ApplyFn, Masks, Params
 from synflow_jax.compact import rules as rules
 from synflow_jax.compact.cost import multiply_adds
 from synflow_jax.compact.follow import Followed, follow, zeros
-from synflow_jax.compact.listing import listed
+from synflow_jax.compact.listing import listed, used
 from synflow_jax.compact.moving import may_move
 from synflow_jax.compact.needed import needed
 from synflow_jax.compact.reshape import Axes
@@ -202,6 +202,8 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
         for place, n in enumerate(listing.inputs)
     ]
     state = follow(listing, inputs, keep_outputs=True)
+    for number in set(listing.inputs) - used(listing):
+        state.whole(number)  # another function than this one may use it
     moving = may_move(pruned, masks, apply_fn, x)
     kept = needed(state, may_be_nonzero(listing, dict(zip(listing.inputs, moving, strict=False))))
     gone = tuple(removed(state, number, kept) for number in listing.inputs[:count])

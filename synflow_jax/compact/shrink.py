@@ -66,7 +66,7 @@ class Shrunk:
         outside = [self.stays(number) for number in step.results]
         if all(stay.all() for axes in (*inside, *outside) for stay in axes):
             return bind(step.eqn, operands)
-        if step.body:
+        if step.inner:
             return self._custom(step, operands)
         special = SPECIAL.get(step.name)
         if special is not None:
