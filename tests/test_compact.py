@@ -246,6 +246,68 @@ def test_a_bias_that_may_move_holds_its_unit():
     assert same(params, masks, network, (2,)).params["v"].shape == (1, 1)
 
 
+def test_a_bias_that_moves_later_holds_its_unit():
+    """Behind a head of 0 the bias has no gradient yet, and behind relu not on every input."""
+    params = {**draw(13, {"u": (4, 6), "w": (6, 3), "v": (3, 2)}), "bias": jnp.zeros(6)}
+    masks = masks_of(13, params, 1.1)
+    masks["u"] = masks["u"].at[:, 1].set(False)
+    masks["w"] = masks["w"].at[1, 1:].set(False)
+    start = {**params, "v": jnp.zeros((3, 2))}
+    linear = lambda p, x: (x @ p["u"] + p["bias"][None]) @ p["w"] @ p["v"]
+    assert same(start, masks, linear, (4,)).params["u"].shape == (4, 6)
+    network = lambda p, x: jax.nn.relu((x @ p["u"] + p["bias"][None]) @ p["w"]) @ p["v"]
+    for seed in range(6):
+        mine = {**params, "w": draw(seed, {"w": (6, 3)})["w"]}
+        assert sf.compact(mine, masks, network, (4,)).params["u"].shape == (4, 6)
+
+
+def test_a_function_of_whole_numbers_has_no_gradient():
+    params = draw(14, {"u": (4, 6), "v": (6, 2)})
+    masks = masks_of(14, params, 1.1)
+    masks["v"] = masks["v"].at[1].set(False)
+    network = lambda p, x: jnp.argmax(jax.nn.relu(x @ p["u"]) @ p["v"], -1)
+    small = sf.compact(params, masks, network, (4,))
+    x = jax.random.normal(jax.random.key(0), (9, 4))
+    want = network(sf.apply_masks(params, masks), x)
+    assert small.apply_fn(small.params, x).tolist() == want.tolist()
+    assert small.params["u"].shape == (4, 5)
+
+
+def test_what_the_function_does_not_use_stays_whole():
+    """An auxiliary head of training: another function may need its rows, and says so."""
+    params = draw(15, {"u": (4, 6), "v": (6, 2), "aux": (6, 3)})
+    masks = masks_of(15, params, 1.1)
+    masks["v"] = masks["v"].at[1].set(False)
+
+    def network(p, x, head="v"):
+        return jax.nn.relu(x @ p["u"]) @ p[head]
+
+    small = same(params, masks, network, (4,))
+    assert shapes(small) == {"u": (4, 5), "v": (5, 2), "aux": (6, 3)}
+    both = small.wrap(lambda p, x: (network(p, x).sum(), network(p, x, "aux").sum()))
+    with pytest.raises(ValueError, match="fn must treat units as"):
+        both(small.params, jnp.ones((1, 4)))
+
+
+def test_rows_that_are_picked_for_each_position_stay():
+    def network(p, x):
+        picked = jnp.take_along_axis(p["table"], jnp.arange(6)[:, None] % 3, 1)
+        return (jax.nn.relu(x @ p["u"]) * picked[:, 0][None]) @ p["v"]
+
+    params = draw(16, {"u": (4, 6), "table": (6, 3), "v": (6, 2)})
+    masks = masks_of(16, params, 1.1)
+    masks["v"] = masks["v"].at[1].set(False)
+    assert same(params, masks, network, (4,)).params["table"].shape == (6, 3)
+
+
+@jax.custom_vjp
+def turned_back(x):
+    return x
+
+
+turned_back.defvjp(lambda x: (x, None), lambda _, g: (-g,))
+
+
 @jax.custom_vjp
 def straight_through(x):
     return jnp.where(x > 0, jnp.ones_like(x), jnp.zeros_like(x))
@@ -254,7 +316,7 @@ def straight_through(x):
 straight_through.defvjp(lambda x: (straight_through(x), None), lambda _, g: (g,))
 
 
-@pytest.mark.parametrize("act", [straight_through, jax.nn.relu, jax.nn.silu])
+@pytest.mark.parametrize("act", [straight_through, turned_back, jax.nn.relu, jax.nn.silu])
 def test_derivatives_of_ones_own_are_kept(act):
     network = lambda p, x: act(x @ p["w"]) @ p["v"]
     params = draw(4, {"w": (3, 8), "v": (8, 2)})
@@ -285,6 +347,47 @@ def test_an_embedding_and_a_padded_shortcut():
     small = same(params, masks, network, (3,))
     assert small.params["embedding"].shape == (2, 3)
     assert small.params["head"].shape == (6, 2) and small.params["w"].shape[1] <= 4
+
+
+def test_an_axis_that_a_reshape_splits_off_may_be_of_the_output():
+    params = draw(12, {"u": (4, 12), "v": (6, 2)})
+    masks = masks_of(12, params, 1.1)
+    masks["v"] = masks["v"].at[3].set(False)
+    network = lambda p, x: jax.nn.relu(x @ p["u"]).reshape(-1, 2, 6) @ p["v"]
+    assert shapes(same(params, masks, network, (4,))) == {"u": (4, 10), "v": (5, 2)}
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_gate_of_one_unit_is_read_by_all(explicit):
+    def network(p, x):
+        gate = jax.nn.sigmoid(x @ p["gate"])
+        if explicit:
+            gate = jax.lax.broadcast_in_dim(gate, (len(x), 6), (0, 1))
+        return (gate * (x @ p["u"])) @ p["v"]
+
+    params = draw(10, {"gate": (4, 1), "u": (4, 6), "v": (6, 2)})
+    masks = masks_of(10, params, 1.1)
+    masks["v"] = masks["v"].at[2].set(False)
+    small = same(params, masks, network, (4,))
+    assert shapes(small) == {"gate": (4, 1), "u": (4, 5), "v": (5, 2)}
+
+
+def test_a_depthwise_branch_of_which_nothing_is_left():
+    def conv(x, kernel, groups=1):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=numbers, feature_group_count=groups
+        )
+
+    def network(p, x):
+        branch = conv(jax.nn.relu(conv(x, p["u"])), p["depthwise"], groups=4)
+        return branch.mean((1, 2)) @ p["v"] + x.mean((1, 2)) @ p["w"]
+
+    params = draw(11, {"u": (3, 3, 2, 4), "depthwise": (3, 3, 1, 4), "v": (4, 3), "w": (2, 3)})
+    masks = masks_of(11, params, 1.1)
+    masks["v"] = jnp.zeros((4, 3), bool)
+    small = same(params, masks, network, (5, 5, 2))
+    assert small.params["depthwise"].shape == (3, 3, 1, 0)
 
 
 @pytest.mark.parametrize("name", ["sort", "scan", "fft"])

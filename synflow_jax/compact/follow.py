@@ -80,7 +80,7 @@ def follow(listing: Listing, inputs: Sequence[Axes], keep_outputs: bool = False)
 
 def _take(state: Followed, steps: Sequence[Step]) -> None:
     for step in steps:
-        if step.body:
+        if step.inner:
             _take(state, step.body)
             results = [state.of(number) for number in step.inner]
         else:
@@ -131,7 +131,11 @@ def _elementwise(state: Followed, step: Step, operands: Sequence[Axes]) -> list[
     """Join the axes of all operands; one of size 1 is spread along that of the others."""
     found = []
     for axis, size in enumerate(state.shape(step.results[0])):
-        alike = [axes[axis] for axes in operands if axes and len(axes[axis]) == size]
+        there = [axes[axis] for axes in operands if axes]
+        alike = [ids for ids in there if len(ids) == size]
+        for ids in there:
+            if len(ids) != size:
+                state.units.keep_whole(ids)  # no sum is over it, but all that it meets reads it
         for other in alike[1:]:
             state.units.join(alike[0], other)
         found.append(alike[0])
@@ -166,6 +170,8 @@ def _broadcast(state: Followed, step: Step, operands: Sequence[Axes]) -> list[Ax
     for ids, place in zip(operands[0], step.eqn.params["broadcast_dimensions"], strict=True):
         if len(ids) == shape[place]:
             found[place] = ids
+        else:
+            state.units.keep_whole(ids)
     return [tuple(found)]
 
 

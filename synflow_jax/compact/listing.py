@@ -14,7 +14,8 @@ from synflow_jax.scaled.equations import CALLS, CUSTOM, body_of
 class Step:
     """An equation whose operands and results are numbered across all calls.
 
-    One with a derivative of its own has the steps of its body, which end in the numbers `inner`.
+    One with a derivative of its own has the steps of its body (none, if it hands its operands
+    through), which end in the numbers `inner`.
     """
 
     eqn: Any
@@ -53,7 +54,16 @@ class Listing:
 
 
 def _opened(steps: list[Step]) -> list[Step]:
-    return [one for step in steps for one in (_opened(list(step.body)) if step.body else [step])]
+    return [one for step in steps for one in (_opened(list(step.body)) if step.inner else [step])]
+
+
+def used(listing: Listing) -> set[int]:
+    """Find the numbers that some output depends on."""
+    found = set(listing.outputs)
+    for step in reversed(listing.steps):
+        if found.intersection(step.results):
+            found.update(step.operands)
+    return found
 
 
 def listed(fn: Callable[..., Any], *args: Any) -> Listing:

@@ -10,32 +10,39 @@ import numpy as np
 from synflow_jax._types import ApplyFn, Masks, Params
 from synflow_jax.tree import is_floating
 
-PROBES = 2
+PROBES = 8
 
 
 def may_move(params: Params, masks: Masks, apply_fn: ApplyFn, x: Any) -> list[np.ndarray]:
     """Say of every entry whether it is, or may become, other than 0; a bool array a leaf.
 
-    Training moves a kept entry that is 0 where its gradient is not: that is seen on some inputs.
+    Training moves a kept entry that is 0 where its gradient is not: that is seen on some inputs and
+    other values of what is not 0, and again with what was found, behind which more may move.
     """
-    pairs = list(zip(jax.tree.leaves(params), jax.tree.leaves(masks), strict=True))
-    floating = [is_floating(leaf) for leaf, _ in pairs]
+    leaves, keep = jax.tree.leaves(params), jax.tree.leaves(masks)
+    floating = [is_floating(leaf) for leaf in leaves]
     found = [
         np.asarray(leaf) != 0 if hit else np.ones(leaf.shape, bool)
-        for (leaf, _), hit in zip(pairs, floating, strict=True)
+        for leaf, hit in zip(leaves, floating, strict=True)
     ]
-    gradients = _gradients_of(params, floating, apply_fn, x)
-    for probe in range(PROBES):
-        seen = iter(gradients(jax.random.key(probe)))
-        found = [
-            old | (np.asarray(next(seen)) != 0) if hit else old
-            for old, hit in zip(found, floating, strict=True)
-        ]
-    return [new & np.asarray(mask) for new, (_, mask) in zip(found, pairs, strict=True)]
+    gradients, before = _gradients_of(params, floating, apply_fn, x), -1
+    while (now := sum(int(array.sum()) for array in found)) != before:
+        before = now
+        moving = [array for array, hit in zip(found, floating, strict=True) if hit]
+        for probe in range(PROBES):
+            seen = iter(gradients(moving, jax.random.key(probe)))
+            found = [
+                old | ((np.asarray(next(seen)) != 0) & np.asarray(mask)) if hit else old
+                for old, mask, hit in zip(found, keep, floating, strict=True)
+            ]
+    return [new & np.asarray(mask) for new, mask in zip(found, keep, strict=True)]
 
 
 def _gradients_of(params: Params, floating: list[bool], apply_fn: ApplyFn, x: Any) -> Any:
-    """Build gradients(key): of some sum of the outputs, on some input, by the floating leaves."""
+    """Build gradients(moving, key): of some sum of the outputs, by the floating leaves.
+
+    On some input, at the params spread by half, and at some value where they are 0 and move.
+    """
     leaves, treedef = jax.tree.flatten(params)
 
     def total(weights: list[Any], key: jax.Array) -> jax.Array:
@@ -44,10 +51,18 @@ def _gradients_of(params: Params, floating: list[bool], apply_fn: ApplyFn, x: An
         outputs = jax.tree.leaves(apply_fn(treedef.unflatten(tree), _drawn(keys[0], x)))
         outputs = [y.astype(jnp.float32) for y in outputs if is_floating(y)]
         pairs = zip(outputs, _drawn(keys[1], outputs), strict=True)
-        return jnp.stack([jnp.sum(y * one) for y, one in pairs]).sum()
+        return sum((jnp.sum(y * one) for y, one in pairs), jnp.float32(0))
+
+    def gradients(weights: list[Any], moving: list[Any], key: jax.Array) -> list[Any]:
+        keys = jax.random.split(key, 3)
+        noise, starts = _drawn(keys[0], weights), _drawn(keys[1], weights)
+        spread = [w * (1 + jnp.tanh(n) / 2) for w, n in zip(weights, noise, strict=True)]
+        trios = zip(spread, moving, starts, strict=True)
+        moved = [jnp.where((w == 0) & moves, start, w) for w, moves, start in trios]
+        return jax.grad(total)(moved, keys[2])
 
     weights = [leaf for leaf, hit in zip(leaves, floating, strict=True) if hit]
-    return partial(jax.jit(jax.grad(total)), weights)
+    return partial(jax.jit(gradients), weights)
 
 
 def _drawn(key: jax.Array, tree: Any) -> Any:

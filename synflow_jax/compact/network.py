@@ -13,11 +13,12 @@ from synflow_jax._types import ApplyFn, Masks, Params
 from synflow_jax.compact import rules as rules
 from synflow_jax.compact.cost import multiply_adds
 from synflow_jax.compact.follow import Followed, follow, zeros
-from synflow_jax.compact.listing import listed
+from synflow_jax.compact.listing import listed, used
 from synflow_jax.compact.moving import may_move
-from synflow_jax.compact.needed import needed, stays
-from synflow_jax.compact.shrink import Shrunk, Stays, taken
-from synflow_jax.compact.units import Units
+from synflow_jax.compact.needed import needed
+from synflow_jax.compact.reshape import Axes
+from synflow_jax.compact.shrink import Shrunk, Stays, removed, taken
+from synflow_jax.compact.units import WHOLE, Units
 from synflow_jax.compact.zeros import may_be_nonzero
 from synflow_jax.errors import check_masks, is_traced
 from synflow_jax.inputs import read_shape
@@ -44,7 +45,11 @@ class Compact(Shown):
     multiply_adds: tuple[int, int]
     lost: tuple[str, ...]
     _outline: Any = dataclasses.field(repr=False)
-    _stays: tuple[Stays, ...] = dataclasses.field(repr=False)
+    _gone: tuple[Axes, ...] = dataclasses.field(repr=False)
+
+    @property
+    def _stays(self) -> list[Stays]:
+        return [tuple(ids == WHOLE for ids in axes) for axes in self._gone]
 
     def wrap(self, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Let fn(params, *rest), written for whole params, take what is left of them.
@@ -57,7 +62,7 @@ class Compact(Shown):
           The function of small params and the same other arguments. What it returns has the
           removed positions left out where it has any.
         """
-        return _Wrapped(fn, self._outline, self._stays)
+        return _Wrapped(fn, self._outline, self._gone)
 
     def take(self, tree: Any) -> Any:
         """Take what is left of a tree with the structure and shapes of the whole params.
@@ -113,27 +118,27 @@ class Compact(Shown):
 class _Wrapped:
     """fn on small params, traced once for each shape of its other arguments."""
 
-    def __init__(self, fn: Any, outline: Any, stays: tuple[Stays, ...]) -> None:
-        self.fn, self.outline, self.kept = fn, outline, stays
+    def __init__(self, fn: Any, outline: Any, gone: tuple[Axes, ...]) -> None:
+        self.fn, self.outline, self.gone = fn, outline, gone
         self.traced: dict[Any, Any] = {}
 
     def __call__(self, params: Params, *rest: Any) -> Any:
         """Run on small params."""
         leaves, treedef = jax.tree.flatten((params, *rest))
-        _check_small(params, self.outline, self.kept)
+        _check_small(params, self.outline, self.gone)
         others = jax.tree.leaves(rest)
         key = (treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in others))
         if key not in self.traced:
             shapes = [jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in others]
             args = (self.outline, *jax.tree.structure(rest).unflatten(shapes))
-            small = Shrunk(self.fn, args, [*self.kept, *([None] * len(others))])
+            small = Shrunk(self.fn, args, [*self.gone, *([None] * len(others))])
             self.traced[key] = jax.jit(small.__call__), small.listing.out_tree
         run, out_tree = self.traced[key]
         return out_tree.unflatten(run(*leaves))
 
 
-def _check_small(params: Params, outline: Any, kept: tuple[Stays, ...]) -> None:
-    wanted = [tuple(int(stay.sum()) for stay in axes) for axes in kept]
+def _check_small(params: Params, outline: Any, gone: tuple[Axes, ...]) -> None:
+    wanted = [tuple(int((ids == WHOLE).sum()) for ids in axes) for axes in gone]
     same = jax.tree.structure(params) == jax.tree.structure(outline)
     found = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(params)] if same else []
     if found != wanted:
@@ -197,10 +202,12 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
         for place, n in enumerate(listing.inputs)
     ]
     state = follow(listing, inputs, keep_outputs=True)
+    for number in set(listing.inputs) - used(listing):
+        state.whole(number)  # another function than this one may use it
     moving = may_move(pruned, masks, apply_fn, x)
     kept = needed(state, may_be_nonzero(listing, dict(zip(listing.inputs, moving, strict=False))))
-    stay = tuple(tuple(stays(state, number, kept)) for number in listing.inputs[:count])
-    return _result(params, pruned, masks, apply_fn, state, kept, stay)
+    gone = tuple(removed(state, number, kept) for number in listing.inputs[:count])
+    return _result(params, pruned, masks, apply_fn, state, kept, gone)
 
 
 def _result(
@@ -210,11 +217,11 @@ def _result(
     apply_fn: ApplyFn,
     state: Followed,
     kept: np.ndarray,
-    stay: tuple[Stays, ...],
+    gone: tuple[Axes, ...],
 ) -> Compact:
     outline = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
-    network = _Wrapped(apply_fn, outline, stay)
+    network = _Wrapped(apply_fn, outline, gone)
     costs = multiply_adds(state, np.ones_like(kept)), multiply_adds(state, kept)
     lost = tuple(dict.fromkeys(eqn.primitive.name for eqn in state.lost))
-    small = Compact(None, None, network, costs, lost, outline, stay)
+    small = Compact(None, None, network, costs, lost, outline, gone)
     return dataclasses.replace(small, params=small.take(pruned), masks=small.take(masks))

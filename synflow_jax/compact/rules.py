@@ -178,5 +178,6 @@ def _gather(state: Followed, step: Step, operands: Sequence[Axes]) -> list[Axes]
             state.units.keep_whole(table[axis])
     for k in gone:
         state.units.keep_whole(table[k])
-    state.units.keep_whole(places[-1])
+    for k in (*numbers.start_indices_batching_dims, len(places) - 1):
+        state.units.keep_whole(places[k])
     return [tuple(found)]

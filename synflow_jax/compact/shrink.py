@@ -10,9 +10,10 @@ from jax import lax
 from jax.core import Tracer
 
 from synflow_jax.compact import rules as rules  # enters them
-from synflow_jax.compact.follow import follow
+from synflow_jax.compact.follow import Followed, follow, zeros
 from synflow_jax.compact.listing import Step, listed
-from synflow_jax.compact.units import WHOLE, Units
+from synflow_jax.compact.reshape import Axes
+from synflow_jax.compact.units import WHOLE
 from synflow_jax.scaled.equations import bind
 
 Stays = tuple[np.ndarray, ...]  # for each axis of a value, which positions stay
@@ -21,17 +22,19 @@ Stays = tuple[np.ndarray, ...]  # for each axis of a value, which positions stay
 class Shrunk:
     """A function of whole arrays, traced once, that runs on the parts that stay."""
 
-    def __init__(self, fn: Callable[..., Any], args: Any, stays: Sequence[Stays | None]) -> None:
-        """Trace fn on args, arrays or shapes; stays has what is left of each leaf, None for all."""
+    def __init__(self, fn: Callable[..., Any], args: Any, gone: Sequence[Axes | None]) -> None:
+        """Trace fn on args, arrays or shapes; gone has the units of what is removed of each leaf.
+
+        Positions that stay have WHOLE there; None is for a leaf of which all stays.
+        """
         self.listing = listed(fn, *args)
-        units, inputs = Units(), []
-        for number, mine in zip(self.listing.inputs, stays, strict=True):
-            whole = tuple(np.ones(size, bool) for size in self.listing.avals[number].shape)
-            inputs.append(tuple(_named(units, stay) for stay in mine or whole))
+        inputs: list[Axes] = []
+        for number, mine in zip(self.listing.inputs, gone, strict=True):
+            inputs.append(mine or tuple(map(zeros, self.listing.avals[number].shape)))
         self.state = follow(self.listing, inputs)
         self.kept = np.ones(len(self.state.units.parents), bool)
-        gone = [ids[ids != WHOLE] for axes in inputs for ids in axes]
-        self.kept[self.state.units.find(np.concatenate([np.zeros(0, int), *gone]))] = False
+        dead = [ids[ids != WHOLE] for axes in inputs for ids in axes]
+        self.kept[self.state.units.find(np.concatenate([np.zeros(0, int), *dead]))] = False
         if not self.kept[WHOLE]:
             raise ValueError(
                 "fn must treat units as the function that was compacted does: it joins positions "
@@ -63,7 +66,7 @@ class Shrunk:
         outside = [self.stays(number) for number in step.results]
         if all(stay.all() for axes in (*inside, *outside) for stay in axes):
             return bind(step.eqn, operands)
-        if step.body:
+        if step.inner:
             return self._custom(step, operands)
         special = SPECIAL.get(step.name)
         if special is not None:
@@ -121,14 +124,14 @@ class Shrunk:
         shapes = [self.listing.avals[number] for number in numbers]
         shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in shapes]
         cut = len(step.operands)
-        return Shrunk(derivative, (shapes[:cut], shapes[cut:]), [self.stays(n) for n in numbers])
+        gone = [removed(self.state, n, self.kept) for n in numbers]
+        return Shrunk(derivative, (shapes[:cut], shapes[cut:]), gone)
 
 
-def _named(units: Units, stay: np.ndarray) -> np.ndarray:
-    """Name what is gone by new units, and the rest as what stays."""
-    ids = np.full(len(stay), WHOLE)
-    ids[~stay] = units.fresh(int((~stay).sum()))
-    return ids
+def removed(state: Followed, number: int, kept: np.ndarray) -> Axes:
+    """Name the units of a value that are gone, and the others as what stays."""
+    names = [state.units.find(ids) for ids in state.of(number)]
+    return tuple(np.where(kept[ids], WHOLE, ids) for ids in names)
 
 
 def taken(array: Any, stays: Stays) -> Any:
@@ -159,6 +162,9 @@ def _reshape(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
 def _conv(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
     p, numbers, (x, kernel) = eqn.params, eqn.params["dimension_numbers"], operands
     groups = p["feature_group_count"]
+    if not x.size or not kernel.size:  # an empty sum
+        dtype = p["preferred_element_type"] or x.dtype
+        return [jnp.zeros(_counts(outside[0]), dtype)]
     left = inside[0][numbers.lhs_spec[1]].reshape(groups, -1)[:, 0].sum() if groups > 1 else 1
     return [
         lax.conv_general_dilated(

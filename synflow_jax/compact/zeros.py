@@ -45,7 +45,7 @@ def may_be_nonzero(listing: Listing, inputs: Mapping[int, np.ndarray]) -> dict[i
 def _inside(steps: Any, found: dict[int, np.ndarray]) -> Any:
     """Go through the steps; what a body ends in is what its step has."""
     for step in steps:
-        if step.body:
+        if step.inner:
             yield from _inside(step.body, found)
             found.update(zip(step.results, (found[n] for n in step.inner), strict=True))
         else:
