@@ -424,6 +424,24 @@ def test_units_of_one_network_are_not_those_of_another():
     assert other(small.params, 2.0)["norm"].shape == (3,)
 
 
+def test_dropout_draws_for_what_stays_what_it_draws_for_the_whole():
+    params = draw(17, {"u": (4, 6), "v": (6, 2)})
+    masks = masks_of(17, params, 1.1)
+    masks["v"] = masks["v"].at[1].set(False)
+
+    def loss(p, x, key):
+        h = jax.nn.relu(x @ p["u"])
+        return (jnp.where(jax.random.bernoulli(key, 0.5, h.shape), 2 * h, 0.0) @ p["v"]).sum()
+
+    small = sf.compact(params, masks, lambda p, x: jax.nn.relu(x @ p["u"]) @ p["v"], (4,))
+    x, key = jax.random.normal(jax.random.key(0), (5, 4)), jax.random.key(1)
+    assert small.params["u"].shape == (4, 5)
+    grad = jax.grad(loss)(sf.apply_masks(params, masks), x, key)
+    mine = jax.grad(small.wrap(loss))(small.params, x, key)
+    for name in ("u", "v"):
+        np.testing.assert_allclose(mine[name], small.take(grad)[name], **NEAR)
+
+
 def test_bad_input_is_refused():
     params = {"w": jnp.ones((2, 2))}
     with pytest.raises(ValueError, match="masks must have the tree structure"):

@@ -147,6 +147,13 @@ def _each(state: Followed, step: Step, operands: Sequence[Axes]) -> Sequence[Axe
     return operands
 
 
+@rule("bitcast_convert_type")
+def _bitcast(state: Followed, step: Step, operands: Sequence[Axes]) -> Sequence[Axes]:
+    """Let entries of one size pass, as random numbers are made; others are cut or merged."""
+    alike = state.shape(step.operands[0]) == state.shape(step.results[0])
+    return operands if alike else unknown(state, step, operands)
+
+
 @rule(*ALONG)
 def _along(state: Followed, step: Step, operands: Sequence[Axes]) -> list[Axes]:
     axis = step.eqn.params[ALONG[step.name]]
