@@ -83,7 +83,7 @@ class LlamaBlock(nn.Module):
 
 
 class Llama(nn.Module):
-    """A decoder of LLaMA's kind; `scanned` puts its blocks into one scan."""
+    """A decoder of LLaMA's kind; `scanned` has three blocks, in one scan."""
 
     scanned: bool = False
 
@@ -96,8 +96,7 @@ class Llama(nn.Module):
             layers = nn.scan(LlamaBlock, variable_axes={"params": 0}, split_rngs=split, length=3)
             x, _ = layers(name="layers")(x, None)
         else:
-            for i in range(2):
-                x, _ = LlamaBlock(name=f"block{i}")(x)
+            x, _ = LlamaBlock(name="block")(x)
         return nn.Dense(VOCABULARY, use_bias=False, name="head")(nn.RMSNorm()(x))
 
 
