@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Literal
 
-from synflow_jax.scaled.equations import CALLS, CUSTOM, body_of
+from synflow_jax.scaled import equations
 
 
 @dataclass(frozen=True)
@@ -71,34 +70,16 @@ def listed(fn: Callable[..., Any], *args: Any) -> Listing:
     closed, out = jax.make_jaxpr(fn, return_shape=True)(*args)
     listing = Listing(out_tree=jax.tree.structure(out))
     listing.inputs = [listing.number(v.aval) for v in closed.jaxpr.invars]
-    listing.steps, listing.outputs = _flatten(closed, listing.inputs, listing)
+    steps, listing.outputs = equations.flatten(closed, listing.inputs, listing.number)
+    listing.steps = [_with_body(step, listing) for step in steps]
     return listing
 
 
-def _flatten(
-    closed: ClosedJaxpr, operands: list[int], listing: Listing
-) -> tuple[list[Step], list[int]]:
-    jaxpr = closed.jaxpr
-    places = dict(zip(jaxpr.invars, operands, strict=True))
-    for var, value in zip(jaxpr.constvars, closed.consts, strict=True):
-        places[var] = listing.number(var.aval, value)
-
-    def place(atom: Any) -> int:
-        return listing.number(atom.aval, atom.val) if isinstance(atom, Literal) else places[atom]
-
-    steps: list[Step] = []
-    for eqn in jaxpr.eqns:
-        inside, name = [place(atom) for atom in eqn.invars], eqn.primitive.name
-        if name in CALLS - CUSTOM:
-            more, results = _flatten(body_of(eqn), inside, listing)
-            steps += more
-        elif name in CUSTOM:
-            body, inner = _flatten(body_of(eqn), inside, listing)
-            # A body that hands an operand through still has results of its own.
-            results = [listing.number(v.aval) for v in eqn.outvars]
-            steps.append(Step(eqn, tuple(inside), tuple(results), tuple(body), tuple(inner)))
-        else:
-            results = [listing.number(v.aval) for v in eqn.outvars]
-            steps.append(Step(eqn, tuple(inside), tuple(results)))
-        places |= dict(zip(eqn.outvars, results, strict=True))
-    return steps, [place(atom) for atom in jaxpr.outvars]
+def _with_body(step: equations.Step, listing: Listing) -> Step:
+    """List the body of a function that has a derivative of its own."""
+    if step.eqn.primitive.name not in equations.CUSTOM:
+        return Step(*step)
+    closed = equations.body_of(step.eqn)
+    body, inner = equations.flatten(closed, list(step.operands), listing.number)
+    # A body that hands an operand through still has results of its own.
+    return Step(*step, tuple(_with_body(one, listing) for one in body), tuple(inner))

@@ -7,16 +7,16 @@ intermediate value need overflow or underflow. Calls are opened; loops carry pai
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, wraps
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import ClosedJaxpr
 
 from synflow_jax.scaled.array import Scaled, Value, floor_of, is_float, limit, rescale
-from synflow_jax.scaled.equations import CALLS, CUSTOM, bind, body_of
+from synflow_jax.scaled.equations import CUSTOM, Step, bind, body_of, flatten
 from synflow_jax.scaled.rules import CONTRACTIONS, MEETINGS, RULES, by_value, like
 
 LOOPS: dict[str, Callable[[Any, list[Value]], list[Value]]] = {}  # filled in by `loops`
@@ -80,45 +80,15 @@ def constant(array: Any) -> Value:
     return Value(array, neutral=number == 0 or not np.isfinite(number))
 
 
-class Step(NamedTuple):
-    """An equation whose operands and results are numbered across all calls."""
-
-    eqn: Any
-    operands: tuple[int, ...]
-    results: tuple[int, ...]
-
-
-def flatten(closed: ClosedJaxpr, operands: list[int], env: list[Any]) -> tuple[list[Step], Any]:
-    """List the equations of a jaxpr, those inside of calls among them; number what they pass on."""
-
-    def number(value: Value | None = None) -> int:
-        env.append(value)
-        return len(env) - 1
-
-    jaxpr = closed.jaxpr
-    places = dict(zip(jaxpr.invars, operands, strict=True))
-    places |= {v: number(constant(c)) for v, c in zip(jaxpr.constvars, closed.consts, strict=True)}
-
-    def place(atom: Any) -> int:
-        return number(constant(atom.val)) if isinstance(atom, Literal) else places[atom]
-
-    steps = []
-    for eqn in jaxpr.eqns:
-        inside = [place(atom) for atom in eqn.invars]
-        if eqn.primitive.name in CALLS - CUSTOM:
-            more, results = flatten(body_of(eqn), inside, env)
-            steps += more
-        else:
-            results = [number() for _ in eqn.outvars]
-            steps.append(Step(eqn, tuple(inside), tuple(results)))
-        places |= dict(zip(eqn.outvars, results, strict=True))
-    return steps, [place(atom) for atom in jaxpr.outvars]
-
-
 def run(closed: ClosedJaxpr, values: list[Value], top: bool = False) -> list[Value]:
     """Interpret a jaxpr; at the top, all that is no signal first, so as to know the floor."""
     env: list[Any] = list(values)
-    steps, results = flatten(closed, list(range(len(values))), env)
+
+    def number(_: Any, known: Any = None) -> int:
+        env.append(None if known is None else constant(known))
+        return len(env) - 1
+
+    steps, results = flatten(closed, list(range(len(values))), number)
     floor = None
     if top:
         touched, signals = _signals(steps)
