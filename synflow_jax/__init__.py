@@ -44,6 +44,11 @@ from synflow_jax.objectives import cross_entropy as cross_entropy
 from synflow_jax.objectives import gradient_norm as gradient_norm
 from synflow_jax.objectives import weight_energy as weight_energy
 from synflow_jax.order import layer_order as layer_order
+from synflow_jax.patterns import blocks as blocks
+from synflow_jax.patterns import channels as channels
+from synflow_jax.patterns import runs as runs
+from synflow_jax.patterns import slices as slices
+from synflow_jax.patterns import unstructured as unstructured
 from synflow_jax.prune import prune as prune
 from synflow_jax.report import Report as Report
 from synflow_jax.report import report as report

@@ -26,6 +26,9 @@ Prunable = Callable[[str, Any], bool]
 Saliency = Callable[[Params, Masks], Scores]
 """saliency(params, masks) -> scores; a pytree, so that jit compares it by value."""
 
+Pattern = Callable[[str, tuple[int, ...]], tuple[int, ...]]
+"""pattern(path, shape) -> the shape of a unit: weights that stay or go together."""
+
 Schedule = Callable[[Any, int, Any], Any]
 """schedule(k, rounds, rho) -> density after round k."""
 

@@ -13,6 +13,7 @@ from synflow_jax._types import Schedule, Scope
 from synflow_jax.errors import CollapseWarning, is_traced
 from synflow_jax.measure import count_dtype
 from synflow_jax.schedule import one_shot
+from synflow_jax.scope import sizes_of
 from synflow_jax.tree import Layers
 
 
@@ -29,7 +30,7 @@ def budgets(
                 f"{name} must be a function such as those that synflow_jax exports, got {value!r}"
             )
     n = 1 if schedule is one_shot else rounds
-    members = members_of(layers)
+    members = layers.members
     shapes = [tuple(layers.shapes[i] for i in group) for group in members]
     pairs = list(zip(shapes, ratios, strict=True))
     if not is_traced(ratios):
@@ -42,12 +43,6 @@ def budgets(
         parts = [_traced(own, rho, n, schedule, scope) for own, rho in pairs]
         counts = _joined(jnp, parts, members, layers)
         return lax.convert_element_type(counts, count_dtype(sum(layers.sizes)))
-
-
-def members_of(layers: Layers) -> list[list[int]]:
-    """List the layers of each group."""
-    groups = layers.groups or (0,) * len(layers.paths)
-    return [[i for i, own in enumerate(groups) if own == g] for g in range(max(groups) + 1)]
 
 
 def _steps(n: int) -> np.ndarray:
@@ -70,12 +65,12 @@ def _traced(shapes: Any, rho: Any, n: int, schedule: Schedule, scope: Scope) -> 
     """Count for a ρ that cannot be checked: below 1 it keeps all, NaN and infinity nothing."""
     wide = lax.convert_element_type(rho, jnp.float64)
     counts = scope(shapes, schedule(jnp.asarray(_steps(n)), n, wide))
-    most = jnp.float64(sum(np.prod(shape) for shape in shapes))
+    most = jnp.float64(sizes_of(shapes).sum())
     return jnp.clip(jnp.where(jnp.isnan(counts), 0.0, counts), 0.0, most)
 
 
 def _check_counts(counts: np.ndarray, shapes: Any, rounds: int) -> None:
-    sizes = np.array([np.prod(shape) for shape in shapes], np.float64)
+    sizes = sizes_of(shapes)
     allowed = [(rounds, 1), (rounds, len(shapes))]
     known = counts.shape in allowed and np.isfinite(counts).all()
     most = sizes if counts.shape == allowed[1] else sizes.sum()
@@ -112,21 +107,21 @@ def _check_floors(
         if kept < floor:
             most = sum(layers.sizes[i] for i in group) / floor
             raise ValueError(
-                f"rho leaves {kept:.0f} weights{_named(group, layers)} and min_keep asks for "
-                f"{floor:.0f}: pass a smaller min_keep, or at most {most:.6g} as rho"
+                f"rho leaves {kept:.0f} {layers.units}{_named(group, layers)} and min_keep asks "
+                f"for {floor:.0f}: pass a smaller min_keep, or at most {most:.6g} as rho"
             )
 
 
 def _check_sum(counts: np.ndarray, members: list[list[int]], layers: Layers) -> None:
-    """Warn where a group has fewer weights than layers."""
+    """Warn where a group keeps fewer units than it has layers."""
     last = counts[-1]
     for at, group in enumerate(members):
         kept = int(last[at] if len(last) == len(members) else last[group].sum())
         if kept < len(group):
             most = sum(layers.sizes[i] for i in group) / len(group)
             warnings.warn(
-                f"rho leaves {kept} weights for {len(group)} layers{_named(group, layers)}, so "
-                f"some layer must collapse; the largest rho without is N/L = {most:.6g}",
+                f"rho leaves {kept} {layers.units} for {len(group)} layers{_named(group, layers)}, "
+                f"so some layer must collapse; the largest rho without is N/L = {most:.6g}",
                 CollapseWarning,
                 stacklevel=5,  # who called synflow or magnitude
             )

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from synflow_jax._types import Params, Prunable
+from synflow_jax._types import Params, Pattern, Prunable
 from synflow_jax.errors import check_rho
 from synflow_jax.packing import packing_of
+from synflow_jax.patterns import unstructured
+from synflow_jax.tiles import count_units, unit_shape
 from synflow_jax.tree import Layers, find_layers, is_prunable, named_leaves, pick
 
 REST = "*"
@@ -72,10 +74,14 @@ def _any(path: str, patterns: Iterable[str]) -> bool:
 
 
 def competing(
-    params: Params, prunable: Prunable, rho: Any, min_keep: Any
+    params: Params,
+    prunable: Prunable,
+    rho: Any,
+    min_keep: Any = 0,
+    pattern: Pattern = unstructured,
 ) -> tuple[Layers, tuple[Any, ...]]:
     """Say which layers compete with which, and what each keeps at least; and give a ρ a group."""
-    layers = find_layers(params, prunable)
+    layers = _in_units(params, find_layers(params, prunable), pattern)
     if isinstance(prunable, Matching):
         _check_matching(params, prunable)
     for name, table in (("rho", rho), ("min_keep", min_keep)):
@@ -93,6 +99,22 @@ def _check_matching(params: Params, chosen: Matching) -> None:
             f"prunable=matching(…) must have patterns that match leaves, and {idle} match none of "
             f"{paths}"
         )
+
+
+def _in_units(params: Params, layers: Layers, pattern: Pattern) -> Layers:
+    """Note the shapes of the units that a pattern makes of each layer."""
+    if not callable(pattern):
+        raise TypeError(
+            "pattern must be a function such as channels or blocks(4), that is (path, shape) -> "
+            f"shape of a unit, got {pattern!r}"
+        )
+    if pattern is unstructured:
+        return layers
+    pairs = list(zip(layers.paths, layers.shapes, strict=True))
+    units = tuple(unit_shape(pattern, path, shape) for path, shape in pairs)
+    shapes = tuple(count_units(shape, unit) for (_, shape), unit in zip(pairs, units, strict=True))
+    packing = packing_of(pick(params, layers.chosen), shapes)
+    return layers._replace(shapes=shapes, packing=packing, blocks=units)
 
 
 def check_ratios(rho: Any) -> None:
@@ -122,12 +144,12 @@ def _in_groups(params: Params, layers: Layers, rho: Any) -> tuple[Layers, tuple[
         )
     order = list(dict.fromkeys(chosen))
     groups = tuple(order.index(pattern) for pattern in chosen)
-    packing = packing_of(pick(params, layers.chosen), groups)
+    packing = packing_of(pick(params, layers.chosen), layers.shapes, groups)
     return layers._replace(groups=groups, packing=packing), tuple(rho[name] for name in order)
 
 
 def _with_floors(layers: Layers, min_keep: Any) -> Layers:
-    """Note how many weights every layer keeps at least: a number, a share, or one a pattern."""
+    """Note how many units every layer keeps at least: a number, a share, or one a pattern."""
     table = min_keep if isinstance(min_keep, Mapping) else {REST: min_keep}
     for value in table.values():
         _check_floor(value)

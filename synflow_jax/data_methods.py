@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
-from synflow_jax._types import LossFn, Masks, Params, Prunable, Schedule, Scope
+from synflow_jax._types import LossFn, Masks, Params, Pattern, Prunable, Schedule, Scope
 from synflow_jax.data_saliency import grasp_saliency, snip_saliency
+from synflow_jax.patterns import unstructured
 from synflow_jax.prune import prune
 from synflow_jax.schedule import exponential
 from synflow_jax.scope import globally
@@ -22,6 +23,7 @@ def snip(
     scope: Scope = globally,
     nested: bool = False,
     min_keep: Any = 0,
+    pattern: Pattern = unstructured,
     prunable: Prunable = is_prunable,
     progress: bool = False,
 ) -> Masks:
@@ -34,10 +36,12 @@ def snip(
       rho: compression ratio ρ, prunable weights before over after, or a dict of these by pattern.
       rounds: n; 1 in the paper.
       schedule: exponential, linear or one_shot.
-      scope: globally, layerwise or erk.
+      scope: globally, layerwise, erk, or runs(4) for N:M.
       nested: pruned weights stay out; else they may come back, as in the reference.
       min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
         dict of these by pattern.
+      pattern: channels, blocks(4) or another: which weights stay or go together; ρ is then of
+        these units.
       prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
       progress: say on stderr how far it is, once it takes more than two seconds.
 
@@ -57,7 +61,7 @@ def snip(
     Source: Lee, Ajanthan and Torr 2019 (arXiv 1810.02340).
     """
     plan = {"schedule": schedule, "scope": scope, "nested": nested, "progress": progress}
-    choice = {"min_keep": min_keep, "prunable": prunable}
+    choice = {"min_keep": min_keep, "pattern": pattern, "prunable": prunable}
     return prune(params, snip_saliency(loss_fn, batches), rho, rounds, **plan, **choice)[0]
 
 
@@ -72,6 +76,7 @@ def grasp(
     scope: Scope = globally,
     nested: bool = False,
     min_keep: Any = 0,
+    pattern: Pattern = unstructured,
     prunable: Prunable = is_prunable,
     progress: bool = False,
 ) -> Masks:
@@ -85,10 +90,12 @@ def grasp(
       rho: compression ratio ρ, prunable weights before over after, or a dict of these by pattern.
       rounds: n; 1 in the paper.
       schedule: exponential, linear or one_shot.
-      scope: globally, layerwise or erk.
+      scope: globally, layerwise, erk, or runs(4) for N:M.
       nested: pruned weights stay out; else they may come back, as in the reference.
       min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
         dict of these by pattern.
+      pattern: channels, blocks(4) or another: which weights stay or go together; ρ is then of
+        these units.
       prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
       progress: say on stderr how far it is, once it takes more than two seconds.
 
@@ -108,6 +115,6 @@ def grasp(
     Source: Wang, Zhang and Grosse 2020 (arXiv 2002.07376), as in Tanaka et al. 2020.
     """
     plan = {"schedule": schedule, "scope": scope, "nested": nested, "progress": progress}
-    choice = {"min_keep": min_keep, "prunable": prunable}
+    choice = {"min_keep": min_keep, "pattern": pattern, "prunable": prunable}
     saliency = grasp_saliency(loss_fn, batches, prunable)
     return prune(params, saliency, rho, rounds, **plan, **choice)[0]

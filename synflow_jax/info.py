@@ -26,8 +26,8 @@ class PruneInfo:
 
     Attributes:
       layers: path of each layer.
-      sizes: weights of each layer before pruning.
-      kept: int32[n, L], weights kept after each round; int64 where a layer has 2^31 or more.
+      sizes: weights of each layer before pruning; units, where a pattern joins weights.
+      kept: int32[n, L], of these, kept after each round; int64 where a layer has 2^31 or more.
       log2_flow: float[n + 1], log2 of R_SF before the first round and after each one, −inf where
         the flow is 0; NaN for saliencies that measure no flow.
       share: float[n], the part of the flow that the weights pruned in a round had carried, ΣS/R;

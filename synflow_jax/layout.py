@@ -4,19 +4,33 @@ Over mesh axes of type Explicit, the layout is part of an array's type and is as
 Over Auto axes the compiler chooses it, and is led by an operation that reads the leaf.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.sharding import AxisType, NamedSharding, auto_axes, reshard
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes, reshard
 
 
 def explicit_sharding(leaf: Any) -> Any:
     """Name the sharding of an array over Explicit mesh axes; None where there is no such axis."""
     sharding = jax.typeof(leaf).sharding
     return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
+
+
+def as_if_auto(fn: Callable[..., jax.Array], *arrays: jax.Array, whole: bool = False) -> jax.Array:
+    """Run a function that cuts axes apart, which Explicit mesh axes do not bear.
+
+    The result lies as the first array does, or whole on every device.
+    """
+    sharding = explicit_sharding(arrays[0])
+    if sharding is None:
+        return fn(*arrays)
+    out = NamedSharding(sharding.mesh, PartitionSpec()) if whole else sharding
+    run: Any = auto_axes(fn, out_sharding=out)
+    return run(*arrays)
 
 
 def zeros_as(array: Any) -> jax.Array:

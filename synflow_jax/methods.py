@@ -4,10 +4,11 @@ from typing import Any
 
 import jax
 
-from synflow_jax._types import ApplyFn, Masks, Params, Prunable, Schedule, Scope
+from synflow_jax._types import ApplyFn, Masks, Params, Pattern, Prunable, Schedule, Scope
 from synflow_jax.errors import check_masks
 from synflow_jax.flow_saliency import synflow_saliency
 from synflow_jax.measure import count_kept
+from synflow_jax.patterns import unstructured
 from synflow_jax.prune import prune, run_rounds
 from synflow_jax.saliency import magnitude_saliency, random_saliency
 from synflow_jax.schedule import Certified, exponential, one_shot
@@ -26,6 +27,7 @@ def synflow(
     scope: Scope = globally,
     sweep: bool = False,
     min_keep: Any = 0,
+    pattern: Pattern = unstructured,
     prunable: Prunable = is_prunable,
     progress: bool = False,
 ) -> Masks:
@@ -41,10 +43,12 @@ def synflow(
         by pattern, {"conv*": 10, "*": 100}, lets each group of leaves compete within itself.
       rounds: n, how often to score and prune; 100 in the paper.
       schedule: exponential, linear or one_shot; or certified(), which provably leaves flow.
-      scope: globally, layerwise or erk.
+      scope: globally, layerwise, erk, or runs(4) for N:M.
       sweep: give the places of kept weights without flow to pruned ones with it.
       min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
         dict of these by pattern.
+      pattern: channels, blocks(4) or another: which weights stay or go together; ρ is then of
+        these units.
       prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
       progress: say on stderr how far it is, once it takes more than two seconds.
 
@@ -69,7 +73,7 @@ def synflow(
     Source: Tanaka et al. 2020 (arXiv 2006.05467), section 6, algorithm 1.
     """
     plan = {"schedule": schedule, "scope": scope, "sweep": sweep, "progress": progress}
-    choice = {"min_keep": min_keep, "prunable": prunable}
+    choice = {"min_keep": min_keep, "pattern": pattern, "prunable": prunable}
     # Nested: 0 outranks the negative scores that trained statistics can give.
     saliency = synflow_saliency(apply_fn, shape)
     return prune(params, saliency, rho, rounds, nested=True, **plan, **choice)[0]
@@ -83,6 +87,7 @@ def magnitude(
     schedule: Schedule = exponential,
     scope: Scope = globally,
     min_keep: Any = 0,
+    pattern: Pattern = unstructured,
     prunable: Prunable = is_prunable,
 ) -> Masks:
     """Keep the weights of largest magnitude, S = |θ|.
@@ -92,9 +97,11 @@ def magnitude(
       rho: compression ratio ρ, prunable weights before over after, or a dict of these by pattern.
       rounds: n; the result is that of one round whatever n is.
       schedule: exponential, linear or one_shot.
-      scope: globally, layerwise or erk.
+      scope: globally, layerwise, erk, or runs(4) for N:M.
       min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
         dict of these by pattern.
+      pattern: channels, blocks(4) or another: which weights stay or go together; ρ is then of
+        these units.
       prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
 
     Returns:
@@ -111,7 +118,13 @@ def magnitude(
 
     Source: Tanaka et al. 2020, section 4.
     """
-    rest = {"schedule": schedule, "scope": scope, "min_keep": min_keep, "prunable": prunable}
+    rest = {
+        "schedule": schedule,
+        "scope": scope,
+        "min_keep": min_keep,
+        "pattern": pattern,
+        "prunable": prunable,
+    }
     return prune(params, magnitude_saliency(), rho, rounds, **rest)[0]
 
 
@@ -122,6 +135,7 @@ def random(
     *,
     densities: Scope | Masks | None = None,
     min_keep: Any = 0,
+    pattern: Pattern = unstructured,
     prunable: Prunable = is_prunable,
 ) -> Masks:
     """Keep weights drawn at random.
@@ -135,6 +149,8 @@ def random(
         `erk` the Erdős–Rényi-kernel one; any scope does; masks have their layer counts copied.
       min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
         dict of these by pattern.
+      pattern: channels, blocks(4) or another: which weights stay or go together; ρ is then of
+        these units.
       prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
 
     Returns:
@@ -158,13 +174,14 @@ def random(
         if rho is None:
             raise TypeError("random needs rho, or a mask tree as densities")
         scope: Any = globally if densities is None else densities
-        rest = {"scope": scope, "min_keep": min_keep, "prunable": prunable}
+        rest = {"scope": scope, "min_keep": min_keep, "pattern": pattern, "prunable": prunable}
         return prune(params, saliency, rho, 1, schedule=one_shot, **rest)[0]
     if isinstance(densities, float | int):
         raise TypeError(f"densities must be a scope or a mask tree, got {densities}: pass rho")
-    if rho is not None or min_keep:
+    if rho is not None or min_keep or pattern is not unstructured:
         raise ValueError(
-            "rho must not be given where densities is a mask tree, nor min_keep: it has the counts"
+            "rho must not be given where densities is a mask tree, nor min_keep or pattern: it has "
+            "the counts"
         )
     check_masks(params, densities, "densities")
     layers = find_layers(params, prunable)

@@ -5,6 +5,7 @@ one of them. Each pack has a leading axis of layers; a large layer is a pack of 
 the leading axis costs nothing. What is laid out across devices is never stacked.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -44,9 +45,9 @@ class Packing(NamedTuple):
         """List one number a layer by pack."""
         return [numbers[np.array(pack)] for pack in self.packs]
 
-    def of_group(self, groups: tuple[int, ...], group: int) -> list[int]:
+    def of_group(self, members: list[int]) -> list[int]:
         """List the packs of a group of layers; no pack holds layers of two."""
-        return [at for at, pack in enumerate(self.packs) if groups[pack[0]] == group]
+        return [at for at, pack in enumerate(self.packs) if pack[0] in members]
 
     def starts(self, sizes: tuple[int, ...]) -> list[np.ndarray]:
         """Give the flat index of the first entry of each layer, an array a pack."""
@@ -58,12 +59,17 @@ class Packing(NamedTuple):
         return [found[i] for i in sorted(found)]
 
 
-def packing_of(leaves: list[Any], groups: tuple[int, ...] = ()) -> Packing:
-    """Stack small leaves of one shape and group, where it is known that all lie on one device."""
+def packing_of(
+    leaves: list[Any], shapes: tuple[tuple[int, ...], ...], groups: tuple[int, ...] = ()
+) -> Packing:
+    """Stack small layers of one shape and group, where it is known that all lie on one device.
+
+    Shapes are those of what is stacked: of the leaves, or of their units.
+    """
     packs: dict[Any, list[int]] = {}
     for i, leaf in enumerate(leaves):
-        together = leaf.size <= SMALL and _on_one_device(leaf)
-        key = (leaf.shape, leaf.dtype, groups[i] if groups else 0)
+        together = math.prod(shapes[i]) <= SMALL and _on_one_device(leaf)
+        key = (shapes[i], leaf.dtype, groups[i] if groups else 0)
         packs.setdefault(key if together else i, []).append(i)
     return Packing(tuple(map(tuple, packs.values())))
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from synflow_jax._types import Masks, Params, Prunable, Saliency, Schedule, Scope
+from synflow_jax._types import Masks, Params, Pattern, Prunable, Saliency, Schedule, Scope
 from synflow_jax.budget import budgets
 from synflow_jax.choose import competing
 from synflow_jax.errors import CollapseWarning, check_finite, check_rounds, is_traced
@@ -16,14 +16,15 @@ from synflow_jax.flow_saliency import FlowSaliency
 from synflow_jax.info import PruneInfo
 from synflow_jax.layout import laid_as
 from synflow_jax.measure import count_kept
+from synflow_jax.patterns import Runs, unstructured
 from synflow_jax.rounds import certified_loop, fixed_loop, host_loop
 from synflow_jax.scaled import log2
 from synflow_jax.schedule import Certified, certified, exponential, one_shot
 from synflow_jax.scope import globally
 from synflow_jax.sources import without_sources
 from synflow_jax.sweep import sweep_dead
-from synflow_jax.tree import Layers, all_true, as_function, is_prunable, pick
-from synflow_jax.turn import Rows, full_masks
+from synflow_jax.tree import Layers, as_function, is_prunable, pick
+from synflow_jax.turn import Rows, first_masks, full_masks
 from synflow_jax.verdict import report_run
 
 
@@ -38,6 +39,7 @@ def prune(
     nested: bool = False,
     sweep: bool = False,
     min_keep: Any = 0,
+    pattern: Pattern = unstructured,
     prunable: Prunable = is_prunable,
     progress: bool = False,
 ) -> tuple[Masks, PruneInfo]:
@@ -53,7 +55,7 @@ def prune(
       rounds: n; not used by the certified schedule.
       schedule: exponential, linear, one_shot, schedule(k, n, rho) -> density after round k, or
         certified(): as few rounds as leave the flow alive for certain.
-      scope: globally, layerwise, erk, or scope(shapes, densities) -> counts.
+      scope: globally, layerwise, erk, runs(4) for N:M, or scope(shapes, densities) -> counts.
       nested: pruned weights stay out, even where the saliency scores them again.
       sweep: after the last round, give the places of kept weights on no path from input to output
         to the best pruned ones on such paths, so that density and `effective_density` agree. For
@@ -62,6 +64,9 @@ def prune(
       min_keep: how many weights each prunable leaf keeps at least, its best: a number, a share of
         the leaf below 1, or a dict of these by pattern. Counts stay as asked, except where a scope
         gives a layer fewer than that, or a traced ρ all of them.
+      pattern: channels, blocks(4), slices(axis), or pattern(path, shape) -> shape of a unit: the
+        weights of a unit stay or go together, by the sum of their scores. ρ, the counts in
+        PruneInfo and min_keep are then of units, not of weights.
       prunable: (path, leaf) -> bool chooses what is pruned; the path is written as a/b/kernel;
         `matching` builds one from names.
       progress: say on stderr how far it is, once it takes more than two seconds; also from inside
@@ -92,7 +97,9 @@ def prune(
     Source: Tanaka et al. 2020, section 6, algorithm 1.
     """
     check_rounds(rounds)
-    layers, ratios = competing(params, prunable, rho, min_keep)
+    layers, ratios = competing(params, prunable, rho, min_keep, pattern)
+    if isinstance(scope, Runs):
+        layers = layers._replace(runs=(scope.length, scope.axis))
     _check_plan(schedule, saliency, scope, sweep, layers)
     check_finite(params)
     if isinstance(saliency, FlowSaliency):
@@ -122,6 +129,10 @@ def _check_plan(schedule: Any, saliency: Any, scope: Any, sweep: bool, layers: L
             raise ValueError(f"{name} needs scope=globally, got {scope!r}")
         if layers.groups or layers.floors:
             raise ValueError(f"{name} needs one number as rho, and no min_keep")
+    if sweep and layers.blocks:
+        raise ValueError("sweep=True gives single weights away: it needs pattern=unstructured")
+    if layers.runs and layers.floors:
+        raise ValueError("scope=runs(…) says what every run keeps: it needs min_keep=0")
 
 
 def run_rounds(
@@ -133,7 +144,7 @@ def run_rounds(
     progress: bool = False,
 ) -> tuple[Masks, PruneInfo]:
     """Run the rounds, in one compiled loop or (for saliencies with data) on the host."""
-    start = [all_true(leaf) for leaf in pick(params, layers.chosen)]
+    start = first_masks(params, layers)
     if getattr(saliency, "on_host", False):
         chosen, rows = host_loop(params, saliency, layers, start, counts, nested, progress)
     else:
@@ -157,7 +168,7 @@ def _run_certified(
     progress: bool,
 ) -> tuple[Masks, PruneInfo]:
     """Run certified rounds on params whose flow starts at the input alone."""
-    start = [all_true(leaf) for leaf in pick(params, layers.chosen)]
+    start = first_masks(params, layers)
     held = as_function(saliency, "saliency")
     plain = without_sources(params, layers.chosen, saliency.inputs)
     chosen, rows, rounds = certified_loop(

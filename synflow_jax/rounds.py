@@ -20,13 +20,13 @@ from synflow_jax.tree import Function, Layers
 from synflow_jax.turn import (
     Rows,
     blank_rows,
-    checked_scores,
     cut_and_measure,
     first_state,
     full_masks,
     of_kept,
     one_round,
     round_or_look,
+    unit_scores,
 )
 
 
@@ -181,7 +181,7 @@ def host_loop(
     started = start_clock() if progress else None
     for k, count in enumerate(counts, start=1):
         tree = saliency(params, full_masks(params, layers, chosen))
-        scores = checked_scores(tree, params, layers)
+        scores = unit_scores(tree, params, layers, saliency)
         chosen, row = _select_round(scores, chosen, count, layers=layers, nested=nested)
         rows.append(row)
         if started is not None:

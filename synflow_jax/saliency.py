@@ -150,6 +150,11 @@ class RandomSaliency:
         keys = [jax.random.fold_in(self.key, i) for i in range(len(leaves))]
         return treedef.unflatten(list(map(uniform_like, keys, leaves)))
 
+    @staticmethod
+    def of_unit(score: jax.Array, block: tuple[int, ...]) -> jax.Array:
+        """Draw one number a unit: a sum of many would be the larger the more there are."""
+        return jax.lax.slice(score, (0,) * score.ndim, score.shape, block)
+
 
 def random_saliency(key: Any) -> RandomSaliency:
     """Score each weight by a uniform random number: the only score that is no gradient.

@@ -21,15 +21,28 @@ class Layers(NamedTuple):
 
     chosen: tuple[bool, ...]  # one entry a leaf of the tree
     paths: tuple[str, ...]  # one entry a prunable leaf
-    shapes: tuple[tuple[int, ...], ...]
+    shapes: tuple[tuple[int, ...], ...]  # in units; a weight is one, unless a pattern joins them
     packing: Packing
     groups: tuple[int, ...] = ()  # one a layer: which compete together; () is all with all
-    floors: tuple[int, ...] = ()  # weights that every layer keeps at least; () is none
+    floors: tuple[int, ...] = ()  # units that every layer keeps at least; () is none
+    blocks: tuple[tuple[int, ...], ...] = ()  # shape of each layer's units; () is of weights
+    runs: tuple[int, ...] = ()  # length and axis of the runs that compete; () is none
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Weights of each layer."""
+        """Units of each layer."""
         return tuple(int(np.prod(shape)) for shape in self.shapes)
+
+    @property
+    def units(self) -> str:
+        """What is counted."""
+        return "units" if self.blocks else "weights"
+
+    @property
+    def members(self) -> list[list[int]]:
+        """The layers of each group."""
+        groups = self.groups or (0,) * len(self.paths)
+        return [[i for i, own in enumerate(groups) if own == g] for g in range(max(groups) + 1)]
 
 
 def path_string(path: tuple[Any, ...]) -> str:
@@ -96,7 +109,7 @@ def find_layers(params: Params, prunable: Prunable) -> Layers:
         raise ValueError(_none_chosen(prunable, [path for path, _ in pairs]))
     paths, leaves = zip(*layers, strict=True)
     shapes = tuple(tuple(leaf.shape) for leaf in leaves)
-    return Layers(chosen, tuple(paths), shapes, packing_of(list(leaves)))
+    return Layers(chosen, tuple(paths), shapes, packing_of(list(leaves), shapes))
 
 
 def _none_chosen(prunable: Prunable, paths: list[str]) -> str:

@@ -4,6 +4,7 @@ Masks and scores are packed: lists of arrays whose leading axis is that of layer
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,13 +13,16 @@ import numpy as np
 from jax import lax
 
 from synflow_jax._types import Masks, Params
+from synflow_jax.compete import floored, select_all_rows, select_all_runs, select_groups
 from synflow_jax.cut import Cut, cut_scores, octave_of
 from synflow_jax.errors import check_structure
 from synflow_jax.flow_saliency import FlowSaliency
+from synflow_jax.layout import as_if_auto, laid_as
 from synflow_jax.measure import count_dtype, measure
 from synflow_jax.packing import Leaves
 from synflow_jax.scaled import Scaled, log2
 from synflow_jax.select import select
+from synflow_jax.tiles import spread_units, sum_units
 from synflow_jax.tree import (
     Layers,
     all_true,
@@ -59,7 +63,18 @@ def first_state(layers: Layers, masks: Leaves) -> State:
 
 def full_masks(params: Params, layers: Layers, chosen: Leaves) -> Masks:
     """Put the masks of the prunable leaves in a tree of masks that keep all else."""
+    if layers.blocks:
+        trios = zip(chosen, layers.blocks, pick(params, layers.chosen), strict=True)
+        chosen = [laid_as(spread_units(m, block, leaf.shape), leaf) for m, block, leaf in trios]
     return place(params, layers.chosen, chosen, all_true)
+
+
+def first_masks(params: Params, layers: Layers) -> Leaves:
+    """Keep every unit of the prunable leaves."""
+    if not layers.blocks:
+        return [all_true(leaf) for leaf in pick(params, layers.chosen)]
+    masks: list[Any] = [np.ones(shape, bool) for shape in layers.shapes]
+    return masks
 
 
 def score(
@@ -71,7 +86,7 @@ def score(
         flow, tree = saliency.flow_and_scores(params, masks)
     else:
         flow, tree = Scaled(jnp.float32(jnp.nan), jnp.int32(0)), saliency(params, masks)
-    scores = layers.packing.pack(checked_scores(tree, params, layers))
+    scores = layers.packing.pack(unit_scores(tree, params, layers, saliency))
     return flow, of_kept(scores, chosen) if nested else scores
 
 
@@ -135,14 +150,16 @@ def cut_and_measure(
 ) -> tuple[State, Rows]:
     """Keep counts[competitions] of the scores, and measure what that did."""
     chosen, packing = state.chosen, layers.packing
-    fair = _floored(scores, chosen, layers) if layers.floors else scores
-    if counts.shape == (1,):
+    fair = floored(scores, chosen, layers) if layers.floors else scores
+    if layers.runs:
+        new = select_all_runs(fair, chosen, counts, layers)
+    elif counts.shape == (1,):
         found, state = _cut_nearby(fair, counts[0], state, flow.exponent)
         new = select(fair, chosen, counts[0], packing.starts(layers.sizes), found)
     elif counts.shape == (len(layers.paths),):
-        new = _select_all_rows(fair, chosen, counts, layers)
+        new = select_all_rows(fair, chosen, counts, layers)
     else:
-        new = _select_groups(fair, chosen, counts, layers)
+        new = select_groups(fair, chosen, counts, layers)
     kept, lost, top = measure(scores, chosen, new, nested)
     whole = in_unit(flow, scores)
     share = 0 * whole + lost / jnp.where(whole > 0, whole, jnp.ones_like(whole))
@@ -163,46 +180,12 @@ def _cut_nearby(
         return cut, state._replace(cut=now, drift=now - state.cut)
 
 
-def _floored(scores: Leaves, chosen: Leaves, layers: Layers) -> Leaves:
-    """Let the best of every layer, as many as its floor, win against all that is finite."""
-    with jax.enable_x64(True):
-        floors = jnp.asarray(np.array(layers.floors), count_dtype(max(layers.sizes)))
-    best = _select_all_rows(scores, chosen, floors, layers)
-    return [jnp.where(b, jnp.full_like(s, jnp.inf), s) for s, b in zip(scores, best, strict=True)]
-
-
-def _select_groups(scores: Leaves, chosen: Leaves, counts: jax.Array, layers: Layers) -> Leaves:
-    """Let each group of layers compete within itself."""
-    new = list(scores)
-    for group in range(len(counts)):
-        own = [at == group for at in layers.groups]
-        sizes = tuple(size * mine for size, mine in zip(layers.sizes, own, strict=True))
-        starts, packs = layers.packing.starts(sizes), layers.packing.of_group(layers.groups, group)
-        mine, before = ([part[at] for at in packs] for part in (scores, chosen))
-        found = select(mine, before, counts[group], [starts[at] for at in packs])
-        for at, mask in zip(packs, found, strict=True):
-            new[at] = mask
-    return new
-
-
-def _select_all_rows(scores: Leaves, chosen: Leaves, counts: jax.Array, layers: Layers) -> Leaves:
-    triples = zip(scores, chosen, layers.packing.rows_of(counts), strict=True)
-    return [_select_rows(*triple) for triple in triples]
-
-
-def _select_rows(scores: jax.Array, masks: jax.Array, counts: jax.Array) -> jax.Array:
-    """Let each layer of a pack compete within itself."""
-    if len(counts) == 1:
-        return select([scores], [masks], counts[0])[0]
-    return jax.vmap(lambda s, m, c: select([s], [m], c)[0])(scores, masks, counts)
-
-
 def checked_scores(tree: Any, params: Params, layers: Layers) -> Leaves:
     """Refuse what are no scores, and bring the rest to one dtype."""
     check_structure(params, tree, "what saliency returns")
     scores = pick(tree, layers.chosen)
-    for path, shape, score in zip(layers.paths, layers.shapes, scores, strict=True):
-        known = hasattr(score, "dtype") and is_floating(score)
+    for path, leaf, score in zip(layers.paths, pick(params, layers.chosen), scores, strict=True):
+        known, shape = hasattr(score, "dtype") and is_floating(score), tuple(leaf.shape)
         if not known or tuple(score.shape) != shape:
             found = f"{score.dtype}{score.shape}" if hasattr(score, "dtype") else type(score)
             raise TypeError(
@@ -212,3 +195,13 @@ def checked_scores(tree: Any, params: Params, layers: Layers) -> Leaves:
     scores = list(map(jnp.asarray, scores))  # NumPy's float64 is float32 here, unless x64 is on
     wide = floating_dtype(widen(scores))
     return [score.astype(wide) for score in scores]
+
+
+def unit_scores(tree: Any, params: Params, layers: Layers, saliency: Any) -> Leaves:
+    """Give the scores of units: the sums of their weights', or what the saliency has for them."""
+    scores = checked_scores(tree, params, layers)
+    of_unit = getattr(saliency, "of_unit", sum_units)
+    if not layers.blocks:
+        return scores
+    pairs = zip(scores, layers.blocks, strict=True)
+    return [as_if_auto(partial(of_unit, block=block), score, whole=True) for score, block in pairs]

@@ -13,6 +13,7 @@ CONTRACT = """
     synflow_saliency magnitude_saliency random_saliency snip_saliency grasp_saliency
     gradient_saliency cross_entropy gradient_norm weight_energy
     exponential linear cubic one_shot certified globally layerwise uniform erk is_prunable matching
+    unstructured blocks channels slices runs
     apply_masks keep_masks gradual_magnitude shuffle reinitialise
     log2_flow layer_flow neuron_flow conservation_gap report
     collapsed_layers dead_branches max_compression critical_compression effective_density

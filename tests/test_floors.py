@@ -30,6 +30,7 @@ FLOORS = {
     "gradual": 10,
     "rounds": 9,
     "turn": 8,
+    "compete": 7,
     "verdict": 9,
     "collapse": 9,
     "flow": 9,
@@ -40,7 +41,9 @@ FLOORS = {
     "flow.walk": 3,  # of scaled, flow uses the equations alone
     "flow.values": 0,
     "budget": 7,
-    "choose": 4,
+    "choose": 6,
+    "patterns": 5,
+    "tiles": 1,
     "order": 4,
     "summary": 4,
     "data_methods": 12,

@@ -143,7 +143,7 @@ def test_rows_that_were_stacked_are_numbered_as_they_were():
     rng = np.random.default_rng(3)
     leaves = [jnp.asarray(rng.integers(0, 2, s), jnp.float32) for s in ((2, 3), (4,), (2, 3))]
     kept = [jnp.asarray(rng.integers(0, 2, leaf.shape), bool) for leaf in leaves]
-    packing = packing_of(leaves)
+    packing = packing_of(leaves, tuple(x.shape for x in leaves))
     assert packing.packs == ((0, 2), (1,))
     starts = packing.starts((6, 4, 6))
     stacked = jax.jit(lambda scores, masks, count: select(scores, masks, count, starts))
