@@ -29,7 +29,7 @@ def masks_of(seed, params, density):
     }
 
 
-def same(params, masks, network, shape, batch=3, whole=False):
+def same(params, masks, network, shape, batch=3):
     """Check the function and its gradient on a batch, and give the compact network."""
     small = sf.compact(params, masks, network, shape)
     pruned = sf.apply_masks(params, masks)
