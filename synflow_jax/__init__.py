@@ -31,7 +31,6 @@ from synflow_jax.flow.mode import closed_leaves as closed_leaves
 from synflow_jax.flow.mode import flow_mode as flow_mode
 from synflow_jax.flow_saliency import synflow_saliency as synflow_saliency
 from synflow_jax.gradual import GradualState as GradualState
-from synflow_jax.gradual import cubic as cubic
 from synflow_jax.gradual import gradual_magnitude as gradual_magnitude
 from synflow_jax.homogeneity import Homogeneity as Homogeneity
 from synflow_jax.homogeneity import homogeneity_report as homogeneity_report
@@ -56,6 +55,7 @@ from synflow_jax.saliency import gradient_saliency as gradient_saliency
 from synflow_jax.saliency import magnitude_saliency as magnitude_saliency
 from synflow_jax.saliency import random_saliency as random_saliency
 from synflow_jax.schedule import certified as certified
+from synflow_jax.schedule import cubic as cubic
 from synflow_jax.schedule import exponential as exponential
 from synflow_jax.schedule import linear as linear
 from synflow_jax.schedule import one_shot as one_shot

@@ -1,4 +1,4 @@
-"""Masks in the form that others have them: PyTorch's layout and names, BCOO, SciPy's CSR."""
+"""Masks in the form that others have them: PyTorch's layout and names, arrays in a file."""
 
 import zipfile
 from collections.abc import Callable, Mapping

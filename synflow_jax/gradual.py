@@ -15,6 +15,7 @@ from synflow_jax.errors import is_traced
 from synflow_jax.layout import laid_as
 from synflow_jax.rounds import fixed_loop
 from synflow_jax.saliency import magnitude_saliency
+from synflow_jax.schedule import cubic
 from synflow_jax.scope import globally
 from synflow_jax.transforms import as_transform, gated, gated_update, hold
 from synflow_jax.tree import (
@@ -26,26 +27,6 @@ from synflow_jax.tree import (
     place,
 )
 from synflow_jax.turn import full_masks
-
-
-def cubic(k: Any, rounds: int, rho: Any) -> Any:
-    """Prune much at first and little at last, d_k = 1/ρ + (1 − 1/ρ)·(1 − k/n)³.
-
-    Args:
-      k: the round, 1 … n; a number or an array.
-      rounds: n.
-      rho: the compression ratio ρ, at least 1.
-
-    Returns:
-      The density after round k.
-
-    Example:
-      >>> cubic(1, 2, 2.0)
-      0.5625
-
-    Source: Zhu and Gupta 2017 (arXiv 1710.01878), equation 1, from a sparsity of 0 to 1 − 1/ρ.
-    """
-    return 1 / rho + (1 - 1 / rho) * (1 - k / rounds) ** 3
 
 
 class GradualState(NamedTuple):

@@ -47,6 +47,26 @@ def linear(k: Any, rounds: int, rho: Any) -> Any:
     return 1 - (1 - 1 / rho) * (k / rounds)
 
 
+def cubic(k: Any, rounds: int, rho: Any) -> Any:
+    """Prune much at first and little at last, d_k = 1/ρ + (1 − 1/ρ)·(1 − k/n)³.
+
+    Args:
+      k: the round, 1 … n; a number or an array.
+      rounds: n.
+      rho: the compression ratio ρ, at least 1.
+
+    Returns:
+      The density after round k.
+
+    Example:
+      >>> cubic(1, 2, 2.0)
+      0.5625
+
+    Source: Zhu and Gupta 2017 (arXiv 1710.01878), equation 1, from a sparsity of 0 to 1 − 1/ρ.
+    """
+    return 1 / rho + (1 - 1 / rho) * (1 - k / rounds) ** 3
+
+
 def one_shot(k: Any, rounds: int, rho: Any) -> Any:
     """Prune once, d_1 = 1/ρ; with this schedule `prune` runs one round, whatever n is.
 

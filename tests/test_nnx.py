@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from nnx_nets import Net, Two, arrays
 
 import synflow_jax as sf
 from synflow_jax.nnx import from_nnx, to_nnx
@@ -16,32 +17,8 @@ pytestmark = pytest.mark.usefixtures("flax_promotes")
 ONES = jnp.ones((4, 6))
 
 
-class Calls(nnx.Variable):
-    """How often a network was called."""
-
-
 class Mask(nnx.Variable):
     """What is kept."""
-
-
-class Net(nnx.Module):
-    """Linear, BatchNorm, dropout, linear; counts its calls."""
-
-    traces = 0
-
-    def __init__(self, seed=0):
-        rngs = nnx.Rngs(seed)
-        self.first = nnx.Linear(6, 8, rngs=rngs)
-        self.norm = nnx.BatchNorm(8, rngs=rngs)
-        self.drop = nnx.Dropout(0.5, rngs=rngs)
-        self.last = nnx.Linear(8, 3, rngs=rngs)
-        self.calls = Calls(jnp.zeros((), jnp.int32))
-
-    def __call__(self, x):
-        """Return the logits."""
-        type(self).traces += 1
-        self.calls[...] += 1
-        return self.last(self.drop(nnx.relu(self.norm(self.first(x)))))
 
 
 def plain(params, stats, x):
@@ -57,10 +34,6 @@ def trained_net():
     model = Net()
     model(3 * jax.random.normal(jax.random.key(1), (16, 6)))
     return model
-
-
-def arrays(tree):
-    return jax.tree.map(np.array, nnx.to_pure_dict(tree))
 
 
 def everything(model):
@@ -237,59 +210,6 @@ def test_masks_as_variables_of_a_module():
         held,
     )
     assert jax.tree.all(frozen)
-
-
-class Two(nnx.Module):
-    """Token ids and features in, two heads out, and an encoder of its own."""
-
-    def __init__(self, rngs):
-        self.embed = nnx.Embed(7, 6, rngs=rngs)
-        self.dense = nnx.Linear(5, 6, rngs=rngs)
-        self.heads = nnx.List([nnx.Linear(6, 2, rngs=rngs), nnx.Linear(6, 3, rngs=rngs)])
-
-    def encode(self, tokens, features, *, weigh=1.0):
-        """Add up what the two say."""
-        return self.embed(tokens).sum(1) + weigh * self.dense(features)
-
-    def __call__(self, tokens, features, *, weigh=1.0):
-        """Return two heads."""
-        hidden = self.encode(tokens, features, weigh=weigh)
-        return {"a": self.heads[0](hidden), "b": (self.heads[1](hidden),)}
-
-
-SPECS = {
-    "tokens": jax.ShapeDtypeStruct((4,), jnp.int32),
-    "features": jax.ShapeDtypeStruct((5,), jnp.float32),
-}
-
-
-@pytest.mark.parametrize("weigh", [2.0, jnp.arange(6.0)], ids=["a number", "an array"])
-def test_several_inputs_by_name_settings_and_trees_of_outputs(weigh):
-    params, apply_fn = from_nnx(Two(nnx.Rngs(0)), weigh=weigh)
-    flow = sf.log2_flow(params, lambda p, x: apply_fn(p, **x), SPECS)
-    pure = jax.tree.map(np.abs, arrays(params))
-    hidden = 4 * pure["embed"]["embedding"][1] + np.asarray(weigh) * (
-        pure["dense"]["kernel"].sum(0) + pure["dense"]["bias"]
-    )
-    heads = pure["heads"].values()
-    total = sum((hidden @ head["kernel"] + head["bias"]).sum() for head in heads)
-    assert float(flow) == pytest.approx(float(np.log2(total)), abs=1e-5)
-
-
-def test_an_embedding_is_not_pruned():
-    params, apply_fn = from_nnx(Two(nnx.Rngs(0)))
-    masks = sf.synflow(params, lambda p, x: apply_fn(p, **x), SPECS, 3.0)
-    assert bool(masks["embed"]["embedding"].all())
-    assert sf.report(params, masks).kept == 20
-
-
-def test_inputs_in_a_row_and_another_method():
-    params, apply_fn = from_nnx(Two(nnx.Rngs(0)), method="encode")
-    pair = (SPECS["tokens"], SPECS["features"])
-    shares = sf.layer_flow(params, lambda p, x: apply_fn(p, *x), pair)
-    kernel = np.abs(arrays(params)["dense"]["kernel"])
-    assert float(shares["dense/kernel"]) == pytest.approx(float(kernel.sum()), rel=1e-5)
-    assert float(shares["heads/0/kernel"]) == 0.0
 
 
 def test_a_whole_state_with_keys_and_counts():

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from synflow_jax._types import ApplyFn, Masks, Params
-from synflow_jax.tree import is_floating
+from synflow_jax.tree import is_floating, pick, place
 
 PROBES = 8
 
@@ -20,35 +20,29 @@ def may_move(params: Params, masks: Masks, apply_fn: ApplyFn, x: Any) -> list[np
     other values of what is not 0, and again with what was found, behind which more may move.
     """
     leaves, keep = jax.tree.leaves(params), jax.tree.leaves(masks)
-    floating = [is_floating(leaf) for leaf in leaves]
-    found = [
-        np.asarray(leaf) != 0 if hit else np.ones(leaf.shape, bool)
-        for leaf, hit in zip(leaves, floating, strict=True)
-    ]
+    floating = tuple(map(is_floating, leaves))
+    found = [np.asarray(leaf) != 0 for leaf in pick(leaves, floating)]
     gradients, before = _gradients_of(params, floating, apply_fn, x), -1
     while (now := sum(int(array.sum()) for array in found)) != before:
-        before = now
-        moving = [array for array, hit in zip(found, floating, strict=True) if hit]
+        before, moving = now, found
         for probe in range(PROBES):
-            seen = iter(gradients(moving, jax.random.key(probe)))
-            found = [
-                old | ((np.asarray(next(seen)) != 0) & np.asarray(mask)) if hit else old
-                for old, mask, hit in zip(found, keep, floating, strict=True)
-            ]
-    return [new & np.asarray(mask) for new, mask in zip(found, keep, strict=True)]
+            seen = gradients(moving, jax.random.key(probe))
+            trios = zip(found, seen, pick(keep, floating), strict=True)
+            found = [old | ((np.asarray(g) != 0) & np.asarray(mask)) for old, g, mask in trios]
+    whole = place(leaves, floating, found, lambda leaf: np.ones(leaf.shape, bool))
+    return [new & np.asarray(mask) for new, mask in zip(whole, keep, strict=True)]
 
 
-def _gradients_of(params: Params, floating: list[bool], apply_fn: ApplyFn, x: Any) -> Any:
+def _gradients_of(params: Params, floating: tuple[bool, ...], apply_fn: ApplyFn, x: Any) -> Any:
     """Build gradients(moving, key): of some sum of the outputs, by the floating leaves.
 
     On some input, at the params spread by half, and at some value where they are 0 and move.
     """
-    leaves, treedef = jax.tree.flatten(params)
 
     def total(weights: list[Any], key: jax.Array) -> jax.Array:
-        own, keys = iter(weights), jax.random.split(key)
-        tree = [next(own) if hit else leaf for leaf, hit in zip(leaves, floating, strict=True)]
-        outputs = jax.tree.leaves(apply_fn(treedef.unflatten(tree), _drawn(keys[0], x)))
+        keys = jax.random.split(key)
+        tree = place(params, floating, weights, lambda leaf: leaf)
+        outputs = jax.tree.leaves(apply_fn(tree, _drawn(keys[0], x)))
         outputs = [y.astype(jnp.float32) for y in outputs if is_floating(y)]
         pairs = zip(outputs, _drawn(keys[1], outputs), strict=True)
         return sum((jnp.sum(y * one) for y, one in pairs), jnp.float32(0))
@@ -61,8 +55,7 @@ def _gradients_of(params: Params, floating: list[bool], apply_fn: ApplyFn, x: An
         moved = [jnp.where((w == 0) & moves, start, w) for w, moves, start in trios]
         return jax.grad(total)(moved, keys[2])
 
-    weights = [leaf for leaf, hit in zip(leaves, floating, strict=True) if hit]
-    return partial(jax.jit(gradients), weights)
+    return partial(jax.jit(gradients), pick(params, floating))
 
 
 def _drawn(key: jax.Array, tree: Any) -> Any:

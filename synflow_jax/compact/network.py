@@ -164,8 +164,10 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
     flows in, or where nothing of it reaches the output: from every array it stands in, through the
     unchanged apply_fn, residual sums, concatenation, flattening, pooling, normalisation, grouped
     convolution. What is left computes the same, for any batch: biases that are 0 count as 0 only
-    where their gradient is 0, too, so that training follows the masked network. What cannot be
-    followed (loops, sorts, operations without a rule) stays whole and is named in `lost`.
+    where their gradient is 0, too, so that training follows the masked network. An axis that is
+    sorted or accumulated along stays whole; what cannot be followed (loops, operations without a
+    rule) stays whole in all its axes and is named in `lost`. An axis of which every unit is dead
+    has size 0.
 
     Args:
       params: any pytree of arrays.
@@ -179,8 +181,8 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
       such as a loss in training mode; `.expand` for the way back; `print` shows a table.
 
     Raises:
-      ValueError: masks does not fit params, or nothing would be left of the network.
-      TypeError: masks or params are traced.
+      ValueError: masks does not fit params.
+      TypeError: masks is not bool, or masks or params are traced.
 
     Example:
       >>> import jax.numpy as jnp
