@@ -9,6 +9,10 @@ from synflow_jax.collapse import effective_density as effective_density
 from synflow_jax.collapse import max_compression as max_compression
 from synflow_jax.compact import Compact as Compact
 from synflow_jax.compact import compact as compact
+from synflow_jax.compact import entries as entries
+from synflow_jax.compact import multiply_adds as multiply_adds
+from synflow_jax.compact import num_bytes as num_bytes
+from synflow_jax.compact import slim as slim
 from synflow_jax.controls import reinitialise as reinitialise
 from synflow_jax.controls import shuffle as shuffle
 from synflow_jax.convert import from_torch as from_torch

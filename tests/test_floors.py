@@ -14,7 +14,8 @@ FLOORS = {
     "linen": 12,
     "nnx": 12,
     "prune": 11,
-    "compact": 10,
+    "compact": 11,
+    "compact.slim": 10,
     "compact.network": 9,
     "compact.moving": 5,
     "compact.shrink": 8,
@@ -89,7 +90,7 @@ FLOORS = {
 OWNERS = {
     "optax": {"transforms", "gradual"},
     "flax": {"linen", "nnx"},
-    "rich": {"report", "homogeneity", "shown", "summary", "compact.network"},
+    "rich": {"report", "homogeneity", "shown", "summary", "compact.network", "compact.slim"},
     "scipy": {"sparse"},
     "safetensors": {"convert"},
 }
