@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 from nets import CONV_SHAPE, WIDTHS, conv, mlp, mlp_params, residual, residual_params
+from test_readme import run_blocks
 
 import synflow_jax as sf
 
@@ -158,3 +160,12 @@ def test_a_network_without_a_path_scores_minus_infinity():
 def test_what_has_no_score_is_refused(params, apply_fn, said):
     with pytest.raises(ValueError, match=said):
         sf.flow_score(params, apply_fn, (next(iter(params.values())).shape[0],))
+
+
+def test_the_page_on_search_runs_and_holds():
+    page = pathlib.Path(__file__).parent.parent / "docs" / "howto" / "search.md"
+    scope = run_blocks(page, 5)
+    np.testing.assert_allclose(scope["together"], scope["scores"], rtol=1e-5)
+    assert float(scope["spread"]) > 0
+    chosen = int(np.argmax(scope["scores"]))
+    assert scope["best"].tolist() == scope["choices"][chosen].tolist()
