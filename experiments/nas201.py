@@ -83,9 +83,10 @@ class Config:
 
     def chosen(self) -> list[int]:
         """Draw the numbers of the cells."""
-        count = 10 if self.smoke else self.cells
         order = np.random.default_rng(self.seed).permutation(nas201.SPACE)
-        return [int(number) for number in order[:count]]
+        if self.smoke:
+            return [0, *order[:9].tolist()]  # 0 has no operation at all
+        return order[: self.cells].tolist()
 
     def params(self) -> nas201.Params:
         """Draw the params of all networks, in float32."""

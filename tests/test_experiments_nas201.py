@@ -7,22 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.tree_util import Partial
 
 from benchmarks import search
 from experiments import nas201 as experiment
 from experiments.common import machine
 from experiments.common import rows as store
 from experiments.common.models import nas201
-from synflow_jax import flow_score
 
 HAS_TORCH = machine.has_torch()
 SIDE, CHANNELS = 6, (3, 5)
-CELLS = (
-    (3, 1, 2, 4, 0, 3),  # every operation
-    (0, 4, 3, 2, 3, 1),  # node 1 gets nothing, and its edges to 2 and 3 lead from nothing
-    (3, 3, 3, 1, 0, 0),  # what reaches node 2 ends there
-)
+CELL = (3, 1, 2, 4, 0, 3)  # every operation
 NO_PATH = (0, 1, 2, 0, 3, 0)
 
 
@@ -85,37 +79,49 @@ def built(cell, norm):
     return apply_fn
 
 
-def plain_score(cell, params, norm):
+def plain_score(cell, params, norm, side=SIDE):
     """Sum |θ ⊙ g| in double precision, with JAX's own evaluation and gradient."""
-    apply_fn, ones = built(cell, norm), jnp.ones((1, SIDE, SIDE, 3))
+    apply_fn, ones = built(cell, norm), jnp.ones((1, side, side, 3))
     positive = jax.tree.map(jnp.abs, params)
     slopes = jax.jit(jax.grad(lambda p: apply_fn(p, ones).sum()))(positive)
     parts = jax.tree.map(lambda k, slope: jnp.abs(k * slope).sum(), positive, slopes)
     return float(np.log10(float(sum(jax.tree.leaves(parts)))))
 
 
-def array_score(cell, params, norm):
-    apply_fn = Partial(nas201.network, jnp.array(cell, jnp.int32), norm=norm)
-    return float(flow_score(params, apply_fn, (SIDE, SIDE, 3)))
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out, traced = tmp_path_factory.mktemp("nas201"), []
+    with pytest.MonkeyPatch.context() as patch:
+        network = nas201.network
+
+        def counted(*args, **settings):
+            traced.append(settings)
+            return network(*args, **settings)
+
+        patch.setattr(nas201, "network", counted)
+        experiment.main(experiment.Config(smoke=True, out=out))
+    return out, len(traced)
 
 
-@pytest.mark.parametrize(("norm", "cells"), [("no_norm", CELLS), ("batch_norm", CELLS[:1])])
-def test_a_cell_in_an_array_scores_as_the_network_without_its_missing_edges(norm, cells, x64):
-    params, norm = drawn(CHANNELS[:1], 1), getattr(nas201, norm)
-    for cell in cells:
-        # Sums of float64 in another order.
-        wanted = plain_score(cell, params, norm)
-        assert array_score(cell, params, norm) == pytest.approx(wanted, abs=1e-10), cell
-    assert array_score(NO_PATH, params, norm) == -np.inf
+@pytest.mark.parametrize(("form", "count"), [("synflow", 4), ("synflow_bn", 2)])
+def test_a_cell_in_an_array_scores_as_the_network_without_its_missing_edges(
+    form, count, finished, x64
+):
+    row = next(row for row in store.read(finished[0] / "nas201.json") if row["form"] == form)
+    params = jax.tree.map(lambda leaf: leaf.astype(float), experiment.Config(smoke=True).params())
+    assert row["cells"][0] == 0 and row["score"][0] is None
+    for number, score in list(zip(row["cells"], row["score"], strict=True))[1 : count + 1]:
+        wanted = plain_score(nas201.cell_of(number), params, experiment.RUNS[form][0], side=8)
+        assert score == pytest.approx(wanted, abs=2e-5), number  # float32, or five digits
 
 
 def test_the_whole_network_computes_what_one_built_apart_does(x64):
     params, norm = drawn(CHANNELS, 2), nas201.batch_norm
     images = jax.random.normal(jax.random.key(2), (2, SIDE, SIDE, 3))
     found = jax.jit(nas201.network, static_argnames="norm")(
-        jnp.array(CELLS[0], jnp.int32), params, images, norm=norm
+        jnp.array(CELL, jnp.int32), params, images, norm=norm
     )
-    wanted = jax.jit(built(CELLS[0], norm))(params, images)
+    wanted = jax.jit(built(CELL, norm))(params, images)
     np.testing.assert_allclose(found, wanted, rtol=1e-9)
 
 
@@ -125,8 +131,8 @@ def test_pytorch_scores_the_same(name, x64):
 
     params = drawn(CHANNELS, 1)
     own, norm = torch_nas201.as_torch(params), getattr(torch_nas201, name)
-    found = torch_nas201.score(CELLS[0], own, SIDE, norm)
-    wanted = plain_score(CELLS[0], params, getattr(nas201, name))
+    found = torch_nas201.score(CELL, own, SIDE, norm)
+    wanted = plain_score(CELL, params, getattr(nas201, name))
     assert found == pytest.approx(wanted, abs=1e-10)
     assert torch_nas201.score(NO_PATH, own, SIDE, norm) == -np.inf
 
@@ -156,21 +162,6 @@ def test_a_cell_connects_where_a_power_of_its_matrix_says():
         for operation, edge in zip(cell, nas201.EDGES, strict=True):
             matrix[edge] += operation > 0
         assert nas201.connects(cell) == (np.linalg.matrix_power(matrix, 3)[0, 3] > 0)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    out, traced = tmp_path_factory.mktemp("nas201"), []
-    with pytest.MonkeyPatch.context() as patch:
-        network = nas201.network
-
-        def counted(*args, **settings):
-            traced.append(settings)
-            return network(*args, **settings)
-
-        patch.setattr(nas201, "network", counted)
-        experiment.main(experiment.Config(smoke=True, out=out))
-    return out, len(traced)
 
 
 def test_a_smoke_run_scores_all_its_cells_with_one_compile_a_form(finished):
