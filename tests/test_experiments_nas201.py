@@ -13,6 +13,8 @@ from experiments import nas201 as experiment
 from experiments.common import machine
 from experiments.common import rows as store
 from experiments.common.models import nas201
+from experiments.common.nas201_plot import finite, joined
+from experiments.common.rows import RESULTS
 
 HAS_TORCH = machine.has_torch()
 SIDE, CHANNELS = 6, (3, 5)
@@ -197,3 +199,18 @@ def test_the_benchmark_times_ways_that_score_the_same(tmp_path, monkeypatch):
     rows = search.measure(config)
     assert len(rows) == 3 + 2 * HAS_TORCH
     assert all(row["difference"] < 1e-5 and row["a second"] > 0 for row in rows)
+
+
+def test_the_committed_rows_are_those_that_the_command_asks_for_and_the_page_tells():
+    rows, config = store.read(RESULTS / "nas201.json"), experiment.Config()
+    wanted = [row for form in experiment.RUNS for row in config.settings(form)]
+    assert [row["config"] for row in rows] == [store.fingerprint(row) for row in wanted]
+    assert all(holds for _, holds in experiment.claims(config, rows))
+    scores = {form: joined(rows, form) for form in experiment.RUNS}
+    plain, normed = (sorted(finite(scores[form]).values()) for form in experiment.RUNS)
+    ends = [plain[0], plain[-1], normed[0], normed[-1]]
+    assert [f"{end:.2f}" for end in ends] == ["6.38", "49.31", "1.10", "1.61"]
+    assert len(plain) == len(normed) == 1000 - 17
+    assert sum(score > np.log10(np.finfo(np.float32).max) for score in plain) == 59
+    found = experiment.ranks(rows, experiment.costs_of(config, rows))
+    assert [f"{value:.2f}" for value in found.values()] == ["0.77", "0.13", "-0.06"]

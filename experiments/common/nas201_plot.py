@@ -84,14 +84,15 @@ def _both(ax: Any, found: dict[str, Scores]) -> None:
 
 
 def _time(ax: Any, seconds: dict[str, list[float]]) -> None:
-    longest = max((1e3 * max(times) for times in seconds.values() if times), default=1.0)
-    bins = np.geomspace(max(longest / 100, 1e-3), longest, 40)
+    every = [1e3 * time for times in seconds.values() for time in times]
+    bins = np.geomspace(min(every), max(every) * 1.01, 40)
     for form, times in seconds.items():
         if times:
             label = f"{form}, median {1e3 * median(times):.0f} ms"
             ax.hist([1e3 * t for t in times], bins, color=FORMS[form], alpha=0.6, label=label)
     ax.set(title="time of a cell, after the compile", xlabel="ms", ylabel="cells", xscale="log")
-    ax.legend(frameon=False)
+    ax.set_ylim(0, 1.35 * ax.get_ylim()[1])
+    ax.legend(frameon=False, loc="upper right")
 
 
 def _best(ax: Any, form: str, scores: Scores) -> None:
