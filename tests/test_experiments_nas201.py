@@ -1,6 +1,7 @@
 """The NAS-Bench-201 space: its published sizes, and networks built apart that score the same."""
 
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -214,3 +215,15 @@ def test_the_committed_rows_are_those_that_the_command_asks_for_and_the_page_tel
     assert sum(score > np.log10(np.finfo(np.float32).max) for score in plain) == 59
     found = experiment.ranks(rows, experiment.costs_of(config, rows))
     assert [f"{value:.2f}" for value in found.values()] == ["0.77", "0.13", "-0.06"]
+
+
+def test_the_speeds_that_the_page_tells_are_those_of_the_committed_rows():
+    root = machine.ROOT
+    rows = json.loads((root / "benchmarks/results/search.json").read_text())["rows"]
+    lines = (root / "docs/howto/search.md").read_text().splitlines()
+    told = [
+        line.split("|")[2].strip()
+        for line in lines
+        if line.startswith(("| `flow", "| the same", "| PyT"))
+    ]
+    assert told == [f"{row['a second']:.2f}" for row in rows]
