@@ -34,6 +34,7 @@ from synflow_jax.flow.mode import FlowWarning as FlowWarning
 from synflow_jax.flow.mode import closed_leaves as closed_leaves
 from synflow_jax.flow.mode import flow_mode as flow_mode
 from synflow_jax.flow_saliency import synflow_saliency as synflow_saliency
+from synflow_jax.flow_score import flow_score as flow_score
 from synflow_jax.gradual import GradualState as GradualState
 from synflow_jax.gradual import gradual_magnitude as gradual_magnitude
 from synflow_jax.homogeneity import Homogeneity as Homogeneity

@@ -56,6 +56,7 @@ FLOORS = {
     "storage": 4,
     "convert": 4,
     "sparse": 4,
+    "flow_score": 7,
     "flow_saliency": 6,
     "saliency": 5,
     "masks": 4,
