@@ -204,7 +204,8 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
     state = follow(listing, inputs, keep_outputs=True)
     for number in set(listing.inputs) - used(listing):
         state.whole(number)  # another function than this one may use it
-    moving = may_move(pruned, masks, apply_fn, x)
+    outputs = [listing.avals[number] for number in listing.outputs]
+    moving = may_move(pruned, masks, apply_fn, x, outputs)
     kept = needed(state, may_be_nonzero(listing, dict(zip(listing.inputs, moving, strict=False))))
     gone = tuple(removed(state, number, kept) for number in listing.inputs[:count])
     return _result(params, pruned, masks, apply_fn, state, kept, gone)

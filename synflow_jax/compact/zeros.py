@@ -59,7 +59,9 @@ def _all(aval: Any) -> np.ndarray:
 def _of_step(step: Step, operands: list[np.ndarray], listing: Listing) -> list[np.ndarray]:
     avals = [listing.avals[number] for number in step.operands]
     results = [listing.avals[number] for number in step.results]
-    if step.name in (*SUMS, *MOVES) and all(_is_number(aval) for aval in avals):
+    if step.name in SUMS and any(map(_may_wrap, results)):
+        return [_all(aval) for aval in results]
+    if step.name in (*SUMS, *MOVES) and all(map(_is_number, avals)):
         return _on_ones(step, operands, avals)
     if step.name in ELEMENTWISE and len(results) == 1:
         return [_elementwise(step, operands, listing, results[0].shape)]
@@ -68,6 +70,11 @@ def _of_step(step: Step, operands: list[np.ndarray], listing: Listing) -> list[n
 
 def _is_number(aval: Any) -> bool:
     return jnp.issubdtype(aval.dtype, jnp.number) or aval.dtype == jnp.bool_
+
+
+def _may_wrap(aval: Any) -> bool:
+    """Whether a sum of ones may be 0, as one of 256 is in int8."""
+    return jnp.issubdtype(aval.dtype, jnp.integer) and jnp.iinfo(aval.dtype).bits < 32
 
 
 def _on_ones(step: Step, operands: list[np.ndarray], avals: list[Any]) -> list[np.ndarray]:
