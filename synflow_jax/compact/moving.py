@@ -108,4 +108,4 @@ def _drawn(rng: np.random.Generator, leaf: Any) -> Any:
 
 def _moves(seen: np.ndarray, picks: bool) -> np.ndarray:
     """Where whole numbers pick rows of tables, each row may move that one of them does."""
-    return seen.any(0, keepdims=True) if picks and seen.ndim > 1 else seen
+    return np.logical_or.reduce(seen, 0, keepdims=True) if picks and seen.ndim > 1 else seen

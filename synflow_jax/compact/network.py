@@ -126,10 +126,10 @@ class _Wrapped:
         """Run on small params."""
         leaves, treedef = jax.tree.flatten((params, *rest))
         _check_small(params, self.outline, self.gone)
-        others = jax.tree.leaves(rest)
-        key = (treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in others))
+        others = [jax.typeof(x) for x in jax.tree.leaves(rest)]
+        key = (treedef, *((x.shape, x.dtype, x.weak_type) for x in others))
         if key not in self.traced:
-            shapes = [jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in others]
+            shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in others]
             args = (self.outline, *jax.tree.structure(rest).unflatten(shapes))
             small = Shrunk(self.fn, args, [*self.gone, *([None] * len(others))])
             self.traced[key] = jax.jit(small.__call__), small.listing.out_tree
