@@ -65,7 +65,7 @@ class Graph:
     def linear(self, a, out):
         size = (3, 3) if self.sizes[a] else ()
         weight = self.leaf(*size, len(self.labels[a]), out)
-        self.leaf(out, zero=self.rng.integers(2))  # the next name: its bias
+        self.leaf(out, zero=bool(self.rng.integers(2)))  # the next name: its bias
         self.node("linear", (a,), self.fresh(out), self.sizes[a], weight)
 
     def flatten(self, a):
@@ -168,10 +168,8 @@ class Graph:
         for place, (_, (a, *_), *_) in enumerate(self.plan):
             if place in read:
                 felt = np.asarray((read[place] != 0) & (slopes[place] != 0))
-                for channel, hit in zip(
-                    self.labels[a], felt.reshape(-1, felt.shape[-1]).any(0), strict=True
-                ):
-                    found |= {self.find(channel)} if hit else set()
+                places = np.flatnonzero(felt.reshape(-1, felt.shape[-1]).any(0))
+                found |= {self.find(self.labels[a][k]) for k in places}
         return found
 
     def expected(self, masks):

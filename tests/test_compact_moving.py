@@ -103,3 +103,49 @@ def test_sums_of_small_whole_numbers_do_not_wrap_to_nothing():
     assert small.params["w"].shape == (4, 2)
     x = normal(2, 5, 3)
     np.testing.assert_allclose(small.apply_fn(small.params, x), network(params, x), rtol=1e-5)
+
+
+def test_units_that_emit_a_constant_are_named():
+    """Unit 2 has a bias and no input, 0 an input, 1 neither; the skip feeds unit 3."""
+    params = {
+        "u": normal(0, 3, 4),
+        "bias": jnp.array([0.0, 0.0, 0.5, 0.5]),
+        "skip": normal(1, 3, 4),
+        "w": normal(2, 4, 2),
+    }
+    masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+    masks["u"] = masks["u"].at[:, 1:].set(False)
+    masks["skip"] = jnp.zeros((3, 4), bool).at[1, 3].set(True)
+
+    def network(p, x):
+        return jax.nn.relu(x @ p["u"] + p["bias"][None] + x @ p["skip"]) @ p["w"]
+
+    small = sf.compact(params, masks, network, (3,))
+    assert small.params["w"].shape == (3, 2)
+    assert small.constant == {"bias": 1, "skip": 1, "u": 1, "w": 1}
+    grad = jax.grad(lambda p: small.apply_fn(p, normal(3, 5, 3)).sum())(small.params)
+    assert float(grad["bias"][1]) != 0  # it trains on, as in the masked network
+    params["bias"] = params["bias"].at[2].set(0.0)
+    assert sf.compact(params, masks, network, (3,)).constant == {}
+
+
+@pytest.mark.parametrize(("gated", "found"), [(True, {}), (False, {"bias": 2, "u": 2, "v": 2})])
+def test_a_constant_that_gates_what_varies_is_none(gated, found):
+    """A channel without input, times one that has some, is no constant; its bias alone is."""
+
+    def conv(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+
+    def network(p, x):
+        h = jax.nn.silu(conv(x, p["u"]) + p["bias"][None, None, None])
+        if gated:
+            h = h * conv(x, p["gate"])
+        return conv(h, p["v"]).mean((1, 2))
+
+    sizes = {"u": (3, 3, 2, 4), "gate": (3, 3, 2, 4), "v": (3, 3, 4, 3)}
+    params = {name: normal(k, *size) for k, (name, size) in enumerate(sizes.items())}
+    params["bias"] = jnp.full(4, 0.5)
+    masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+    masks["u"] = masks["u"].at[..., 2:].set(False)
+    assert sf.compact(params, masks, network, (4, 4, 2)).constant == found

@@ -20,6 +20,7 @@ FLOORS = {
     "compact.shrink": 8,
     "compact.rules": 7,
     "compact.cost": 8,
+    "compact.constant": 8,
     "compact.needed": 7,
     "compact.zeros": 7,
     "compact.follow": 6,

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from synflow_jax._types import ApplyFn, Masks, Params
 from synflow_jax.compact import rules as rules
+from synflow_jax.compact.constant import emit_constants
 from synflow_jax.compact.cost import multiply_adds
 from synflow_jax.compact.follow import Followed, follow, zeros
 from synflow_jax.compact.listing import listed, used
@@ -37,6 +38,8 @@ class Compact(Shown):
       apply_fn: apply_fn(params, x), the network on what is left, for any batch.
       multiply_adds: of one example, dense and on what is left.
       lost: operations that could not be followed, so that all that they touch is whole.
+      constant: leaves with units that nothing of the input reaches, and how many: they stay for the
+        constant that they emit, which their biases may train.
     """
 
     params: Params
@@ -44,6 +47,7 @@ class Compact(Shown):
     apply_fn: ApplyFn
     multiply_adds: tuple[int, int]
     lost: tuple[str, ...]
+    constant: dict[str, int]
     _outline: Any = dataclasses.field(repr=False)
     _gone: tuple[Axes, ...] = dataclasses.field(repr=False)
 
@@ -206,23 +210,35 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
         state.whole(number)  # another function than this one may use it
     outputs = [listing.avals[number] for number in listing.outputs]
     moving = may_move(pruned, masks, apply_fn, x, outputs)
-    kept = needed(state, may_be_nonzero(listing, dict(zip(listing.inputs, moving, strict=False))))
+    nonzero = may_be_nonzero(listing, dict(zip(listing.inputs, moving, strict=False)))
+    kept = needed(state, nonzero)
+    alone = emit_constants(state, nonzero, listing.inputs[count:], kept)
     gone = tuple(removed(state, number, kept) for number in listing.inputs[:count])
-    return _result(params, pruned, masks, apply_fn, state, kept, gone)
+    return _result(pruned, masks, apply_fn, state, kept, alone, gone)
 
 
 def _result(
-    params: Params,
     pruned: Params,
     masks: Masks,
     apply_fn: ApplyFn,
     state: Followed,
     kept: np.ndarray,
+    alone: np.ndarray,
     gone: tuple[Axes, ...],
 ) -> Compact:
-    outline = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+    outline = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), pruned)
     network = _Wrapped(apply_fn, outline, gone)
     costs = multiply_adds(state, np.ones_like(kept)), multiply_adds(state, kept)
     lost = tuple(dict.fromkeys(eqn.primitive.name for eqn in state.lost))
-    small = Compact(None, None, network, costs, lost, outline, gone)
+    small = Compact(None, None, network, costs, lost, _counted(pruned, state, alone), outline, gone)
     return dataclasses.replace(small, params=small.take(pruned), masks=small.take(masks))
+
+
+def _counted(params: Params, state: Followed, units: np.ndarray) -> dict[str, int]:
+    """Count the positions of these units in each leaf that has any."""
+    pairs = zip(named_leaves(params), state.listing.inputs, strict=False)
+    found = {
+        path: sum(int(units[state.units.find(ids)].sum()) for ids in state.of(number))
+        for (path, _), number in pairs
+    }
+    return {path: count for path, count in found.items() if count}
