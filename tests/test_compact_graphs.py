@@ -85,7 +85,7 @@ class Graph:
             self.node("add", (a, b), mine, size)
         elif kind == "concat" and self.sizes[b] == size and len(mine) < 12:
             self.node("concat", (a, b), mine + self.labels[b], size)
-        elif kind == "gate" and len(mine) % 2 == 0:
+        elif kind == "gate" and len(mine) % 2 == 0 and len(mine) > 2:  # one, flattened, stays
             half = len(mine) // 2
             self.join(mine[:half], mine[half:])
             self.node("gate", (a,), mine[:half], size)
