@@ -85,7 +85,7 @@ class Graph:
             self.node("add", (a, b), mine, size)
         elif kind == "concat" and self.sizes[b] == size and len(mine) < 12:
             self.node("concat", (a, b), mine + self.labels[b], size)
-        elif kind == "gate" and len(mine) % 2 == 0 and len(mine) > 2:  # one, flattened, stays
+        elif kind == "gate" and len(mine) % 2 == 0:
             half = len(mine) // 2
             self.join(mine[:half], mine[half:])
             self.node("gate", (a,), mine[:half], size)
@@ -193,10 +193,10 @@ def conv(x, kernel, groups=1):
     )
 
 
-def check_same(graph, params, masks):
+def check_same(shape, whole, params, masks):
     """Compare function and gradient with those of the masked network, in float64."""
-    small = sf.compact(params, masks, graph, graph.shape)
-    x = jnp.asarray(np.random.default_rng(1).standard_normal((3, *graph.shape)))
+    small = sf.compact(params, masks, whole, shape)
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((3, *shape)))
 
     def run(network):
         def value(p):
@@ -205,7 +205,7 @@ def check_same(graph, params, masks):
 
         return jax.jit(jax.grad(value, has_aux=True))
 
-    grad, want = run(graph)(sf.apply_masks(params, masks))
+    grad, want = run(whole)(sf.apply_masks(params, masks))
     mine, got = run(small.apply_fn)(small.params)
     # Sums of at most some hundred products in another order.
     np.testing.assert_allclose(got, want, rtol=1e-11, atol=1e-12)
@@ -221,9 +221,11 @@ def shapes(params):
 def check(seed, acts):
     graph = Graph(seed, acts)
     masks = graph.masks()
-    small = check_same(graph, graph.params, masks)
-    again = sf.compact(small.params, small.masks, small.apply_fn, graph.shape)
-    assert shapes(again.params) == shapes(small.params)
+    small = check_same(graph.shape, graph, graph.params, masks)
+    again = check_same(graph.shape, small.apply_fn, small.params, small.masks)
+    # What is left of a strided slice is picked by places, which frees rows that read the input.
+    if not any(kind == "cut" for kind, *_ in graph.plan):
+        assert shapes(again.params) == shapes(small.params)
     assert small.lost == ()
     return graph, masks, small
 
@@ -234,7 +236,10 @@ def test_what_is_left_is_what_the_output_feels(seed):
     """Of functions that are 0 at 0 alone, units stay where brute force finds them felt."""
     with jax.enable_x64(True):
         graph, masks, small = check(seed, (jnp.tanh, leaky))
-        assert shapes(small.params) == graph.expected(masks)
+        left, felt = shapes(small.params), graph.expected(masks)
+        # Of a map, a channel is one unit: one that feeds only places that are not felt stays.
+        pairs = [(a, b) for name in left for a, b in zip(left[name], felt[name], strict=True)]
+        assert all(a >= b if graph.images else a == b for a, b in pairs)
 
 
 @given(st.integers(0, 100_000))
