@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 
 from synflow_jax.scaled import equations
+
+Entries = dict[int, np.ndarray]  # of values by number: a bool array for each
 
 
 @dataclass(frozen=True)

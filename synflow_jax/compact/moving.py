@@ -1,5 +1,6 @@
 """Which entries of the params are, or may become, other than 0."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,61 +9,103 @@ import jax.numpy as jnp
 import numpy as np
 
 from synflow_jax._types import ApplyFn, Masks, Params
-from synflow_jax.tree import is_floating, pick, place
+from synflow_jax.objectives import sum_outputs
+from synflow_jax.scaled import scaled
+from synflow_jax.tree import is_floating, widen
 
 PROBES = 8
+# The program runs a few times: compiling it takes longer.
+QUICK: dict[str, Any] = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 
 
-def may_move(params: Params, masks: Masks, apply_fn: ApplyFn, x: Any) -> list[np.ndarray]:
+def may_move(
+    params: Params, masks: Masks, apply_fn: ApplyFn, x: Any, outputs: Sequence[Any]
+) -> list[np.ndarray]:
     """Say of every entry whether it is, or may become, other than 0; a bool array a leaf.
 
     Training moves a kept entry that is 0 where its gradient is not: that is seen on some inputs and
-    other values of what is not 0, and again with what was found, behind which more may move.
+    at other values of what is not 0 and of what was found, until nothing more is. Where there is no
+    gradient to look at, every kept entry may move.
+
+    Args:
+      params: the pruned params.
+      masks: bool tree, True = keep.
+      apply_fn: the network.
+      x: a batch of one example.
+      outputs: arrays or avals of the shapes of its outputs, in tree order.
+
+    Returns:
+      A bool array a leaf.
     """
-    leaves, keep = jax.tree.leaves(params), jax.tree.leaves(masks)
-    floating = tuple(map(is_floating, leaves))
-    found = [np.asarray(leaf) != 0 for leaf in pick(leaves, floating)]
-    gradients, before = _gradients_of(params, floating, apply_fn, x), -1
-    while (now := sum(int(array.sum()) for array in found)) != before:
-        before, moving = now, found
-        for probe in range(PROBES):
-            seen = gradients(moving, jax.random.key(probe))
-            trios = zip(found, seen, pick(keep, floating), strict=True)
-            found = [old | ((np.asarray(g) != 0) & np.asarray(mask)) for old, g, mask in trios]
-    whole = place(leaves, floating, found, lambda leaf: np.ones(leaf.shape, bool))
-    return [new & np.asarray(mask) for new, mask in zip(whole, keep, strict=True)]
+    leaves, treedef = jax.tree.flatten(widen(params))
+    keep = [np.asarray(mask) for mask in jax.tree.leaves(masks)]
+    found = [_nonzero(leaf) & mask for leaf, mask in zip(leaves, keep, strict=True)]
+    idle = [k for k, mask in enumerate(keep) if (mask & ~found[k]).any()]
+    run = jax.jit(_gradients_of(apply_fn, treedef, idle), compiler_options=QUICK)
+    x, picks = widen(x), not all(map(is_floating, jax.tree.leaves(x)))
+    quiet, probe = 0, 0
+    while idle and quiet < PROBES:
+        rng = np.random.default_rng(probe)
+        start = [_spread(rng, *pair) for pair in zip(leaves, found, strict=True)]
+        ones = [rng.standard_normal(y.shape, np.float32) for y in outputs]
+        try:
+            seen = run(start, jax.tree.map(partial(_drawn, rng), x), ones)
+        except (NotImplementedError, TypeError, ValueError):  # such as of a while loop: it has none
+            return keep
+        before = [found[k] for k in idle]
+        for k, gradient in zip(idle, seen, strict=True):
+            found[k] = found[k] | (_moves(np.asarray(gradient) != 0, picks) & keep[k])
+        same = all((found[k] == old).all() for k, old in zip(idle, before, strict=True))
+        quiet, probe = quiet + 1 if same else 0, probe + 1
+    return found
 
 
-def _gradients_of(params: Params, floating: tuple[bool, ...], apply_fn: ApplyFn, x: Any) -> Any:
-    """Build gradients(moving, key): of some sum of the outputs, by the floating leaves.
+def _gradients_of(apply_fn: ApplyFn, treedef: Any, idle: list[int]) -> Callable[..., list[Any]]:
+    """Build gradients(leaves, x, ones): of the sum of outputs times ones, by some leaves.
 
-    On some input, at the params spread by half, and at some value where they are 0 and move.
+    They come as a number times a power of two, so that none is 0 for being small.
     """
 
-    def total(weights: list[Any], key: jax.Array) -> jax.Array:
-        keys = jax.random.split(key)
-        tree = place(params, floating, weights, lambda leaf: leaf)
-        outputs = jax.tree.leaves(apply_fn(tree, _drawn(keys[0], x)))
-        outputs = [y.astype(jnp.float32) for y in outputs if is_floating(y)]
-        pairs = zip(outputs, _drawn(keys[1], outputs), strict=True)
-        return sum((jnp.sum(y * one) for y, one in pairs), jnp.float32(0))
+    def total(own: list[Any], leaves: list[Any], x: Any, ones: list[Any]) -> jax.Array:
+        new = dict(zip(idle, own, strict=True))
+        params = treedef.unflatten([new.get(k, leaf) for k, leaf in enumerate(leaves)])
+        outputs = jax.tree.leaves(apply_fn(params, x))
+        if any(map(jnp.iscomplexobj, outputs)):
+            raise TypeError("complex outputs have no gradient")
+        pairs = zip(outputs, ones, strict=True)
+        return sum_outputs([y * one.astype(y.dtype) for y, one in pairs if is_floating(y)])
 
-    def gradients(weights: list[Any], moving: list[Any], key: jax.Array) -> list[Any]:
-        keys = jax.random.split(key, 3)
-        noise, starts = _drawn(keys[0], weights), _drawn(keys[1], weights)
-        spread = [w * (1 + jnp.tanh(n) / 2) for w, n in zip(weights, noise, strict=True)]
-        trios = zip(spread, moving, starts, strict=True)
-        moved = [jnp.where((w == 0) & moves, start, w) for w, moves, start in trios]
-        return jax.grad(total)(moved, keys[2])
+    def gradients(leaves: list[Any], *rest: Any) -> list[Any]:
+        own = [leaves[k] for k in idle]
+        return jax.grad(lambda own: scaled(total)(own, leaves, *rest).mantissa)(own)
 
-    return partial(jax.jit(gradients), pick(params, floating))
+    return gradients
 
 
-def _drawn(key: jax.Array, tree: Any) -> Any:
-    """Draw floating leaves from a normal distribution, and leave the others."""
-    leaves, treedef = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves))
-    pairs = zip(keys, leaves, strict=True)
-    return treedef.unflatten(
-        [jax.random.normal(k, x.shape, x.dtype) if is_floating(x) else x for k, x in pairs]
-    )
+def _nonzero(leaf: Any) -> np.ndarray:
+    return np.asarray(leaf) != 0 if is_floating(leaf) else np.ones(leaf.shape, bool)
+
+
+def _spread(rng: np.random.Generator, leaf: Any, moves: Any) -> Any:
+    """Draw a leaf anew: within half of what it is, and anything where it is 0 and moves."""
+    if not is_floating(leaf):
+        return leaf
+    array = np.array(leaf)
+    there = array != 0
+    fresh = moves & ~there
+    array[there] *= rng.uniform(0.5, 1.5, int(there.sum())).astype(array.dtype)
+    array[fresh] = rng.standard_normal(int(fresh.sum()))
+    return array
+
+
+def _drawn(rng: np.random.Generator, leaf: Any) -> Any:
+    """Draw an input; whole numbers stay as they are."""
+    return rng.standard_normal(leaf.shape).astype(leaf.dtype) if is_floating(leaf) else leaf
+
+
+def _moves(seen: np.ndarray, picks: bool) -> np.ndarray:
+    """Where whole numbers pick rows of tables, each row may move that one of them does."""
+    return np.logical_or.reduce(seen, 0, keepdims=True) if picks and seen.ndim > 1 else seen

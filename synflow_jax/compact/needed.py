@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from synflow_jax.compact.follow import Followed
-from synflow_jax.compact.listing import Step
+from synflow_jax.compact.listing import Entries, Step
 
-Nonzero = dict[int, np.ndarray]
 Terms = Iterator[tuple[np.ndarray, np.ndarray]]  # units of an axis, and which some term needs
 
 
-def needed(state: Followed, nonzero: Nonzero) -> np.ndarray:
+def needed(state: Followed, nonzero: Entries) -> np.ndarray:
     """Find the units that stay: those of the output, and what feeds what stays, to the end.
 
     A unit that no sum needs has no part in the output: it goes, and with it every weight, bias and
@@ -48,7 +47,7 @@ def _rest(array: np.ndarray, masks: list[np.ndarray], axes: Sequence[int]) -> np
     return np.logical_or.reduce(rows, axis=tuple(range(len(axes), rows.ndim)))
 
 
-def _of_dot(state: Followed, step: Step, nonzero: Nonzero, kept: np.ndarray) -> Terms:
+def _of_dot(state: Followed, step: Step, nonzero: Entries, kept: np.ndarray) -> Terms:
     contract, batch = step.eqn.params["dimension_numbers"]
     sides = []
     for side, number in enumerate(step.operands):
@@ -64,7 +63,7 @@ def _of_dot(state: Followed, step: Step, nonzero: Nonzero, kept: np.ndarray) -> 
         yield state.of(step.operands[0])[axis], np.logical_or.reduce(terms, axis=others)
 
 
-def _of_conv(state: Followed, step: Step, nonzero: Nonzero, kept: np.ndarray) -> Terms:
+def _of_conv(state: Followed, step: Step, nonzero: Entries, kept: np.ndarray) -> Terms:
     lhs, rhs, _ = step.eqn.params["dimension_numbers"]
     if step.eqn.params["feature_group_count"] == 1:
         x, kernel = step.operands
@@ -73,7 +72,7 @@ def _of_conv(state: Followed, step: Step, nonzero: Nonzero, kept: np.ndarray) ->
         yield state.of(x)[lhs[1]], fed & leads
 
 
-def _of_sum(state: Followed, step: Step, nonzero: Nonzero, kept: np.ndarray) -> Terms:
+def _of_sum(state: Followed, step: Step, nonzero: Entries, kept: np.ndarray) -> Terms:
     number = step.operands[0]
     for axis in step.eqn.params["axes"]:
         yield state.of(number)[axis], _rest(nonzero[number], stays(state, number, kept), (axis,))

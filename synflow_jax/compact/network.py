@@ -11,14 +11,16 @@ from rich.table import Table
 
 from synflow_jax._types import ApplyFn, Masks, Params
 from synflow_jax.compact import rules as rules
+from synflow_jax.compact.constant import emit_constants
 from synflow_jax.compact.cost import Network, cost_of, multiply_adds
-from synflow_jax.compact.follow import follow, zeros
-from synflow_jax.compact.listing import listed, used
+from synflow_jax.compact.follow import Followed, follow, zeros
+from synflow_jax.compact.listing import Entries, listed, used
 from synflow_jax.compact.moving import may_move
 from synflow_jax.compact.needed import needed
 from synflow_jax.compact.reshape import Axes
-from synflow_jax.compact.shrink import Shrunk, Stays, removed, taken
+from synflow_jax.compact.shrink import Stays, removed, taken
 from synflow_jax.compact.units import WHOLE, Units
+from synflow_jax.compact.wrapped import Wrapped
 from synflow_jax.compact.zeros import may_be_nonzero
 from synflow_jax.errors import check_masks, is_traced
 from synflow_jax.inputs import read_shape
@@ -37,6 +39,8 @@ class Compact(Shown):
       apply_fn: apply_fn(params, x), the network on what is left, for any batch.
       multiply_adds: of one example, dense and on what is left.
       lost: operations that could not be followed, so that all that they touch is whole.
+      constant: leaves with units that nothing of the input reaches, and how many: they stay for the
+        constant that they emit, which their biases may train.
     """
 
     params: Params
@@ -44,6 +48,7 @@ class Compact(Shown):
     apply_fn: ApplyFn
     multiply_adds: tuple[int, int]
     lost: tuple[str, ...]
+    constant: dict[str, int]
     _outline: Any = dataclasses.field(repr=False)
     _gone: tuple[Axes, ...] = dataclasses.field(repr=False)
 
@@ -62,7 +67,7 @@ class Compact(Shown):
           The function of small params and the same other arguments. What it returns has the
           removed positions left out where it has any.
         """
-        return _Wrapped(fn, self._outline, self._gone)
+        return Wrapped(fn, self._outline, self._gone)
 
     def take(self, tree: Any) -> Any:
         """Take what is left of a tree with the structure and shapes of the whole params.
@@ -115,41 +120,6 @@ class Compact(Shown):
         return table
 
 
-class _Wrapped:
-    """fn on small params, traced once for each shape of its other arguments."""
-
-    def __init__(self, fn: Any, outline: Any, gone: tuple[Axes, ...]) -> None:
-        self.fn, self.outline, self.gone = fn, outline, gone
-        self.traced: dict[Any, Any] = {}
-
-    def __call__(self, params: Params, *rest: Any) -> Any:
-        """Run on small params."""
-        leaves, treedef = jax.tree.flatten((params, *rest))
-        _check_small(params, self.outline, self.gone)
-        others = jax.tree.leaves(rest)
-        key = (treedef, tuple((jnp.shape(x), jnp.result_type(x)) for x in others))
-        if key not in self.traced:
-            shapes = [jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in others]
-            args = (self.outline, *jax.tree.structure(rest).unflatten(shapes))
-            small = Shrunk(self.fn, args, [*self.gone, *([None] * len(others))])
-            self.traced[key] = jax.jit(small.__call__), small.listing.out_tree
-        run, out_tree = self.traced[key]
-        return out_tree.unflatten(run(*leaves))
-
-
-def _check_small(params: Params, outline: Any, gone: tuple[Axes, ...]) -> None:
-    wanted = [tuple(int((ids == WHOLE).sum()) for ids in axes) for axes in gone]
-    same = jax.tree.structure(params) == jax.tree.structure(outline)
-    found = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(params)] if same else []
-    if found != wanted:
-        paths = [path for path, _ in named_leaves(outline)]
-        bad = next(
-            (row for row in zip(paths, found, wanted, strict=False) if row[1] != row[2]), None
-        )
-        said = f"{bad[0]!r} is {bad[1]}, and {bad[2]} is left of it" if bad else "the trees differ"
-        raise ValueError(f"params must be the small params, as compact returns them: {said}")
-
-
 def _expanded(small: Any, whole: Any, stay: Stays) -> Any:
     if all(one.all() for one in stay):
         return small
@@ -198,8 +168,11 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
     pruned = apply_masks(params, masks)
     x = read_shape(shape).ones(floating_dtype(params))
     network = network_of(pruned, apply_fn, x)
-    kept = needed_of(network, may_move(pruned, masks, apply_fn, x))
-    return without(network, pruned, masks, apply_fn, kept)
+    listing = network.state.listing
+    outputs = [listing.avals[number] for number in listing.outputs]
+    nonzero = nonzero_of(network, may_move(pruned, masks, apply_fn, x, outputs))
+    kept = needed(network.state, nonzero)
+    return without(network, pruned, masks, apply_fn, kept, nonzero)
 
 
 def network_of(params: Params, apply_fn: ApplyFn, x: Any) -> Network:
@@ -216,20 +189,36 @@ def network_of(params: Params, apply_fn: ApplyFn, x: Any) -> Network:
     return Network(state, tuple(listing.inputs[:count]))
 
 
-def needed_of(network: Network, nonzero: list[np.ndarray]) -> np.ndarray:
-    """Find the units that the output needs, where leaves are 0 but at some entries."""
-    known = dict(zip(network.leaves, nonzero, strict=True))
-    return needed(network.state, may_be_nonzero(network.state.listing, known))
+def nonzero_of(network: Network, leaves: list[np.ndarray]) -> Entries:
+    """Say where every value may be other than 0, for bool arrays that say so of the leaves."""
+    return may_be_nonzero(network.state.listing, dict(zip(network.leaves, leaves, strict=True)))
 
 
 def without(
-    network: Network, pruned: Params, masks: Masks, apply_fn: ApplyFn, kept: np.ndarray
+    network: Network,
+    pruned: Params,
+    masks: Masks,
+    apply_fn: ApplyFn,
+    kept: np.ndarray,
+    nonzero: Entries,
 ) -> Compact:
     """Take the units out that are not kept."""
-    gone = tuple(removed(network.state, number, kept) for number in network.leaves)
+    state, inputs = network.state, network.state.listing.inputs[len(network.leaves) :]
+    gone = tuple(removed(state, number, kept) for number in network.leaves)
     outline = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), pruned)
-    terms, wrapped = multiply_adds(network), _Wrapped(apply_fn, outline, gone)
+    terms, wrapped = multiply_adds(network), Wrapped(apply_fn, outline, gone)
     costs = cost_of(terms, np.ones_like(kept)), cost_of(terms, kept)
-    lost = tuple(dict.fromkeys(eqn.primitive.name for eqn in network.state.lost))
-    small = Compact(None, None, wrapped, costs, lost, outline, gone)
+    lost = tuple(dict.fromkeys(eqn.primitive.name for eqn in state.lost))
+    alone = _counted(pruned, state, emit_constants(state, nonzero, inputs, kept))
+    small = Compact(None, None, wrapped, costs, lost, alone, outline, gone)
     return dataclasses.replace(small, params=small.take(pruned), masks=small.take(masks))
+
+
+def _counted(params: Params, state: Followed, units: np.ndarray) -> dict[str, int]:
+    """Count the positions of these units in each leaf that has any."""
+    pairs = zip(named_leaves(params), state.listing.inputs, strict=False)
+    found = {
+        path: sum(int(units[state.units.find(ids)].sum()) for ids in state.of(number))
+        for (path, _), number in pairs
+    }
+    return {path: count for path, count in found.items() if count}

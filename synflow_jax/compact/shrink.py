@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.core import Tracer
+from jax.dtypes import float0
 
 from synflow_jax.compact import rules as rules  # enters them
 from synflow_jax.compact.follow import Followed, follow, zeros
@@ -78,9 +79,9 @@ class Shrunk:
 
     def _custom(self, step: Step, operands: list[Any]) -> list[Any]:
         """Give the body of a function the derivative that the function has."""
-        floating = [k for k, x in enumerate(operands) if jnp.issubdtype(x.dtype, jnp.floating)]
         backward = "vjp" in step.name
-        rule = self._derivative(step, floating, backward)
+        ins, outs = self._moving(step.operands), self._moving(step.results)
+        rule = self._derivative(step, ins, outs, backward)
 
         def body(*args: Any) -> Any:
             env = dict(zip(step.operands, args, strict=True))
@@ -88,12 +89,13 @@ class Shrunk:
             return [self._read(number, env) for number in step.inner]
 
         def pushed(primals: Any, tangents: Any) -> Any:
-            found = rule(*primals, *[tangents[k] for k in floating])
-            half = len(found) // 2
-            return found[:half], found[half:]
+            results = body(*primals)
+            found = dict(zip(outs, rule(*primals, *[tangents[k] for k in ins]), strict=True))
+            still = (np.zeros(y.shape, float0) for y in results)
+            return results, [found.get(k, zero) for k, zero in enumerate(still)]
 
         def pulled(args: Any, cotangents: Any) -> Any:
-            found = dict(zip(floating, rule(*args, *cotangents), strict=True))
+            found = dict(zip(ins, rule(*args, *[cotangents[k] for k in outs]), strict=True))
             return tuple(found.get(k) for k in range(len(args)))
 
         if backward:
@@ -104,23 +106,27 @@ class Shrunk:
         push.defjvp(pushed)
         return push(*operands)
 
-    def _derivative(self, step: Step, floating: list[int], backward: bool) -> "Shrunk":
+    def _moving(self, numbers: Sequence[int]) -> list[int]:
+        """Say which places have derivatives: whole numbers have none."""
+        dtypes = [self.listing.avals[number].dtype for number in numbers]
+        return [k for k, dtype in enumerate(dtypes) if jnp.issubdtype(dtype, jnp.inexact)]
+
+    def _derivative(self, step: Step, ins: list[int], outs: list[int], backward: bool) -> "Shrunk":
         """Trace the derivative of the whole equation, and shrink that."""
 
         def derivative(primals: Any, moves: Any) -> Any:
-            def of_floats(*floats: Any) -> Any:
-                args = list(primals)
-                for k, x in zip(floating, floats, strict=True):
-                    args[k] = x
-                return bind(step.eqn, args)
+            def moving(*values: Any) -> Any:
+                new = dict(zip(ins, values, strict=True))
+                results = bind(step.eqn, [new.get(k, x) for k, x in enumerate(primals)])
+                return [results[k] for k in outs]
 
-            start = tuple(primals[k] for k in floating)
+            start = tuple(primals[k] for k in ins)
             if backward:
-                return jax.vjp(of_floats, *start)[1](list(moves))
-            return jax.jvp(of_floats, start, tuple(moves))
+                return jax.vjp(moving, *start)[1](list(moves))
+            return jax.jvp(moving, start, tuple(moves))[1]
 
-        moving = step.results if backward else [step.operands[k] for k in floating]
-        numbers = [*step.operands, *moving]
+        given = [step.results[k] for k in outs] if backward else [step.operands[k] for k in ins]
+        numbers = [*step.operands, *given]
         shapes = [self.listing.avals[number] for number in numbers]
         shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in shapes]
         cut = len(step.operands)

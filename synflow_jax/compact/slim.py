@@ -12,7 +12,8 @@ from rich.progress import track
 
 from synflow_jax._types import ApplyFn, Masks, Params, Prunable, Saliency, Schedule
 from synflow_jax.compact.cost import Network, Term, cost_by_unit, cost_of, multiply_adds
-from synflow_jax.compact.network import Compact, needed_of, network_of, without
+from synflow_jax.compact.needed import needed
+from synflow_jax.compact.network import Compact, network_of, nonzero_of, without
 from synflow_jax.compact.reshape import Axes
 from synflow_jax.errors import check_finite, check_rho, check_rounds, is_traced
 from synflow_jax.flow_saliency import FlowSaliency, synflow_saliency
@@ -98,7 +99,8 @@ def slim(
             "unit, and what cannot be followed or is to stay whole is never less"
         )
     masks = _masks(params, names, kept)
-    return without(network, apply_masks(params, masks), masks, apply_fn, kept)
+    nonzero = nonzero_of(network, list(map(np.asarray, jax.tree.leaves(masks))))
+    return without(network, apply_masks(params, masks), masks, apply_fn, kept, nonzero)
 
 
 def _check(params: Any, rho: Any, rounds: Any, schedule: Any, budget: Any) -> None:
@@ -164,7 +166,8 @@ def _candidates(
     for half in (0, 1):
         tried = may_go & (np.arange(len(may_go)) % 2 == half)
         masks = jax.tree.leaves(_masks(params, names, ~tried))
-        may_go &= ~(tried & needed_of(network, list(map(np.asarray, masks))))
+        nonzero = nonzero_of(network, list(map(np.asarray, masks)))
+        may_go &= ~(tried & needed(network.state, nonzero))
     return may_go
 
 

@@ -1,6 +1,6 @@
 """Which entries are 0 whatever the input is: followed on arrays that say where they may not be."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 
 from synflow_jax.compact.follow import ELEMENTWISE
-from synflow_jax.compact.listing import Listing, Step
+from synflow_jax.compact.listing import Entries, Listing, Step
 from synflow_jax.scaled.equations import bind
 
 # Sums of products: of numbers 0 and 1 they are 0 exactly where all of their terms are.
@@ -20,7 +20,7 @@ MOVES = (
 PRODUCTS = frozenset({"mul", "and"})
 
 
-def may_be_nonzero(listing: Listing, inputs: Mapping[int, np.ndarray]) -> dict[int, np.ndarray]:
+def may_be_nonzero(listing: Listing, inputs: Mapping[int, np.ndarray]) -> Entries:
     """Say of every entry of every value whether it may be other than 0, for some input.
 
     Args:
@@ -33,47 +33,57 @@ def may_be_nonzero(listing: Listing, inputs: Mapping[int, np.ndarray]) -> dict[i
     found = dict(inputs)
     for number, value in listing.known.items():
         known = not isinstance(value, Tracer) and jnp.issubdtype(value.dtype, jnp.number)
-        found[number] = np.asarray(value) != 0 if known else _all(listing.avals[number])
+        found[number] = np.asarray(value) != 0 if known else all_of(listing.avals[number])
     for number in listing.inputs:
-        found.setdefault(number, _all(listing.avals[number]))
-    for step in _inside(listing.steps, found):
+        found.setdefault(number, all_of(listing.avals[number]))
+    for step in inside(listing.steps, found):
         operands = [found[number] for number in step.operands]
         found.update(zip(step.results, _of_step(step, operands, listing), strict=True))
     return found
 
 
-def _inside(steps: Any, found: dict[int, np.ndarray]) -> Any:
+def inside(steps: Any, found: Entries) -> Iterator[Step]:
     """Go through the steps; what a body ends in is what its step has."""
     for step in steps:
         if step.inner:
-            yield from _inside(step.body, found)
-            found.update(zip(step.results, (found[n] for n in step.inner), strict=True))
+            yield from inside(step.body, found)
+            pairs = zip(step.results, step.inner, strict=True)
+            found.update((result, found[n]) for result, n in pairs if n in found)
         else:
             yield step
 
 
-def _all(aval: Any) -> np.ndarray:
+def all_of(aval: Any) -> np.ndarray:
+    """Say so of all entries."""
     return np.ones(getattr(aval, "shape", ()), bool)
 
 
 def _of_step(step: Step, operands: list[np.ndarray], listing: Listing) -> list[np.ndarray]:
-    avals = [listing.avals[number] for number in step.operands]
+    if step.name in (*SUMS, *MOVES):
+        return on_ones(step, operands, listing)
     results = [listing.avals[number] for number in step.results]
-    if step.name in (*SUMS, *MOVES) and all(_is_number(aval) for aval in avals):
-        return _on_ones(step, operands, avals)
     if step.name in ELEMENTWISE and len(results) == 1:
         return [_elementwise(step, operands, listing, results[0].shape)]
-    return [_all(aval) for aval in results]
+    return [all_of(aval) for aval in results]
+
+
+def on_ones(step: Step, operands: list[np.ndarray], listing: Listing) -> list[np.ndarray]:
+    """Run a sum or a move on 1 where an operand is True, and say where the result is not 0."""
+    avals = [listing.avals[number] for number in step.operands]
+    results = [listing.avals[number] for number in step.results]
+    if not all(map(_is_number, avals)) or (step.name in SUMS and any(map(_may_wrap, results))):
+        return [all_of(aval) for aval in results]
+    ones = [jnp.asarray(array, aval.dtype) for array, aval in zip(operands, avals, strict=True)]
+    return [np.asarray(result) != 0 for result in bind(step.eqn, ones)]
 
 
 def _is_number(aval: Any) -> bool:
     return jnp.issubdtype(aval.dtype, jnp.number) or aval.dtype == jnp.bool_
 
 
-def _on_ones(step: Step, operands: list[np.ndarray], avals: list[Any]) -> list[np.ndarray]:
-    """Run the equation on 1 where an entry may not be 0."""
-    ones = [jnp.asarray(array, aval.dtype) for array, aval in zip(operands, avals, strict=True)]
-    return [np.asarray(result) != 0 for result in bind(step.eqn, ones)]
+def _may_wrap(aval: Any) -> bool:
+    """Whether a sum of ones may be 0, as one of 256 is in int8."""
+    return jnp.issubdtype(aval.dtype, jnp.integer) and jnp.iinfo(aval.dtype).bits < 32
 
 
 def _elementwise(step: Step, operands: list[np.ndarray], listing: Listing, shape: Any) -> Any:

@@ -1,0 +1,47 @@
+"""A function of whole params that takes small ones."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from synflow_jax._types import Params
+from synflow_jax.compact.reshape import Axes
+from synflow_jax.compact.shrink import Shrunk
+from synflow_jax.compact.units import WHOLE
+from synflow_jax.tree import named_leaves
+
+
+class Wrapped:
+    """fn on small params, traced once for each shape of its other arguments."""
+
+    def __init__(self, fn: Any, outline: Any, gone: tuple[Axes, ...]) -> None:
+        self.fn, self.outline, self.gone = fn, outline, gone
+        self.traced: dict[Any, Any] = {}
+
+    def __call__(self, params: Params, *rest: Any) -> Any:
+        """Run on small params."""
+        leaves, treedef = jax.tree.flatten((params, *rest))
+        _check_small(params, self.outline, self.gone)
+        others = [jax.typeof(x) for x in jax.tree.leaves(rest)]
+        key = (treedef, *((x.shape, x.dtype, x.weak_type) for x in others))
+        if key not in self.traced:
+            shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in others]
+            args = (self.outline, *jax.tree.structure(rest).unflatten(shapes))
+            small = Shrunk(self.fn, args, [*self.gone, *([None] * len(others))])
+            self.traced[key] = jax.jit(small.__call__), small.listing.out_tree
+        run, out_tree = self.traced[key]
+        return out_tree.unflatten(run(*leaves))
+
+
+def _check_small(params: Params, outline: Any, gone: tuple[Axes, ...]) -> None:
+    wanted = [tuple(int((ids == WHOLE).sum()) for ids in axes) for axes in gone]
+    same = jax.tree.structure(params) == jax.tree.structure(outline)
+    found = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(params)] if same else []
+    if found != wanted:
+        paths = [path for path, _ in named_leaves(outline)]
+        bad = next(
+            (row for row in zip(paths, found, wanted, strict=False) if row[1] != row[2]), None
+        )
+        said = f"{bad[0]!r} is {bad[1]}, and {bad[2]} is left of it" if bad else "the trees differ"
+        raise ValueError(f"params must be the small params, as compact returns them: {said}")
