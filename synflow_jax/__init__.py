@@ -75,3 +75,4 @@ from synflow_jax.summary import summary as summary
 from synflow_jax.transforms import KeepMasksState as KeepMasksState
 from synflow_jax.transforms import keep_masks as keep_masks
 from synflow_jax.tree import is_prunable as is_prunable
+from synflow_jax.visualize import visualize as visualize

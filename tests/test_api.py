@@ -20,7 +20,7 @@ CONTRACT = """
     layer_order flow_mode homogeneity_report closed_leaves stacked_layers Homogeneity FlowWarning
     save_masks load_masks save_sparse load_sparse
     to_torch from_torch save_arrays load_arrays to_bcoo to_csr
-    compact Compact
+    compact Compact visualize
     PruneInfo Report Summary summary NeuronFlow KeepMasksState GradualState
     CollapseWarning UncertifiedWarning
 """

@@ -10,6 +10,10 @@ FLOORS = {
     "__init__": 13,
     "report": 12,
     "homogeneity": 12,
+    "visualize": 12,
+    "shares": 8,
+    "sides": 6,
+    "drawing": 0,
     "methods": 12,
     "linen": 12,
     "nnx": 12,
@@ -92,6 +96,7 @@ OWNERS = {
     "rich": {"report", "homogeneity", "shown", "summary", "compact.network"},
     "scipy": {"sparse"},
     "safetensors": {"convert"},
+    "matplotlib": {"drawing"},
 }
 
 
@@ -123,7 +128,7 @@ def test_imports_go_down_and_files_stay_small(path):
             assert FLOORS[room] < FLOORS[here], f"{here} imports {room}"
             assert room.startswith("scaled") or not here.startswith("scaled"), here
         assert here in OWNERS.get(top, {here}), f"{here} imports {top}"
-        assert top not in {"experiments", "tests", "sklearn", "matplotlib", "tensorflow_datasets"}
+        assert top not in {"experiments", "tests", "sklearn", "tensorflow_datasets"}
     assert len(path.read_text().splitlines()) <= 250
 
 
