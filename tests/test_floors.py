@@ -59,6 +59,7 @@ FLOORS = {
     "storage": 4,
     "convert": 4,
     "sparse": 4,
+    "block_sparse": 4,
     "flow_saliency": 6,
     "saliency": 5,
     "masks": 4,
