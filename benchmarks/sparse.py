@@ -6,13 +6,14 @@
 The product x @ w of a batch with a pruned matrix, float32: dense; BCOO and BCSR of
 jax.experimental.sparse; SciPy's CSR, on one core; and, where whole blocks are pruned, `to_blocks`,
 and on a GPU the Pallas kernel of benchmarks/block_sparse.py, too. All of one shape, batch and
-density run by turns; the least time is taken, and a ratio is the time of the dense product over it.
+density run by turns, and the least time of each counts; the dense product is the same at every
+density, and counts with the least of all. A ratio is the time of the dense product over another's.
 Masks are those of `random`, of single weights or with pattern=blocks(b): of a time, how many
 weights are kept decides far more than which.
 
 What would need more than a gigabyte beside its arguments (BCOO and BCSR hold a product for every
 kept weight and example) is left out, and so are blocks so large that one alone is twice the density
-or more. Writes sparse_cpu.json, row by row, and sparse_cpu.png.
+or more. Writes sparse_cpu.json and sparse_cpu.png.
 """
 
 import dataclasses
@@ -40,7 +41,7 @@ BATCHES = 1, 32, 256
 DENSITIES = 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.001
 SIZES = 32, 64, 128
 ROOM = 2**30  # bytes
-TURNS, TURN, LONG = 7, 0.004, 0.25  # how many; seconds of one, at least; and of one that is long
+TURN, LEAST, MOST, ALL = 0.002, 3, 40, 1.0  # seconds of a turn; how many; seconds of all turns
 Call = Callable[[], Any]
 
 
@@ -114,22 +115,26 @@ def _of_blocks(
 def least(ways: dict[str, Call]) -> dict[str, float]:
     """Time by turns, each of as many calls as take a while; the least seconds of a call."""
     calls: dict[str, int] = {}
+    turns: dict[str, int] = {}
     for name, call in ways.items():
         call()
-        start = time.perf_counter()
-        call()
-        calls[name] = max(1, round(TURN / (time.perf_counter() - start)))
+        seconds = _timed(call, 1)
+        calls[name] = max(1, round(TURN / seconds))
+        turns[name] = min(MOST, max(LEAST, round(ALL / seconds / calls[name])))
     found: dict[str, float] = {}
-    for turn in range(TURNS):
+    for turn in range(MOST):
         for name, call in ways.items():
-            if turn > 1 and found[name] > LONG:
-                continue
-            start = time.perf_counter()
-            for _ in range(calls[name]):
-                call()
-            seconds = (time.perf_counter() - start) / calls[name]
-            found[name] = min(found.get(name, seconds), seconds)
+            if turn < turns[name]:
+                seconds = _timed(call, calls[name])
+                found[name] = min(found.get(name, seconds), seconds)
     return found
+
+
+def _timed(call: Call, count: int) -> float:
+    start = time.perf_counter()
+    for _ in range(count):
+        call()
+    return (time.perf_counter() - start) / count
 
 
 def measure(
@@ -140,8 +145,16 @@ def measure(
     seconds = least({name: call for name, (call, _) in ways.items()})
     row = {"shape": list(shape), "batch": batch, "density": density}
     row |= {"kept": {name: there for name, (_, there) in ways.items()}, "seconds": seconds}
-    ratios = {name: seconds["dense"] / one for name, one in seconds.items() if name != "dense"}
-    return row | {"ratios": ratios, "busy cores": [busy, busy_cores(0.1)], **stamp()}
+    return row | {"busy cores": [busy, busy_cores(0.1)], **stamp()}
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put in the rows of one shape and batch how they compare with the dense product."""
+    dense = min(row["seconds"]["dense"] for row in rows)
+    for row in rows:
+        others = {name: one for name, one in row["seconds"].items() if name != "dense"}
+        row["ratios"] = {name: dense / seconds for name, seconds in others.items()}
+    return rows
 
 
 def run(config: Config, console: Console) -> None:
@@ -151,9 +164,9 @@ def run(config: Config, console: Console) -> None:
     console.print(line(found))
     for shape in SHAPES:
         for batch in BATCHES:
-            for density in DENSITIES:
-                rows.append(measure(shape, batch, density, config.device))
-                store(path, found, rows)
+            case = [measure(shape, batch, density, config.device) for density in DENSITIES]
+            rows += compared(case)
+            store(path, found, rows)
             console.print("×".join(map(str, shape)), batch, "done")
     show(rows, console)
     draw(rows, path.with_suffix(".png"))
