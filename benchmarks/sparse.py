@@ -41,7 +41,8 @@ BATCHES = 1, 32, 256
 DENSITIES = 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.001
 SIZES = 32, 64, 128
 ROOM = 2**30  # bytes
-TURN, LEAST, MOST, ALL = 0.002, 3, 40, 1.0  # seconds of a turn; how many; seconds of all turns
+PASSES = 4  # over all densities: what slows the machine for seconds slows not all of them
+TURN, LEAST, MOST, ALL = 0.002, 2, 15, 0.3  # of a pass: seconds and number of turns, and of all
 Call = Callable[[], Any]
 
 
@@ -137,23 +138,23 @@ def _timed(call: Call, count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-def measure(
-    shape: tuple[int, int], batch: int, density: float, device: str = "cpu"
-) -> dict[str, Any]:
-    """Time all ways of one product."""
-    busy, ways = busy_cores(0.1), contenders(shape, batch, density, device)
-    seconds = least({name: call for name, (call, _) in ways.items()})
-    row = {"shape": list(shape), "batch": batch, "density": density}
-    row |= {"kept": {name: there for name, (_, there) in ways.items()}, "seconds": seconds}
-    return row | {"busy cores": [busy, busy_cores(0.1)], **stamp()}
-
-
-def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Put in the rows of one shape and batch how they compare with the dense product."""
+def measure(shape: tuple[int, int], batch: int, device: str = "cpu") -> list[dict[str, Any]]:
+    """Time all ways of one product at all densities: a row a density."""
+    ways = {density: contenders(shape, batch, density, device) for density in DENSITIES}
+    rows = [{"shape": list(shape), "batch": batch, "density": density} for density in DENSITIES]
+    busy = [busy_cores(0.1)]
+    for _ in range(PASSES):
+        for row, every in zip(rows, ways.values(), strict=True):
+            found = least({name: call for name, (call, _) in every.items()})
+            before = row.setdefault("seconds", found)
+            row["seconds"] = {name: min(before[name], one) for name, one in found.items()}
+    busy.append(busy_cores(0.1))
     dense = min(row["seconds"]["dense"] for row in rows)
-    for row in rows:
+    for row, every in zip(rows, ways.values(), strict=True):
+        row["kept"] = {name: there for name, (_, there) in every.items()}
         others = {name: one for name, one in row["seconds"].items() if name != "dense"}
         row["ratios"] = {name: dense / seconds for name, seconds in others.items()}
+        row |= {"busy cores": busy, **stamp()}
     return rows
 
 
@@ -164,8 +165,7 @@ def run(config: Config, console: Console) -> None:
     console.print(line(found))
     for shape in SHAPES:
         for batch in BATCHES:
-            case = [measure(shape, batch, density, config.device) for density in DENSITIES]
-            rows += compared(case)
+            rows += measure(shape, batch, config.device)
             store(path, found, rows)
             console.print("×".join(map(str, shape)), batch, "done")
     show(rows, console)
