@@ -11,6 +11,10 @@ from synflow_jax.collapse import effective_density as effective_density
 from synflow_jax.collapse import max_compression as max_compression
 from synflow_jax.compact import Compact as Compact
 from synflow_jax.compact import compact as compact
+from synflow_jax.compact import entries as entries
+from synflow_jax.compact import multiply_adds as multiply_adds
+from synflow_jax.compact import num_bytes as num_bytes
+from synflow_jax.compact import slim as slim
 from synflow_jax.controls import reinitialise as reinitialise
 from synflow_jax.controls import shuffle as shuffle
 from synflow_jax.convert import from_torch as from_torch
@@ -32,6 +36,7 @@ from synflow_jax.flow.mode import FlowWarning as FlowWarning
 from synflow_jax.flow.mode import closed_leaves as closed_leaves
 from synflow_jax.flow.mode import flow_mode as flow_mode
 from synflow_jax.flow_saliency import synflow_saliency as synflow_saliency
+from synflow_jax.flow_score import flow_score as flow_score
 from synflow_jax.gradual import GradualState as GradualState
 from synflow_jax.gradual import gradual_magnitude as gradual_magnitude
 from synflow_jax.homogeneity import Homogeneity as Homogeneity

@@ -15,12 +15,12 @@ CONTRACT = """
     exponential linear cubic one_shot certified globally layerwise uniform erk is_prunable matching
     unstructured blocks channels slices runs
     apply_masks keep_masks gradual_magnitude shuffle reinitialise
-    log2_flow layer_flow neuron_flow conservation_gap report
+    log2_flow layer_flow neuron_flow flow_score conservation_gap report
     collapsed_layers dead_branches max_compression critical_compression effective_density
     layer_order flow_mode homogeneity_report closed_leaves stacked_layers Homogeneity FlowWarning
     save_masks load_masks save_sparse load_sparse
     to_torch from_torch save_arrays load_arrays to_bcoo to_csr to_blocks BlockSparse
-    compact Compact visualize
+    compact Compact slim multiply_adds entries num_bytes visualize
     PruneInfo Report Summary summary NeuronFlow KeepMasksState GradualState
     CollapseWarning UncertifiedWarning
 """

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import matplotlib as mpl
@@ -14,7 +14,6 @@ from rich.progress import track
 from experiments.common import rows as store
 from experiments.common.command import ready, tell, terminal
 from experiments.common.files import replacing
-from experiments.common.initial import Config
 from experiments.common.machine import provenance
 from experiments.common.plot import LOOK
 from experiments.common.rows import Row
@@ -29,6 +28,20 @@ LABELS = {
 }
 
 
+class Asked(Protocol):
+    """What every figure is asked for."""
+
+    @property
+    def draw(self) -> bool:
+        """Whether rows that are stored are drawn, and none is made."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        ...
+
+
 class Figure(NamedTuple):
     """One figure: how its rows are made, how it is drawn from them, and what it shows."""
 
@@ -39,12 +52,12 @@ class Figure(NamedTuple):
     claims: Callable[[list[Row]], Iterator[tuple[str, bool]]]
 
 
-def run(figure: Figure, config: Config) -> None:
+def run(figure: Figure, config: Asked) -> None:
     """Make the rows that are missing, unless told not to, draw, and say which claims hold."""
     console = terminal()
     path = config.folder / f"{figure.name}.json"
 
-    def rows_of(asked: Config) -> list[Row]:
+    def rows_of(asked: Asked) -> list[Row]:
         return stored(figure, path) if asked.draw else complete(figure, asked, path, console)
 
     rows = ready(rows_of, config)
@@ -76,7 +89,7 @@ def stored(figure: Figure, path: Path) -> list[Row]:
     return rows
 
 
-def complete(figure: Figure, config: Config, path: Path, console: Console) -> list[Row]:
+def complete(figure: Figure, config: Asked, path: Path, console: Console) -> list[Row]:
     """Make the rows of a figure that are not in its file, and store each as it is made.
 
     Args:

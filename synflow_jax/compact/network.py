@@ -11,8 +11,8 @@ from rich.table import Table
 
 from synflow_jax._types import ApplyFn, Masks, Params
 from synflow_jax.compact import rules as rules
-from synflow_jax.compact.cost import multiply_adds
-from synflow_jax.compact.follow import Followed, follow, zeros
+from synflow_jax.compact.cost import Network, cost_of, multiply_adds
+from synflow_jax.compact.follow import follow, zeros
 from synflow_jax.compact.listing import listed, used
 from synflow_jax.compact.moving import may_move
 from synflow_jax.compact.needed import needed
@@ -197,8 +197,15 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
         raise TypeError("params and masks must be of known value: call compact outside of jit")
     pruned = apply_masks(params, masks)
     x = read_shape(shape).ones(floating_dtype(params))
-    listing = listed(apply_fn, pruned, x)
-    count, units = len(jax.tree.leaves(pruned)), Units()
+    network = network_of(pruned, apply_fn, x)
+    kept = needed_of(network, may_move(pruned, masks, apply_fn, x))
+    return without(network, pruned, masks, apply_fn, kept)
+
+
+def network_of(params: Params, apply_fn: ApplyFn, x: Any) -> Network:
+    """Follow the units of the params through the network; those of the output stay."""
+    listing = listed(apply_fn, params, x)
+    count, units = len(jax.tree.leaves(params)), Units()
     inputs = [
         tuple(map(units.fresh if place < count else zeros, listing.avals[n].shape))
         for place, n in enumerate(listing.inputs)
@@ -206,24 +213,23 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
     state = follow(listing, inputs, keep_outputs=True)
     for number in set(listing.inputs) - used(listing):
         state.whole(number)  # another function than this one may use it
-    moving = may_move(pruned, masks, apply_fn, x)
-    kept = needed(state, may_be_nonzero(listing, dict(zip(listing.inputs, moving, strict=False))))
-    gone = tuple(removed(state, number, kept) for number in listing.inputs[:count])
-    return _result(params, pruned, masks, apply_fn, state, kept, gone)
+    return Network(state, tuple(listing.inputs[:count]))
 
 
-def _result(
-    params: Params,
-    pruned: Params,
-    masks: Masks,
-    apply_fn: ApplyFn,
-    state: Followed,
-    kept: np.ndarray,
-    gone: tuple[Axes, ...],
+def needed_of(network: Network, nonzero: list[np.ndarray]) -> np.ndarray:
+    """Find the units that the output needs, where leaves are 0 but at some entries."""
+    known = dict(zip(network.leaves, nonzero, strict=True))
+    return needed(network.state, may_be_nonzero(network.state.listing, known))
+
+
+def without(
+    network: Network, pruned: Params, masks: Masks, apply_fn: ApplyFn, kept: np.ndarray
 ) -> Compact:
-    outline = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
-    network = _Wrapped(apply_fn, outline, gone)
-    costs = multiply_adds(state, np.ones_like(kept)), multiply_adds(state, kept)
-    lost = tuple(dict.fromkeys(eqn.primitive.name for eqn in state.lost))
-    small = Compact(None, None, network, costs, lost, outline, gone)
+    """Take the units out that are not kept."""
+    gone = tuple(removed(network.state, number, kept) for number in network.leaves)
+    outline = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), pruned)
+    terms, wrapped = multiply_adds(network), _Wrapped(apply_fn, outline, gone)
+    costs = cost_of(terms, np.ones_like(kept)), cost_of(terms, kept)
+    lost = tuple(dict.fromkeys(eqn.primitive.name for eqn in network.state.lost))
+    small = Compact(None, None, wrapped, costs, lost, outline, gone)
     return dataclasses.replace(small, params=small.take(pruned), masks=small.take(masks))

@@ -1,0 +1,190 @@
+"""A smaller dense network within a budget: units go, least flow first, until it is cheap enough."""
+
+import functools
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.progress import track
+
+from synflow_jax._types import ApplyFn, Masks, Params, Prunable, Saliency, Schedule
+from synflow_jax.compact.cost import Network, Term, cost_by_unit, cost_of, multiply_adds
+from synflow_jax.compact.network import Compact, needed_of, network_of, without
+from synflow_jax.compact.reshape import Axes
+from synflow_jax.errors import check_finite, check_rho, check_rounds, is_traced
+from synflow_jax.flow_saliency import FlowSaliency, synflow_saliency
+from synflow_jax.inputs import read_shape
+from synflow_jax.masks import apply_masks
+from synflow_jax.schedule import exponential
+from synflow_jax.tree import (
+    find_layers,
+    floating_dtype,
+    is_floating,
+    is_prunable,
+    named_leaves,
+)
+from synflow_jax.turn import checked_scores
+
+Budget = Callable[[Network], list[Term]]
+
+
+def slim(
+    params: Params,
+    apply_fn: ApplyFn,
+    shape: Any,
+    rho: float,
+    *,
+    budget: Budget = multiply_adds,
+    rounds: int = 100,
+    schedule: Schedule = exponential,
+    saliency: Saliency | None = None,
+    whole: Prunable | None = None,
+    progress: bool = False,
+) -> Compact:
+    """Give a dense network that costs 1/ρ of what this one does, before training and without data.
+
+    A unit (a channel, a neuron, a head, a channel of a residual stream) goes from every array in
+    which it stands. Its score is Σ S over all its weights, which is the most flow that goes with
+    it, for each multiply-add (or byte) that going saves. In each round the lowest go, until the
+    network costs c·ρ^(−k/n); no axis of an array loses its last unit.
+
+    Args:
+      params: any pytree of arrays; not modified.
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode.
+      shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+      rho: ρ, cost before over after, at least 1.
+      budget: what is to be saved: multiply_adds, entries or num_bytes.
+      rounds: n, how often to score and prune.
+      schedule: exponential, linear, one_shot, or schedule(k, n, rho) -> share after round k.
+      saliency: saliency(params, masks) -> scores; synflow_saliency(apply_fn, shape) without it.
+        For networks with norms or attention, synflow_saliency(flow_mode(apply_fn), shape).
+      whole: (path, leaf) -> bool chooses leaves of which every unit stays; `matching` builds one.
+      progress: show how far it is.
+
+    Returns:
+      A Compact: `.params`, `.apply_fn`, `.multiply_adds`, `.wrap` for losses, `.expand`; it costs
+      at most 1/ρ, and no unit could stay that was the last to go.
+
+    Raises:
+      ValueError: rho is out of reach (it says which is not), or an argument makes no sense.
+      TypeError: an argument is of the wrong kind, or params are traced.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.array([[1.0, 3.0, 2.0]]), "v": jnp.array([[1.0], [1.0], [1.0]])}
+      >>> small = slim(weights, lambda p, x: x @ p["w"] @ p["v"], (1,), 3.0)
+      >>> small.params["w"].tolist(), small.multiply_adds
+      ([[3.0]], (6, 2))
+
+    Source: own; flow through a unit, Tanaka et al. 2020, section 4, theorem 2.
+    """
+    _check(params, rho, rounds, schedule, budget)
+    network = network_of(params, apply_fn, read_shape(shape).ones(floating_dtype(params)))
+    names = [network.names(number) for number in network.leaves]
+    saliency = synflow_saliency(apply_fn, shape) if saliency is None else saliency
+    score = _unit_scores(params, saliency, names)
+    terms, kept = budget(network), np.ones(len(network.state.units.parents), bool)
+    may_go, total = _candidates(params, network, names, whole), cost_of(terms, kept)
+    shares = schedule(np.arange(1, rounds + 1, dtype=np.float64), rounds, np.float64(rho))
+    for share in track(shares.tolist(), "slim", transient=True, disable=not progress):
+        value = score(kept) / np.maximum(cost_by_unit(terms, kept), 1)
+        kept = _cheapened(kept, np.where(may_go, value, np.inf), names, terms, share * total)
+    if (left := cost_of(terms, kept)) > share * total:
+        raise ValueError(
+            f"rho must be at most {total / left:.6g} here, got {rho}: no array may lose its last "
+            "unit, and what cannot be followed or is to stay whole is never less"
+        )
+    masks = _masks(params, names, kept)
+    return without(network, apply_masks(params, masks), masks, apply_fn, kept)
+
+
+def _check(params: Any, rho: Any, rounds: Any, schedule: Any, budget: Any) -> None:
+    if is_traced(params, rho):
+        raise TypeError("params and rho must be of known value: call slim outside of jit")
+    check_rho(rho)
+    check_rounds(rounds)
+    check_finite(params)
+    for name, value in (("schedule", schedule), ("budget", budget)):
+        if not callable(value):
+            raise TypeError(
+                f"{name} must be a function such as those that synflow_jax exports, got {value!r}"
+            )
+
+
+def _masks(params: Params, names: list[Axes], kept: np.ndarray) -> Masks:
+    """Mask every leaf where a unit is gone along some axis."""
+    treedef = jax.tree.structure(params)
+    stays = [functools.reduce(np.logical_and.outer, [kept[ids] for ids in a], True) for a in names]
+    return treedef.unflatten([jnp.asarray(stay, bool) for stay in stays])
+
+
+def _unit_scores(params: Params, saliency: Any, names: list[Axes]) -> Callable[..., np.ndarray]:
+    """Build score(kept) -> Σ S over all the weights of each unit, by number of unit."""
+    layers = find_layers(params, is_prunable)
+    scored = [axes for axes, hit in zip(names, layers.chosen, strict=True) if hit]
+    fitted = saliency.fitted(params) if isinstance(saliency, FlowSaliency) else saliency
+    run = fitted if getattr(fitted, "on_host", False) else jax.jit(fitted)
+
+    @jax.jit
+    def sums(tree: Any) -> list[list[jax.Array]]:
+        scores = checked_scores(tree, params, layers)
+        return [[_along(s, axis) for axis in range(s.ndim)] for s in scores]
+
+    def score(kept: np.ndarray) -> np.ndarray:
+        found = np.zeros(len(kept))
+        by_axis = sums(run(params, _masks(params, names, kept)))
+        for axes, parts in zip(scored, by_axis, strict=True):
+            for ids, part in zip(axes, parts, strict=True):
+                np.add.at(found, ids, np.asarray(part, np.float64))
+        return found
+
+    return score
+
+
+def _along(score: jax.Array, axis: int) -> jax.Array:
+    return jnp.sum(score, [k for k in range(score.ndim) if k != axis])
+
+
+def _candidates(
+    params: Params, network: Network, names: list[Axes], whole: Prunable | None
+) -> np.ndarray:
+    """Find the units that may go: they are scored, in no leaf to stay, and nothing needs them."""
+    may_go = np.zeros(len(network.state.units.parents), bool)
+    pairs = list(zip(named_leaves(params), names, strict=True))
+    for (path, leaf), axes in pairs:
+        if is_prunable(path, leaf):
+            may_go[np.concatenate(axes)] = True
+    for (path, leaf), axes in pairs:
+        if not is_floating(leaf) or (whole is not None and whole(path, leaf)):
+            may_go[np.concatenate([np.zeros(0, int), *axes])] = False
+    # A norm may read even an empty unit, which then cannot go: half of the units are tried at once.
+    for half in (0, 1):
+        tried = may_go & (np.arange(len(may_go)) % 2 == half)
+        masks = jax.tree.leaves(_masks(params, names, ~tried))
+        may_go &= ~(tried & needed_of(network, list(map(np.asarray, masks))))
+    return may_go
+
+
+def _cheapened(
+    kept: np.ndarray, value: np.ndarray, names: list[Axes], terms: list[Term], target: float
+) -> np.ndarray:
+    """Let the units of least value go, as few as bring the cost down to the target."""
+    last = np.zeros(len(kept), bool)
+    for ids in {id(ids): ids for axes in names for ids in axes}.values():
+        left = ids[kept[ids]]
+        last[left[np.argmax(value[left])]] = True
+    order = np.argsort(value, kind="stable")
+    order = order[np.isfinite(value[order]) & kept[order] & ~last[order]]
+
+    def fewer_by(count: int) -> np.ndarray:
+        fewer = kept.copy()
+        fewer[order[:count]] = False
+        return fewer
+
+    def cheap(count: int) -> bool:
+        return cost_of(terms, fewer_by(count)) <= target
+
+    return fewer_by(bisect_left(range(len(order)), x=True, key=cheap))
