@@ -114,8 +114,9 @@ def _sparse(path: str, leaf: Any, mask: np.ndarray, pattern: Pattern) -> Any:
     block = unit_shape(pattern, path, leaf.shape)
     kept = _cut(mask, block).any((2, 3)).T
     columns, rows = np.nonzero(kept)
-    places = (jnp.asarray(one, jnp.int32) for one in (rows, columns))
-    return BlockSparse(jnp.asarray(_cut(pruned, block)[rows, columns]), *places, tuple(leaf.shape))
+    values = jnp.asarray(_cut(pruned, block)[rows, columns])
+    rows, columns = (jnp.asarray(one, jnp.int32) for one in (rows, columns))
+    return BlockSparse(values, rows, columns, tuple(leaf.shape))
 
 
 def _cut(leaf: np.ndarray, block: Shape) -> np.ndarray:

@@ -85,7 +85,7 @@ def draw(networks: Sequence[Network]) -> Any:
     look, keys = Look(len(dense.layers), most), ("key of flow", "key of weights")
     with mpl.rc_context(_style()):
         figure = Figure(figsize=(look.inches, 7.0), layout="constrained")
-        cells = [*([network.title] * 2 for network in networks), list(keys)]
+        cells: Any = [*([network.title] * 2 for network in networks), list(keys)]
         axes = figure.subplot_mosaic(cells, height_ratios=[*[1] * len(networks), 0.05])
         for network in networks:
             _row(axes[network.title], network, look)
