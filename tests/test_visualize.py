@@ -63,6 +63,9 @@ def test_the_numbers_of_units_are_those_with_flow(pruned):
     assert counts(figure, 1)[1:] == live
     assert live[:2] < [40, 30]
     assert counts(figure, 2)[1:] == [layer["kernel"].shape[1] for layer in small.values()]
+    for row, widths in ((1, [40, 30, 4]), (2, counts(figure, 2)[1:])):  # and heights are of arrays
+        heights = [2 * drawn.get_extent()[3] for drawn in figure.axes[row].images]
+        np.testing.assert_allclose(heights, np.sqrt(widths))
     names = [label.get_text() for label in figure.axes[2].get_xticklabels()]
     assert names == list(small)
 
