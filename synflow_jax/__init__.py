@@ -1,6 +1,8 @@
 """SynFlow and its peers in JAX: which weights of a network to keep, before training."""
 
 from synflow_jax._version import __version__ as __version__
+from synflow_jax.block_sparse import BlockSparse as BlockSparse
+from synflow_jax.block_sparse import to_blocks as to_blocks
 from synflow_jax.choose import matching as matching
 from synflow_jax.collapse import collapsed_layers as collapsed_layers
 from synflow_jax.collapse import critical_compression as critical_compression
@@ -80,3 +82,4 @@ from synflow_jax.summary import summary as summary
 from synflow_jax.transforms import KeepMasksState as KeepMasksState
 from synflow_jax.transforms import keep_masks as keep_masks
 from synflow_jax.tree import is_prunable as is_prunable
+from synflow_jax.visualize import visualize as visualize

@@ -3,15 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from rich.table import Table
 
-from synflow_jax._types import ApplyFn, Masks, Params, Prunable, Scores
+from synflow_jax._types import ApplyFn, Masks, Params, Prunable
 from synflow_jax.collapse import dead_branches, slices
-from synflow_jax.diagnostics import any_log2_flow, prepare
+from synflow_jax.diagnostics import any_log2_flow
 from synflow_jax.errors import check_masks
 from synflow_jax.measure import count_kept
+from synflow_jax.shares import flow_shares
 from synflow_jax.shown import Shown
 from synflow_jax.stacked import stacked_layers
 from synflow_jax.tree import find_layers, is_prunable, named_leaves, pick
@@ -139,22 +138,11 @@ def report(
     return Report(tuple(rows), flow)
 
 
-_flow_and_scores = jax.jit(lambda saliency, p, masks: saliency.flow_and_scores(p, masks))
-
-
-def _weight_shares(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks) -> Scores:
-    """Give every weight its share of the flow, S/R; 0 where there is none."""
-    masks, saliency = prepare(params, masks, apply_fn, shape)
-    flow, scores = _flow_and_scores(saliency, params, masks)
-    whole = jnp.where(flow.mantissa == 0, jnp.ones_like(flow.mantissa), flow.mantissa)
-    return jax.tree.map(lambda score: score / whole.astype(score.dtype), scores)
-
-
 def _shares(
     params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks, stacked: dict[str, int]
 ) -> dict[str, float]:
     """Sum the shares of the flow of every layer; of a stacked leaf, slice by slice."""
-    found = named_leaves(_weight_shares(params, apply_fn, shape, masks))
+    found = named_leaves(flow_shares(params, apply_fn, shape, masks)[1])
     parts = [
         part for path, s in found for part in (slices(path, s) if path in stacked else [(path, s)])
     ]

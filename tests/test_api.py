@@ -19,8 +19,8 @@ CONTRACT = """
     collapsed_layers dead_branches max_compression critical_compression effective_density
     layer_order flow_mode homogeneity_report closed_leaves stacked_layers Homogeneity FlowWarning
     save_masks load_masks save_sparse load_sparse
-    to_torch from_torch save_arrays load_arrays to_bcoo to_csr
-    compact Compact slim multiply_adds entries num_bytes
+    to_torch from_torch save_arrays load_arrays to_bcoo to_csr to_blocks BlockSparse
+    compact Compact slim multiply_adds entries num_bytes visualize
     PruneInfo Report Summary summary NeuronFlow KeepMasksState GradualState
     CollapseWarning UncertifiedWarning
 """

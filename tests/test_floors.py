@@ -10,6 +10,10 @@ FLOORS = {
     "__init__": 13,
     "report": 12,
     "homogeneity": 12,
+    "visualize": 12,
+    "shares": 8,
+    "sides": 6,
+    "drawing": 0,
     "methods": 12,
     "linen": 12,
     "nnx": 12,
@@ -59,6 +63,7 @@ FLOORS = {
     "convert": 4,
     "sparse": 4,
     "flow_score": 7,
+    "block_sparse": 4,
     "flow_saliency": 6,
     "saliency": 5,
     "masks": 4,
@@ -96,6 +101,7 @@ OWNERS = {
     "rich": {"report", "homogeneity", "shown", "summary", "compact.network", "compact.slim"},
     "scipy": {"sparse"},
     "safetensors": {"convert"},
+    "matplotlib": {"drawing"},
 }
 
 
@@ -127,7 +133,7 @@ def test_imports_go_down_and_files_stay_small(path):
             assert FLOORS[room] < FLOORS[here], f"{here} imports {room}"
             assert room.startswith("scaled") or not here.startswith("scaled"), here
         assert here in OWNERS.get(top, {here}), f"{here} imports {top}"
-        assert top not in {"experiments", "tests", "sklearn", "matplotlib", "tensorflow_datasets"}
+        assert top not in {"experiments", "tests", "sklearn", "tensorflow_datasets"}
     assert len(path.read_text().splitlines()) <= 250
 
 
