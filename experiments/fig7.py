@@ -6,8 +6,8 @@ can have cut the network. The paper's claim: it falls as the rounds grow in numb
 exponential schedule it gets below 1 where on the linear one it does not. The command checks that on
 the rows that there are, and says which they are.
 
-So far there are the runs of up to 30 rounds at every ρ, and some of 50. Exponential schedule:
-30 rounds are below 1 up to ρ = 10^1.5, and 50 are at 10^2. Linear: 50 are at 10^0.5 alone.
+The exponential schedule's 30 rounds are below 1 up to ρ = 10^1.5, 50 up to 10^2, and 100 at every ρ
+(0.68 at 10^3). Of the linear one, 100 rounds are at 10^0.5 and 10 alone, and at 14 for 10^3.
 
     python -m experiments.fig7             # the paper's size: 2,262 rounds
     python -m experiments.fig7 --draw      # from the rows that are stored
