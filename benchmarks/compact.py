@@ -7,10 +7,12 @@
 Networks for CIFAR-10 images (fc: digits of 28 × 28), pruned by SynFlow at initialisation; inference
 and a training step (cross-entropy, BatchNorm in training mode, SGD with momentum under keep_masks)
 on one batch, compiled before they are timed. "masked" is the network at whole shapes with its
-masks, "dense" the same without. Each network has a process of its own. Writes compact.json, row by
-row, and compact.png.
+masks, "dense" the same without. Convolutions are XLA's own, as in any Flax network, or matrix
+products, which are quicker on CPUs. Each network has a process of its own. Writes compact.json, row
+by row, and compact.png.
 """
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -41,6 +43,8 @@ class Config:
 
     networks: tuple[str, ...] = ("fc", "vgg16", "resnet18", "resnet50")
     """Which networks."""
+    convolutions: tuple[str, ...] = ("xla", "product")
+    """Of what kind: xla or product; fc has none and is timed once."""
     rhos: tuple[float, ...] = (10, 31.6, 100, 316, 1000)
     """Compression ratios."""
     batch: int = 32
@@ -147,10 +151,13 @@ def contenders(name: str, rhos: list[float], count: int) -> dict[tuple[str, floa
     return found
 
 
-def measure(name: str, batch: str, turns: str, *rhos: str) -> Row:
+def measure(name: str, kind: str, batch: str, turns: str, *rhos: str) -> Row:
     """Time all forms of a network by turns."""
+    from benchmarks.deep_networks import xla_convolution
+
     busy = [busy_cores()]
-    found = contenders(name, list(map(float, rhos)), int(batch))
+    with xla_convolution() if kind == "xla" else contextlib.nullcontext():
+        found = contenders(name, list(map(float, rhos)), int(batch))
     for _ in range(int(turns)):
         for one in found.values():
             one.turn()
@@ -162,12 +169,17 @@ def measure(name: str, batch: str, turns: str, *rhos: str) -> Row:
     return {"rows": rows, "busy cores": busy}
 
 
+def which(row: Row) -> tuple[str, str]:
+    """Name the network of a row, and its convolutions."""
+    return row["network"], row["convolution"]
+
+
 def ratios(rows: list[Row]) -> list[Row]:
     """Put in each row how it compares with the dense network's."""
-    dense = {row["network"]: row for row in rows if row.get("form") == "dense"}
+    dense = {which(row): row for row in rows if row.get("form") == "dense"}
     for row in rows:
         if "failed" not in row:
-            base = dense[row["network"]]
+            base = dense[which(row)]
             row["ratios"] = {kind: base[kind]["best"] / row[kind]["best"] for kind in KINDS}
             row["ratios"] |= {k: base[k] / row[k] for k in ("entries", "multiply_adds", "bytes")}
     return rows
@@ -176,7 +188,7 @@ def ratios(rows: list[Row]) -> list[Row]:
 def table(rows: list[Row]) -> Table:
     """Lay out all rows; a section a network."""
     found = Table(title="Masked and compact networks beside the dense one", box=box.SIMPLE_HEAD)
-    for name in ("network", "form"):
+    for name in ("network", "convolution", "form"):
         found.add_column(name, no_wrap=True)
     for name in ("ρ", "entries", "×", "multiply-adds", "×", "infer ms", "×", "train ms", "×"):
         found.add_column(name, justify="right", no_wrap=True)
@@ -190,7 +202,7 @@ def table(rows: list[Row]) -> Table:
             cells += [f"{row[key]:,}", f"{ways[key]:.3g}"]
         for key in KINDS:
             cells += [f"{row[key]['best'] * 1000:.3g}", f"{ways[key]:.3g}"]
-        found.add_row(TITLES[row["network"]], row["form"], *cells)
+        found.add_row(TITLES[row["network"]], row["convolution"], row["form"], *cells)
     return found
 
 
@@ -200,26 +212,30 @@ def draw(rows: list[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row["network"] for row in rows if "failed" not in row))
-    styles = {
-        "multiply_adds": ("#999999", "times fewer multiply-adds", "--"),
-        "infer": ("#0072B2", "inference, times as fast", "-"),
-        "train": ("#D55E00", "training step, times as fast", "-"),
-    }
+    colors = {"infer": "#0072B2", "train": "#D55E00"}
+    labels = {"infer": "inference", "train": "training step"}
+    kinds = {"product": ("-", "convolutions as products"), "xla": (":", "XLA's convolutions")}
     quiet: dict[Any, Any] = {f"axes.spines.{side}": False for side in ("top", "right")}
     with mpl.rc_context({"font.size": 10, **quiet}):
         figure = Figure(figsize=(3 * len(names), 3.2), layout="constrained")
         panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
         for name, panel in zip(names, panels, strict=True):
-            mine = [row for row in rows if row["network"] == name and row.get("form") == "compact"]
-            rhos = [row["rho"] for row in mine]
-            for key, (color, label, style) in styles.items():
-                values = [row["ratios"][key] for row in mine]
-                panel.loglog(rhos, values, style, color=color, label=label, marker="o", ms=3)
+            compact = [row for row in rows if row.get("form") == "compact"]
+            for kind, (style, said) in kinds.items():
+                mine = [row for row in compact if which(row) == (name, kind)]
+                rhos = [row["rho"] for row in mine]
+                for key, color in colors.items():
+                    values = [row["ratios"][key] for row in mine]
+                    label = f"{labels[key]}, {said}"
+                    panel.loglog(rhos, values, style, color=color, label=label, marker="o", ms=3)
+                fewer = [row["ratios"]["multiply_adds"] for row in mine]
+                panel.loglog(rhos, fewer, "--", color="#999999", label="multiply-adds, times fewer")
             panel.axhline(1, color="black", lw=0.8)
             panel.set(title=TITLES[name], xlabel="compression ρ")
-        panels[0].set_ylabel("compact beside dense")
-        handles = panels[0].get_legend_handles_labels()
-        figure.legend(*handles, loc="outside lower center", ncols=3, frameon=False)
+        panels[0].set_ylabel("dense over compact")
+        pairs = zip(*panels[-1].get_legend_handles_labels(), strict=True)
+        handles = {label: handle for handle, label in pairs}
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False)
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=160)
 
@@ -228,15 +244,21 @@ def run(config: Config, console: Console) -> None:
     """Measure each network, store, show."""
     where, path = machine(config.device), config.out / "compact.json"
     stored = load(path, where)
-    for name in [] if config.draw else config.networks:
-        arguments = ["--one", name, str(config.batch), str(config.turns), *map(str, config.rhos)]
+    pairs = [
+        (name, kind)
+        for name in config.networks
+        for kind in (config.convolutions if name != "fc" else ("product",))
+    ]
+    for name, kind in [] if config.draw else pairs:
+        rest = [config.batch, config.turns, *config.rhos]
+        arguments = ["--one", name, kind, *map(str, rest)]
         env = COLD | {"JAX_PLATFORMS": {"gpu": "cuda"}.get(config.device, config.device)}
         found = fresh(["benchmarks.compact", *arguments], config.limit, **env)
-        head = {"network": name, "batch": config.batch} | stamp()
+        head = {"network": name, "convolution": kind, "batch": config.batch} | stamp()
         rows = [{**row, "busy cores": found["busy cores"]} for row in found.get("rows", [found])]
-        stored = [row for row in stored if row["network"] != name]
+        stored = [row for row in stored if which(row) != (name, kind)]
         stored += [head | row for row in rows]
-        console.print(name, found.get("failed", "done"))
+        console.print(name, kind, found.get("failed", "done"))
         store(path, where, ratios(stored))
     console.print(line(where), highlight=False)
     console.print(table(stored))
