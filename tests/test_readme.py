@@ -80,10 +80,33 @@ def test_the_table_of_speed_is_what_was_measured():
             )
             rounds = [1e3 * best(row, "steady") for row in (ours, torch, naive, floor)]
             jobs = [best(ours, "first"), best(ours, "whole"), best(torch, "whole")]
-            line = next(x for x in README.read_text().splitlines() if x.startswith(f"| {title} |"))
+            lines = README.read_text().split("## How fast")[1].splitlines()
+            line = next(x for x in lines if x.startswith(f"| {title} |"))
             cells = [float(cell) for cell in line.split("|")[2:-1]]
             assert cells == pytest.approx([*rounds, *jobs], rel=5e-3)  # three digits
     growth = json.loads((ROOT / "benchmarks/results/growth.json").read_text())["rows"]
     largest = max(growth, key=lambda row: row["weights"])
     said = f"ten rounds in {largest['again']:.0f} s, with a peak of {largest['peak'] / 1e9:.1f} GB"
     assert said in README.read_text()
+
+
+def test_the_table_of_compact_networks_is_what_was_measured():
+    """Its cells are those of the committed rows, to three digits."""
+    rows = json.loads((ROOT / "benchmarks/results/compact.json").read_text())["rows"]
+    found = {(r["network"], r["convolution"], r["form"], r["rho"]): r for r in rows}
+    lines = [line for line in README.read_text().splitlines() if line.count("|") == 9]
+    for name in ("vgg16", "resnet18"):
+        dense = [found[name, kind, "dense", 1.0] for kind in ("xla", "product")]
+        for rho in (10.0, 100.0, 1000.0):
+            xla, product = (found[name, kind, "compact", rho] for kind in ("xla", "product"))
+            faster = [
+                min(best(row, way) for row in dense) / min(best(xla, way), best(product, way))
+                for way in ("train", "infer")
+            ]
+            ways = product["ratios"]
+            wanted = [rho, ways["entries"], ways["multiply_adds"], xla["ratios"]["train"]]
+            wanted += [ways["train"], *faster]
+            starts = f"| {TITLES[name]} | {rho:g} |"
+            line = next(line for line in lines if line.startswith(starts))
+            cells = [float(cell) for cell in line.split("|")[2:-1]]
+            assert cells == pytest.approx(wanted, rel=5e-3)
