@@ -93,10 +93,14 @@ def test_a_residual_network_stays_within_its_budget_and_computes_the_same(budget
     assert all(mask.all() for mask in jax.tree.leaves(small.masks))
 
 
+def layer_norm(x):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + 1e-5)
+
+
 def attention(params, x):
     """One block with heads, a LayerNorm before it and a skip beside it."""
-    mean = x.mean(-1, keepdims=True)
-    y = (x - mean) / jnp.sqrt(jnp.square(x - mean).mean(-1, keepdims=True) + 1e-5)
+    y = layer_norm(x)
     q, k, v = (jnp.einsum("btd,dhk->bthk", y, params[name]["kernel"]) for name in "qkv")
     weights = jax.nn.softmax(jnp.einsum("bqhk,bthk->bhqt", q, k) / 2.0, axis=-1)
     y = jnp.einsum("bhqt,bthk->bqhk", weights, v)
@@ -126,6 +130,25 @@ def test_heads_go_whole_and_what_a_norm_reads_stays():
     np.testing.assert_allclose(small.apply_fn(small.params, x), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("step", [1, 2])
+def test_what_a_norm_alone_would_fill_stays(step):
+    """Without biases an empty stream is 0, unless a norm of what else there is fills it."""
+    rng = np.random.default_rng(0)
+    sizes = {"in": (6, 8 * step), "mid": (8, 12), "out": (12, 3)}
+    params = {n: jnp.asarray(rng.standard_normal(s), jnp.float32) for n, s in sizes.items()}
+
+    def network(p, x):
+        stream = (x @ p["in"])[:, ::step]
+        return jax.nn.relu(layer_norm(stream) @ p["mid"]) @ p["out"]
+
+    saliency = sf.synflow_saliency(sf.flow_mode(network), (6,))
+    small = sf.slim(params, network, (6,), 1.6, rounds=2, saliency=saliency)
+    assert small.params["mid"].shape[0] == 8
+    x = jax.random.normal(jax.random.key(0), (3, 6))
+    expected = network(small.expand(small.params), x)
+    np.testing.assert_allclose(small.apply_fn(small.params, x), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_what_is_to_stay_whole_does():
     params = mlp_params(0, widths=WIDE)
     small = sf.slim(params, mlp, WIDE[:1], 1.5, rounds=3, whole=sf.matching("layer0/*"))
@@ -137,6 +160,20 @@ def test_a_rho_of_one_takes_nothing_away():
     params = mlp_params(0, widths=WIDE)
     small = sf.slim(params, mlp, WIDE[:1], 1.0, rounds=2)
     assert widths(small.params) == widths(params)
+
+
+def test_one_shot_scores_once_and_an_empty_leaf_is_none():
+    calls = []
+
+    def saliency(params, masks):
+        calls.append(masks)
+        return jax.tree.map(jnp.abs, params)
+
+    params = mlp_params(0, widths=WIDE) | {"empty": jnp.zeros((0, 4))}
+    network = lambda p, x: mlp({k: v for k, v in p.items() if k != "empty"}, x)
+    small = sf.slim(params, network, WIDE[:1], 2.0, schedule=sf.one_shot, saliency=saliency)
+    assert small.multiply_adds[1] <= small.multiply_adds[0] / 2
+    assert len(calls) == 1 and small.params["empty"].shape == (0, 4)
 
 
 def call(**other):
@@ -151,6 +188,21 @@ BAD = {
     "no budget": (call(budget="flops"), TypeError, "budget must be a function .* got 'flops'"),
     "no schedule": (call(schedule=2), TypeError, "schedule must be a function"),
     "no rounds": (call(rounds=0), ValueError, "rounds must be at least 1"),
+    "no products": (
+        call(params={"w": jnp.ones((2, 2))}, apply_fn=lambda p, x: x * p["w"][:1], shape=(2,)),
+        ValueError,
+        "budget finds nothing to save: apply_fn multiplies no matrices",
+    ),
+    "no flow": (
+        call(apply_fn=lambda p, x: mlp(p, x) * 0.0),
+        ValueError,
+        r"saliency must tell units apart, and its scores are 0 in all .*flow_mode\(apply_fn\)",
+    ),
+    "no finite scores": (
+        call(saliency=lambda params, masks: jax.tree.map(lambda p: p / 0, params)),
+        ValueError,
+        "saliency must tell units apart, and its scores are NaN or infinite",
+    ),
     "NaN": (call(params={"w": jnp.full((2, 2), jnp.nan)}), ValueError, "params"),
     "traced": (
         lambda: jax.jit(lambda rho: call(rho=rho)().params)(2.0),

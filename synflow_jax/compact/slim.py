@@ -2,7 +2,7 @@
 
 import functools
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -15,11 +15,12 @@ from synflow_jax.compact.cost import Network, Term, cost_by_unit, cost_of, multi
 from synflow_jax.compact.needed import needed
 from synflow_jax.compact.network import Compact, network_of, nonzero_of, without
 from synflow_jax.compact.reshape import Axes
+from synflow_jax.compact.units import WHOLE
 from synflow_jax.errors import check_finite, check_rho, check_rounds, is_traced
 from synflow_jax.flow_saliency import FlowSaliency, synflow_saliency
 from synflow_jax.inputs import read_shape
 from synflow_jax.masks import apply_masks
-from synflow_jax.schedule import exponential
+from synflow_jax.schedule import exponential, one_shot
 from synflow_jax.tree import (
     find_layers,
     floating_dtype,
@@ -70,7 +71,8 @@ def slim(
       at most 1/ρ, and no unit could stay that was the last to go.
 
     Raises:
-      ValueError: rho is out of reach (it says which is not), or an argument makes no sense.
+      ValueError: rho is out of reach (it says which is not), an argument makes no sense, the budget
+        finds nothing to save, or every score is 0.
       TypeError: an argument is of the wrong kind, or params are traced.
 
     Example:
@@ -86,20 +88,17 @@ def slim(
     network = network_of(params, apply_fn, read_shape(shape).ones(floating_dtype(params)))
     names = [network.names(number) for number in network.leaves]
     saliency = synflow_saliency(apply_fn, shape) if saliency is None else saliency
-    score = _unit_scores(params, saliency, names)
-    terms, kept = budget(network), np.ones(len(network.state.units.parents), bool)
-    may_go, total = _candidates(params, network, names, whole), cost_of(terms, kept)
-    shares = schedule(np.arange(1, rounds + 1, dtype=np.float64), rounds, np.float64(rho))
-    for share in track(shares.tolist(), "slim", transient=True, disable=not progress):
-        value = score(kept) / np.maximum(cost_by_unit(terms, kept), 1)
-        kept = _cheapened(kept, np.where(may_go, value, np.inf), names, terms, share * total)
-    if (left := cost_of(terms, kept)) > share * total:
-        raise ValueError(
-            f"rho must be at most {total / left:.6g} here, got {rho}: no array may lose its last "
-            "unit, and what cannot be followed or is to stay whole is never less"
-        )
-    masks = _masks(params, names, kept)
-    nonzero = nonzero_of(network, list(map(np.asarray, jax.tree.leaves(masks))))
+    score, terms = _unit_scores(params, saliency, names), budget(network)
+    may_go, n = _candidates(params, network, names, whole), 1 if schedule is one_shot else rounds
+    shares = schedule(np.arange(1, n + 1, dtype=np.float64), n, np.float64(rho)).tolist()
+    while True:
+        told = track(shares, "slim", transient=True, disable=not progress)
+        kept = _within(score, may_go, names, terms, told)
+        masks = _masks(params, names, kept)
+        nonzero = nonzero_of(network, list(map(np.asarray, jax.tree.leaves(masks))))
+        if not (read := needed(network.state, nonzero) & ~kept).any():
+            break
+        may_go &= ~read
     return without(network, apply_masks(params, masks), masks, apply_fn, kept, nonzero)
 
 
@@ -114,6 +113,32 @@ def _check(params: Any, rho: Any, rounds: Any, schedule: Any, budget: Any) -> No
             raise TypeError(
                 f"{name} must be a function such as those that synflow_jax exports, got {value!r}"
             )
+
+
+def _within(
+    score: Callable[..., np.ndarray],
+    may_go: np.ndarray,
+    names: list[Axes],
+    terms: list[Term],
+    shares: Iterable[float],
+) -> np.ndarray:
+    """Let units go, round by round, until the last of the shares of the cost is left."""
+    kept, share = np.ones(len(may_go), bool), 1.0
+    total = cost_of(terms, kept)
+    if not total:
+        raise ValueError(
+            "budget finds nothing to save: apply_fn multiplies no matrices outside of loops, which "
+            "are not followed; entries and num_bytes count params"
+        )
+    for share in shares:
+        value = score(kept) / np.maximum(cost_by_unit(terms, kept), 1)
+        kept = _cheapened(kept, np.where(may_go, value, np.inf), names, terms, share * total)
+    if (left := cost_of(terms, kept)) > share * total:
+        raise ValueError(
+            f"rho must be at most {total / left:.6g} here, got {1 / share:.6g}: no array may lose "
+            "its last unit, and what cannot be followed or is to stay whole is never less"
+        )
+    return kept
 
 
 def _masks(params: Params, names: list[Axes], kept: np.ndarray) -> Masks:
@@ -141,6 +166,13 @@ def _unit_scores(params: Params, saliency: Any, names: list[Axes]) -> Callable[.
         for axes, parts in zip(scored, by_axis, strict=True):
             for ids, part in zip(axes, parts, strict=True):
                 np.add.at(found, ids, np.asarray(part, np.float64))
+        if not np.isfinite(found).all() or (kept.all() and not found.any()):
+            what = "0 in all" if np.isfinite(found).all() else "NaN or infinite in some"
+            raise ValueError(
+                f"saliency must tell units apart, and its scores are {what} of the network: where "
+                "that has norms, attention or gates, pass "
+                "saliency=synflow_saliency(flow_mode(apply_fn), shape)"
+            )
         return found
 
     return score
@@ -162,9 +194,11 @@ def _candidates(
     for (path, leaf), axes in pairs:
         if not is_floating(leaf) or (whole is not None and whole(path, leaf)):
             may_go[np.concatenate([np.zeros(0, int), *axes])] = False
-    # A norm may read even an empty unit, which then cannot go: half of the units are tried at once.
+    may_go[WHOLE] = False
+    # A norm may read even an empty unit, which then cannot go: every other unit is tried at once.
+    places = np.cumsum(may_go)
     for half in (0, 1):
-        tried = may_go & (np.arange(len(may_go)) % 2 == half)
+        tried = may_go & (places % 2 == half)
         masks = jax.tree.leaves(_masks(params, names, ~tried))
         nonzero = nonzero_of(network, list(map(np.asarray, masks)))
         may_go &= ~(tried & needed(network.state, nonzero))
@@ -176,7 +210,7 @@ def _cheapened(
 ) -> np.ndarray:
     """Let the units of least value go, as few as bring the cost down to the target."""
     last = np.zeros(len(kept), bool)
-    for ids in {id(ids): ids for axes in names for ids in axes}.values():
+    for ids in (ids for axes in names for ids in axes if len(ids)):
         left = ids[kept[ids]]
         last[left[np.argmax(value[left])]] = True
     order = np.argsort(value, kind="stable")
