@@ -118,8 +118,7 @@ def attention_params(width=8, heads=4, size=4):
 
 def test_heads_go_whole_and_what_a_norm_reads_stays():
     params = attention_params()
-    saliency = sf.synflow_saliency(sf.flow_mode(attention), (5, 8))
-    small = sf.slim(params, attention, (5, 8), 3.0, rounds=5, saliency=saliency)
+    small = sf.slim(params, sf.flow_mode(attention), (5, 8), 3.0, rounds=5)
     shapes = {name: part["kernel"].shape for name, part in small.params.items()}
     assert shapes["q"] == shapes["k"]
     assert shapes["q"][:2] == shapes["v"][:2] == (8, shapes["out"][0])

@@ -151,7 +151,8 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
       params: any pytree of arrays.
       masks: bool tree with the treedef of params, True = keep.
       apply_fn: apply_fn(params, x) -> y, in evaluation mode; arrays that it holds (statistics) are
-        cut along. To train statistics on, have them in params: a tree of all variables.
+        cut along; of `flow_mode(f)` it is f that is made smaller. To train statistics on, have them
+        in params: a tree of all variables.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
 
     Returns:
@@ -173,7 +174,7 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
     check_masks(params, masks)
     if is_traced(params, masks):
         raise TypeError("params and masks must be of known value: call compact outside of jit")
-    pruned = apply_masks(params, masks)
+    pruned, apply_fn = apply_masks(params, masks), getattr(apply_fn, "apply_fn", apply_fn)
     x = read_shape(shape).ones(floating_dtype(params))
     network = network_of(pruned, apply_fn, x)
     listing = network.state.listing

@@ -55,14 +55,14 @@ def slim(
 
     Args:
       params: any pytree of arrays; not modified.
-      apply_fn: apply_fn(params, x) -> y, in evaluation mode.
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode; `flow_mode(apply_fn)`, for networks
+        with norms, attention or gates, is scored in flow mode, and what comes back is not in it.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       rho: ρ, cost before over after, at least 1.
       budget: what is to be saved: multiply_adds, entries or num_bytes.
       rounds: n, how often to score and prune.
       schedule: exponential, linear, one_shot, or schedule(k, n, rho) -> share after round k.
       saliency: saliency(params, masks) -> scores; synflow_saliency(apply_fn, shape) without it.
-        For networks with norms or attention, synflow_saliency(flow_mode(apply_fn), shape).
       whole: (path, leaf) -> bool chooses leaves of which every unit stays; `matching` builds one.
       progress: show how far it is.
 
@@ -85,7 +85,8 @@ def slim(
     Source: own; flow through a unit, Tanaka et al. 2020, section 4, theorem 2.
     """
     _check(params, rho, rounds, schedule, budget)
-    network = network_of(params, apply_fn, read_shape(shape).ones(floating_dtype(params)))
+    plain = getattr(apply_fn, "apply_fn", apply_fn)
+    network = network_of(params, plain, read_shape(shape).ones(floating_dtype(params)))
     names = [network.names(number) for number in network.leaves]
     saliency = synflow_saliency(apply_fn, shape) if saliency is None else saliency
     score, terms = _unit_scores(params, saliency, names), budget(network)
@@ -99,7 +100,7 @@ def slim(
         if not (read := needed(network.state, nonzero) & ~kept).any():
             break
         may_go &= ~read
-    return without(network, apply_masks(params, masks), masks, apply_fn, kept, nonzero)
+    return without(network, apply_masks(params, masks), masks, plain, kept, nonzero)
 
 
 def _check(params: Any, rho: Any, rounds: Any, schedule: Any, budget: Any) -> None:
@@ -171,7 +172,7 @@ def _unit_scores(params: Params, saliency: Any, names: list[Axes]) -> Callable[.
             raise ValueError(
                 f"saliency must tell units apart, and its scores are {what} of the network: where "
                 "that has norms, attention or gates, pass "
-                "saliency=synflow_saliency(flow_mode(apply_fn), shape)"
+                "flow_mode(apply_fn)"
             )
         return found
 
