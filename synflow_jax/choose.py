@@ -11,7 +11,7 @@ import numpy as np
 from synflow_jax._types import Params, Pattern, Prunable
 from synflow_jax.errors import check_rho
 from synflow_jax.packing import packing_of
-from synflow_jax.patterns import unstructured
+from synflow_jax.patterns import Runs, blocks, slices, unstructured
 from synflow_jax.tiles import count_units, unit_shape
 from synflow_jax.tree import Layers, find_layers, is_prunable, named_leaves, pick
 
@@ -82,21 +82,22 @@ def competing(
 ) -> tuple[Layers, tuple[Any, ...]]:
     """Say which layers compete with which, and what each keeps at least; and give a ρ a group."""
     layers = _in_units(params, find_layers(params, prunable), pattern)
-    if isinstance(prunable, Matching):
-        _check_matching(params, prunable)
+    check_matching(params, prunable, "prunable")
     for name, table in (("rho", rho), ("min_keep", min_keep)):
         _check_patterns(layers, table, name)
     parted, ratios = _in_groups(params, layers, rho)
     return _with_floors(parted, min_keep), ratios
 
 
-def _check_matching(params: Params, chosen: Matching) -> None:
+def check_matching(params: Params, chosen: Any, name: str) -> None:
     """Refuse patterns that match no leaf: an exclusion that was misspelt would prune in silence."""
+    if not isinstance(chosen, Matching):
+        return
     paths = [path for path, _ in named_leaves(params)]
     idle = [p for p in (*chosen.patterns, *chosen.but) if not any(fnmatchcase(q, p) for q in paths)]
     if idle:
         raise ValueError(
-            f"prunable=matching(…) must have patterns that match leaves, and {idle} match none of "
+            f"{name}=matching(…) must have patterns that match leaves, and {idle} match none of "
             f"{paths}"
         )
 
@@ -108,6 +109,10 @@ def _in_units(params: Params, layers: Layers, pattern: Pattern) -> Layers:
             "pattern must be a function such as channels or blocks(4), that is (path, shape) -> "
             f"shape of a unit, got {pattern!r}"
         )
+    if pattern in (blocks, slices):
+        raise TypeError(f"pattern must be {pattern.__name__}(…), with brackets")
+    if isinstance(pattern, Runs):
+        raise TypeError("pattern must say what a unit is, and runs(…) is a scope: pass it as scope")
     if pattern is unstructured:
         return layers
     pairs = list(zip(layers.paths, layers.shapes, strict=True))

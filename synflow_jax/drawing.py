@@ -1,7 +1,7 @@
 """How a network is drawn: rows of layers, each as a stretch of a river between its banks.
 
 A layer runs from the units that feed it to those that it feeds. The bed, in grey, is as high as
-there are units, on a log scale; the water as high as those that flow reaches, and as dark as the
+there are units, by square roots; the water as high as those that flow reaches, and as dark as the
 weights are dense. Units stand at the end of their layer, the strongest in the middle.
 """
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from synflow_jax.errors import is_traced
 from synflow_jax.scope import Shapes, sizes_of, whole
 
 Shape = tuple[int, ...]
@@ -141,6 +142,11 @@ class Runs:
 
     def __call__(self, shapes: Shapes, density: Any) -> Any:
         """Count what each layer keeps: ⌈M·d⌉ of every run, and all of what has no runs."""
+        if not is_traced(density) and density.min() * self.length < 1 - 1e-9:
+            raise ValueError(
+                f"rho must be at most {self.length}, got {1 / density.min():.6g}: "
+                f"runs({self.length}) keep a weight each"
+            )
         of_each = whole(density * self.length)[:, None]
         cut, sizes = np.array([self.cuts(shape) for shape in shapes]), sizes_of(shapes)
         return (cut * sizes / self.length)[None] * of_each + (~cut * sizes)[None]
@@ -168,7 +174,8 @@ def runs(length: int, axis: int = -2) -> Runs:
 
     Raises:
       TypeError: an argument is no int.
-      ValueError: length is below 2, or axis is not negative.
+      ValueError: length is below 2, or axis is not negative; in use, rho is above M, or M divides
+        the axis of no prunable leaf.
 
     Example:
       >>> import jax.numpy as jnp
@@ -185,6 +192,12 @@ def runs(length: int, axis: int = -2) -> Runs:
     if axis >= 0:
         raise ValueError(f"axis must be counted from the end, so below 0, got {axis}")
     return Runs(int(length), int(axis))
+
+
+def is_pattern(value: Any) -> bool:
+    """Whether this is a pattern, or what makes one."""
+    named = (unstructured, channels, slices, blocks)
+    return isinstance(value, Blocks | Slices) or any(value is own for own in named)
 
 
 def _check_whole(name: str, size: Any, least: int = 1) -> None:

@@ -16,7 +16,7 @@ from synflow_jax.flow_saliency import FlowSaliency
 from synflow_jax.info import PruneInfo
 from synflow_jax.layout import laid_as
 from synflow_jax.measure import count_kept
-from synflow_jax.patterns import Runs, unstructured
+from synflow_jax.patterns import Runs, is_pattern, runs, unstructured
 from synflow_jax.rounds import certified_loop, fixed_loop, host_loop
 from synflow_jax.scaled import log2
 from synflow_jax.schedule import Certified, certified, exponential, one_shot
@@ -118,6 +118,10 @@ def prune(
 def _check_plan(schedule: Any, saliency: Any, scope: Any, sweep: bool, layers: Layers) -> None:
     if schedule is certified:
         raise TypeError("schedule must be certified(), with brackets: it is given its alpha there")
+    if scope is runs:
+        raise TypeError("scope must be runs(…), with brackets: it is given the length M there")
+    if is_pattern(scope):
+        raise TypeError(f"scope must say what competes, and {scope!r} is a pattern: pass it so")
     asked = [("schedule=certified()", isinstance(schedule, Certified)), ("sweep=True", sweep)]
     for name in [name for name, wanted in asked if wanted]:
         if not isinstance(saliency, FlowSaliency):
@@ -131,6 +135,11 @@ def _check_plan(schedule: Any, saliency: Any, scope: Any, sweep: bool, layers: L
             raise ValueError(f"{name} needs one number as rho, and no min_keep")
     if sweep and layers.blocks:
         raise ValueError("sweep=True gives single weights away: it needs pattern=unstructured")
+    if layers.runs and not any(map(scope.cuts, layers.shapes)):
+        raise ValueError(
+            f"scope=runs({scope.length}, axis={scope.axis}) must divide that axis of some prunable "
+            f"leaf, and their shapes are {list(layers.shapes)}"
+        )
     if layers.runs and layers.floors:
         raise ValueError("scope=runs(…) says what every run keeps: it needs min_keep=0")
 

@@ -14,10 +14,10 @@ def unit_shape(pattern: Pattern, path: str, shape: Shape) -> Shape:
     """Ask a pattern for the shape of a leaf's units, and refuse what tiles no leaf."""
     block = pattern(path, shape)
     known = isinstance(block, tuple) and len(block) == len(shape)
-    if not known or any(not 1 <= b <= n for b, n in zip(block, shape, strict=True)):
+    if not known or any(b != int(b) or not 1 <= b <= n for b, n in zip(block, shape, strict=True)):
         raise ValueError(
-            "pattern(path, shape) must return the shape of a unit, a number from 1 to the length "
-            f"of each axis, got {block!r} for {path!r} of shape {shape}"
+            "pattern(path, shape) must return the shape of a unit, a whole number from 1 to the "
+            f"length of each axis, got {block!r} for {path!r} of shape {shape}"
         )
     return tuple(int(b) for b in block)
 

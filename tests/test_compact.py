@@ -167,6 +167,36 @@ def test_units_of_one_network_are_not_those_of_another():
     assert other(small.params, 2.0)["norm"].shape == (3,)
 
 
+def test_of_flow_mode_it_is_the_network_that_is_made_smaller():
+    params = draw(8, {"u": (3, 4), "v": (4, 2)})
+    masks = masks_of(8, params, 1.1)
+    masks["v"] = masks["v"].at[1].set(False)
+
+    def network(p, x):
+        return jnp.tanh(x @ p["u"]) @ p["v"]
+
+    small = sf.compact(params, masks, sf.flow_mode(network), (3,))
+    x = jax.random.normal(jax.random.key(0), (5, 3))
+    want = network(sf.apply_masks(params, masks), x)
+    np.testing.assert_allclose(small.apply_fn(small.params, x), want, **NEAR)
+    assert small.params["v"].shape == (3, 2)
+
+
+def test_trees_of_other_shapes_are_neither_taken_nor_expanded():
+    params = draw(8, {"u": (3, 4), "v": (4, 2)})
+    masks = masks_of(8, params, 1.1)
+    masks["v"] = masks["v"].at[1].set(False)
+    small = sf.compact(params, masks, lambda p, x: x @ p["u"] @ p["v"], (3,))
+    with pytest.raises(ValueError, match=r"tree must .* 'u' is \(3, 3\), and \(3, 4\) is its"):
+        small.take(small.params)
+    with pytest.raises(ValueError, match="of the whole params: the trees differ"):
+        small.take({"u": params["u"]})
+    with pytest.raises(
+        ValueError, match=r"must be the small params.*'u' is \(3, 4\), and \(3, 3\)"
+    ):
+        small.expand(params)
+
+
 def test_bad_input_is_refused():
     params = {"w": jnp.ones((2, 2))}
     with pytest.raises(ValueError, match="masks must have the tree structure"):

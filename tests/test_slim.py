@@ -118,8 +118,7 @@ def attention_params(width=8, heads=4, size=4):
 
 def test_heads_go_whole_and_what_a_norm_reads_stays():
     params = attention_params()
-    saliency = sf.synflow_saliency(sf.flow_mode(attention), (5, 8))
-    small = sf.slim(params, attention, (5, 8), 3.0, rounds=5, saliency=saliency)
+    small = sf.slim(params, sf.flow_mode(attention), (5, 8), 3.0, rounds=5)
     shapes = {name: part["kernel"].shape for name, part in small.params.items()}
     assert shapes["q"] == shapes["k"]
     assert shapes["q"][:2] == shapes["v"][:2] == (8, shapes["out"][0])
@@ -186,6 +185,21 @@ BAD = {
     "out of reach": (call(rho=100.0), ValueError, r"rho must be at most 19.6364 here, got 100"),
     "below one": (call(rho=0.5), ValueError, "rho must be at least 1"),
     "no budget": (call(budget="flops"), TypeError, "budget must be a function .* got 'flops'"),
+    "a schedule of prune's": (
+        call(schedule=sf.certified),
+        TypeError,
+        "schedule must be a function such as .* got <function certified",
+    ),
+    "a name for what is whole": (
+        call(whole="layer0"),
+        TypeError,
+        r"whole must be a function \(path, leaf\) -> bool, got 'layer0'",
+    ),
+    "a name of nothing": (
+        call(whole=sf.matching("layer9/*")),
+        ValueError,
+        r"whole=matching\(…\) must have patterns that match leaves, and \['layer9/\*'\]",
+    ),
     "no schedule": (call(schedule=2), TypeError, "schedule must be a function"),
     "no rounds": (call(rounds=0), ValueError, "rounds must be at least 1"),
     "no products": (

@@ -20,7 +20,7 @@ from synflow_jax.compact.needed import needed
 from synflow_jax.compact.reshape import Axes
 from synflow_jax.compact.shrink import Stays, removed, taken
 from synflow_jax.compact.units import WHOLE, Units
-from synflow_jax.compact.wrapped import Wrapped
+from synflow_jax.compact.wrapped import Wrapped, check_small, check_whole
 from synflow_jax.compact.zeros import may_be_nonzero
 from synflow_jax.errors import check_masks, is_traced
 from synflow_jax.inputs import read_shape
@@ -77,7 +77,11 @@ class Compact(Shown):
 
         Returns:
           The same of the small params.
+
+        Raises:
+          ValueError: tree is built otherwise, or has other shapes.
         """
+        check_whole(tree, self._outline)
         leaves, treedef = jax.tree.flatten(tree)
         pairs = zip(leaves, self._stays, strict=True)
         return treedef.unflatten([taken(leaf, stay) for leaf, stay in pairs])
@@ -90,7 +94,11 @@ class Compact(Shown):
 
         Returns:
           Whole params.
+
+        Raises:
+          ValueError: params are not as the small ones.
         """
+        check_small(params, self._outline, self._gone)
         leaves, treedef = jax.tree.flatten(params)
         outline = jax.tree.leaves(self._outline)
         triples = zip(leaves, outline, self._stays, strict=True)
@@ -143,7 +151,8 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
       params: any pytree of arrays.
       masks: bool tree with the treedef of params, True = keep.
       apply_fn: apply_fn(params, x) -> y, in evaluation mode; arrays that it holds (statistics) are
-        cut along. To train statistics on, have them in params: a tree of all variables.
+        cut along; of `flow_mode(f)` it is f that is made smaller. To train statistics on, have them
+        in params: a tree of all variables.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
 
     Returns:
@@ -165,7 +174,7 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
     check_masks(params, masks)
     if is_traced(params, masks):
         raise TypeError("params and masks must be of known value: call compact outside of jit")
-    pruned = apply_masks(params, masks)
+    pruned, apply_fn = apply_masks(params, masks), getattr(apply_fn, "apply_fn", apply_fn)
     x = read_shape(shape).ones(floating_dtype(params))
     network = network_of(pruned, apply_fn, x)
     listing = network.state.listing

@@ -11,6 +11,7 @@ import numpy as np
 from rich.progress import track
 
 from synflow_jax._types import ApplyFn, Masks, Params, Prunable, Saliency, Schedule
+from synflow_jax.choose import check_matching
 from synflow_jax.compact.cost import Network, Term, cost_by_unit, cost_of, multiply_adds
 from synflow_jax.compact.needed import needed
 from synflow_jax.compact.network import Compact, network_of, nonzero_of, without
@@ -20,7 +21,7 @@ from synflow_jax.errors import check_finite, check_rho, check_rounds, is_traced
 from synflow_jax.flow_saliency import FlowSaliency, synflow_saliency
 from synflow_jax.inputs import read_shape
 from synflow_jax.masks import apply_masks
-from synflow_jax.schedule import exponential, one_shot
+from synflow_jax.schedule import certified, exponential, one_shot
 from synflow_jax.tree import (
     find_layers,
     floating_dtype,
@@ -55,14 +56,14 @@ def slim(
 
     Args:
       params: any pytree of arrays; not modified.
-      apply_fn: apply_fn(params, x) -> y, in evaluation mode.
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode; `flow_mode(apply_fn)`, for networks
+        with norms, attention or gates, is scored in flow mode, and what comes back is not in it.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       rho: ρ, cost before over after, at least 1.
       budget: what is to be saved: multiply_adds, entries or num_bytes.
       rounds: n, how often to score and prune.
       schedule: exponential, linear, one_shot, or schedule(k, n, rho) -> share after round k.
       saliency: saliency(params, masks) -> scores; synflow_saliency(apply_fn, shape) without it.
-        For networks with norms or attention, synflow_saliency(flow_mode(apply_fn), shape).
       whole: (path, leaf) -> bool chooses leaves of which every unit stays; `matching` builds one.
       progress: show how far it is.
 
@@ -84,8 +85,9 @@ def slim(
 
     Source: own; flow through a unit, Tanaka et al. 2020, section 4, theorem 2.
     """
-    _check(params, rho, rounds, schedule, budget)
-    network = network_of(params, apply_fn, read_shape(shape).ones(floating_dtype(params)))
+    _check(params, rho, rounds, schedule, budget, whole)
+    plain = getattr(apply_fn, "apply_fn", apply_fn)
+    network = network_of(params, plain, read_shape(shape).ones(floating_dtype(params)))
     names = [network.names(number) for number in network.leaves]
     saliency = synflow_saliency(apply_fn, shape) if saliency is None else saliency
     score, terms = _unit_scores(params, saliency, names), budget(network)
@@ -99,20 +101,23 @@ def slim(
         if not (read := needed(network.state, nonzero) & ~kept).any():
             break
         may_go &= ~read
-    return without(network, apply_masks(params, masks), masks, apply_fn, kept, nonzero)
+    return without(network, apply_masks(params, masks), masks, plain, kept, nonzero)
 
 
-def _check(params: Any, rho: Any, rounds: Any, schedule: Any, budget: Any) -> None:
+def _check(params: Any, rho: Any, rounds: Any, schedule: Any, budget: Any, whole: Any) -> None:
     if is_traced(params, rho):
         raise TypeError("params and rho must be of known value: call slim outside of jit")
     check_rho(rho)
     check_rounds(rounds)
     check_finite(params)
     for name, value in (("schedule", schedule), ("budget", budget)):
-        if not callable(value):
+        if not callable(value) or value is certified:
             raise TypeError(
                 f"{name} must be a function such as those that synflow_jax exports, got {value!r}"
             )
+    if whole is not None and not callable(whole):
+        raise TypeError(f"whole must be a function (path, leaf) -> bool, got {whole!r}")
+    check_matching(params, whole, "whole")
 
 
 def _within(
@@ -171,7 +176,7 @@ def _unit_scores(params: Params, saliency: Any, names: list[Axes]) -> Callable[.
             raise ValueError(
                 f"saliency must tell units apart, and its scores are {what} of the network: where "
                 "that has norms, attention or gates, pass "
-                "saliency=synflow_saliency(flow_mode(apply_fn), shape)"
+                "flow_mode(apply_fn)"
             )
         return found
 

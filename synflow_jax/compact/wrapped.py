@@ -22,7 +22,7 @@ class Wrapped:
     def __call__(self, params: Params, *rest: Any) -> Any:
         """Run on small params."""
         leaves, treedef = jax.tree.flatten((params, *rest))
-        _check_small(params, self.outline, self.gone)
+        check_small(params, self.outline, self.gone)
         others = [jax.typeof(x) for x in jax.tree.leaves(rest)]
         key = (treedef, *((x.shape, x.dtype, x.weak_type) for x in others))
         if key not in self.traced:
@@ -34,14 +34,27 @@ class Wrapped:
         return out_tree.unflatten(run(*leaves))
 
 
-def _check_small(params: Params, outline: Any, gone: tuple[Axes, ...]) -> None:
+def check_small(params: Params, outline: Any, gone: tuple[Axes, ...]) -> None:
+    """Refuse what is not as the small params are."""
     wanted = [tuple(int((ids == WHOLE).sum()) for ids in axes) for axes in gone]
-    same = jax.tree.structure(params) == jax.tree.structure(outline)
-    found = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(params)] if same else []
+    what = "params must be the small params, as compact returns them"
+    _check_shapes(params, outline, wanted, what, "is left of it")
+
+
+def check_whole(tree: Any, outline: Any) -> None:
+    """Refuse what is not as the whole params are."""
+    wanted = [tuple(leaf.shape) for leaf in jax.tree.leaves(outline)]
+    what = "tree must have the structure and shapes of the whole params"
+    _check_shapes(tree, outline, wanted, what, "is its shape there")
+
+
+def _check_shapes(tree: Any, outline: Any, wanted: list[Any], what: str, there: str) -> None:
+    same = jax.tree.structure(tree) == jax.tree.structure(outline)
+    found = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree)] if same else []
     if found != wanted:
         paths = [path for path, _ in named_leaves(outline)]
         bad = next(
             (row for row in zip(paths, found, wanted, strict=False) if row[1] != row[2]), None
         )
-        said = f"{bad[0]!r} is {bad[1]}, and {bad[2]} is left of it" if bad else "the trees differ"
-        raise ValueError(f"params must be the small params, as compact returns them: {said}")
+        said = f"{bad[0]!r} is {bad[1]}, and {bad[2]} {there}" if bad else "the trees differ"
+        raise ValueError(f"{what}: {said}")
