@@ -18,7 +18,7 @@ def almost_one(dtype: Any) -> float:
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["kept", "log2_flow", "share", "finite", "rounds"],
-    meta_fields=["layers", "sizes"],
+    meta_fields=["layers", "sizes", "units"],
 )
 @dataclass(frozen=True)
 class PruneInfo:
@@ -36,6 +36,7 @@ class PruneInfo:
       rounds: int32, how many rounds ran. A certified schedule has n = rounds in eager use; under a
         trace n is its `most`, and the rows of rounds that did not run read as rounds that prune
         nothing: the last kept and log2_flow again, a share of 0.
+      units: what is counted, "weights", or "units" where a pattern joins weights.
     """
 
     layers: tuple[str, ...]
@@ -45,6 +46,7 @@ class PruneInfo:
     share: jax.Array
     finite: jax.Array
     rounds: jax.Array
+    units: str = "weights"
 
     @property
     def density(self) -> jax.Array:

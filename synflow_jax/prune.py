@@ -199,7 +199,8 @@ def _laid_masks(params: Params, layers: Layers, chosen: list[jax.Array]) -> Mask
 def _info(layers: Layers, rows: Rows, rounds: jax.Array) -> PruneInfo:
     columns = rows._asdict()
     del columns["idle"]
-    return PruneInfo(layers=layers.paths, sizes=layers.sizes, rounds=rounds, **columns)
+    named = {"layers": layers.paths, "sizes": layers.sizes, "units": layers.units}
+    return PruneInfo(rounds=rounds, **named, **columns)
 
 
 def _trimmed(rows: Rows, rounds: int) -> Rows:

@@ -21,7 +21,7 @@ class Summary(Shown):
 
     @property
     def density(self) -> float:
-        """Kept over all prunable weights, after the last round."""
+        """Kept over all that was prunable, weights or units, after the last round."""
         return float(self.info.kept[-1].sum() / max(sum(self.info.sizes), 1))
 
     def scalars(self, prefix: str = "prune/") -> dict[str, float]:
@@ -88,7 +88,7 @@ class Summary(Shown):
         """Lay the layers out for rich."""
         table = Table(caption=self._caption(), min_width=60)
         table.add_column("layer", overflow="fold")
-        for name in ("weights", "kept", "density", ""):
+        for name in (self.info.units, "kept", "density", ""):
             table.add_column(name, justify="right")
         kept = self.info.kept[-1].tolist()
         for path, size, k in zip(self.info.layers, self.info.sizes, kept, strict=True):

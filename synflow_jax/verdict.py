@@ -53,7 +53,7 @@ def _report_standstill(info: PruneInfo, schedule: Certified, target: int) -> Non
     kept, total, rounds = in_all(info.kept[-1]), sum(info.sizes), int(info.rounds)
     if kept <= target:
         return
-    where = f"{kept} weights are kept, {target} are asked for, and the rho reached is"
+    where = f"{kept} {info.units} are kept, {target} are asked for, and the rho reached is"
     chain = f"N/L = {total / len(info.layers):.6g} is the most that a plain chain of layers bears"
     before = in_all(info.kept[-2]) if rounds > 1 else total
     if kept == before:

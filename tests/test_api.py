@@ -75,4 +75,5 @@ def test_info_is_a_frozen_record():
         "share",
         "finite",
         "rounds",
+        "units",
     ]

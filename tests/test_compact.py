@@ -26,6 +26,8 @@ def test_a_chain_keeps_the_units_between_live_weights():
     assert small.multiply_adds == (8 + 12 + 3, 2 + 1 + 1)
     assert small.params["u"][:, 0].tolist() == sf.apply_masks(params, masks)["u"][:, 0].tolist()
     back = small.expand(small.params)
+    masks_back = jax.tree.leaves(small.expand(small.masks))
+    assert all(mask.dtype == bool for mask in masks_back)
     np.testing.assert_allclose(
         network(back, jnp.ones((1, 2))), small.apply_fn(small.params, jnp.ones((1, 2))), **NEAR
     )

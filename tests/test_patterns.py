@@ -217,3 +217,10 @@ def test_units_do_not_depend_on_how_params_lie(kind, x64):
             found = run(there)
             assert differ(found, expected) == 0
             assert same_layout(found, there)
+
+
+def test_what_counts_units_says_so(plain):
+    _, info = sf.prune(plain, sf.magnitude_saliency(), 2.0, pattern=sf.channels)
+    assert info.units == "units"
+    assert [column.header for column in sf.summary(info).__rich__().columns][1] == "units"
+    assert sf.prune(plain, sf.magnitude_saliency(), 2.0)[1].units == "weights"

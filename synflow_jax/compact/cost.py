@@ -33,6 +33,8 @@ class Network:
 def multiply_adds(network: Network) -> list[Term]:
     """Count the multiply-adds of one example: those of matrix products and convolutions.
 
+    What is inside of a loop, such as a scan over layers, is not followed, and not counted.
+
     Args:
       network: with its units followed, as `slim` has it.
 

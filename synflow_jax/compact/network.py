@@ -132,7 +132,7 @@ def _expanded(small: Any, whole: Any, stay: Stays) -> Any:
     if all(one.all() for one in stay):
         return small
     places = np.ix_(*[np.flatnonzero(one) for one in stay])
-    return jnp.zeros(whole.shape, whole.dtype).at[places].set(small)
+    return jnp.zeros(whole.shape, small.dtype).at[places].set(small)
 
 
 def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Compact:
