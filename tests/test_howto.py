@@ -1,11 +1,13 @@
 """The pages that show how: their blocks run, as a user's session would."""
 
+import json
 import pathlib
 
 import pytest
 from test_readme import run_blocks
 
-PAGES = pathlib.Path(__file__).parent.parent / "docs" / "howto"
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = ROOT / "docs" / "howto"
 
 
 @pytest.mark.parametrize(
@@ -13,3 +15,18 @@ PAGES = pathlib.Path(__file__).parent.parent / "docs" / "howto"
 )
 def test_the_blocks_of_a_page_run(page, least):
     run_blocks(PAGES / page, least)
+
+
+def test_the_table_of_slim_networks_is_what_was_measured():
+    rows = json.loads((ROOT / "benchmarks/results/slim.json").read_text())["rows"]
+    lines = (PAGES / "slim.md").read_text().splitlines()
+    for rho in (10, 30):
+        found = [
+            [row["top1"] for row in rows if (row["form"], row["rho"]) == (form, rho)]
+            for form in ("slim", "slim by magnitude", "narrower")
+        ]
+        assert {len(seeds) for seeds in found} == {2}
+        line = next(line for line in lines if line.startswith(f"| {rho} |"))
+        cells = [float(cell) for cell in line.split("|")[2:-1]]
+        # To a tenth of a percent.
+        assert cells == pytest.approx([100 * sum(seeds) / 2 for seeds in found], abs=0.051)
