@@ -8,11 +8,11 @@ import jax
 from rich.table import Table
 
 from synflow_jax._types import ApplyFn, Params
-from synflow_jax.flow.mode import FlowMode, closed_leaves, walked
+from synflow_jax.flow.mode import closed_leaves, walked
 from synflow_jax.flow.walk import Walk
 from synflow_jax.inputs import call_on_ones, read_shape
 from synflow_jax.shown import Shown
-from synflow_jax.tree import as_function, widen
+from synflow_jax.tree import as_function, plain_network, widen
 
 STANDS_IN = {
     "source": "dropped",
@@ -97,8 +97,7 @@ def homogeneity_report(params: Params, apply_fn: ApplyFn, shape: Any) -> Homogen
 
     Source: Tanaka et al. 2020, section 4: the conditions of theorems 1 and 2.
     """
-    plain = apply_fn.apply_fn if isinstance(apply_fn, FlowMode) else apply_fn
-    fn, inputs = as_function(plain, "apply_fn"), read_shape(shape)
+    fn, inputs = as_function(plain_network(apply_fn), "apply_fn"), read_shape(shape)
     walk = Walk()
 
     def trace(p: Params) -> Any:

@@ -16,6 +16,7 @@ from synflow_jax.tree import (
     floating_dtype,
     is_prunable,
     named_leaves,
+    plain_network,
 )
 
 
@@ -55,7 +56,7 @@ def layer_order(
       ('in', 'a_head')
     """
     layers = find_layers(params, prunable)
-    plain = getattr(apply_fn, "apply_fn", apply_fn)
+    plain = plain_network(apply_fn)
     paths = [path for path, _ in named_leaves(params)]
     inputs = read_shape(shape)
     jax.eval_shape(partial(call_on_ones, as_function(plain, "apply_fn"), inputs=inputs), params)

@@ -8,7 +8,7 @@ import jax.extend.core as jex
 from synflow_jax._types import ApplyFn, Params
 from synflow_jax.inputs import read_shape
 from synflow_jax.scaled.equations import CALLS, body_of, scan_sizes
-from synflow_jax.tree import floating_dtype, named_leaves
+from synflow_jax.tree import floating_dtype, named_leaves, plain_network
 
 
 def stacked_layers(params: Params, apply_fn: ApplyFn, shape: Any) -> dict[str, int]:
@@ -32,7 +32,7 @@ def stacked_layers(params: Params, apply_fn: ApplyFn, shape: Any) -> dict[str, i
       >>> stacked_layers({"w": jnp.ones((3, 2, 2))}, network, (2,))
       {'w': 3}
     """
-    plain = getattr(apply_fn, "apply_fn", apply_fn)
+    plain = plain_network(apply_fn)
     pairs = named_leaves(params)
     x = read_shape(shape).ones(floating_dtype(params))
     jaxpr = jax.make_jaxpr(plain)(params, x).jaxpr

@@ -210,6 +210,11 @@ class Function:
         return cls(treedef.unflatten([next(arrays) if hit else leaf for leaf, hit in pairs]))
 
 
+def plain_network(apply_fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the network itself where it comes in flow mode, which holds it as `apply_fn`."""
+    return getattr(apply_fn, "apply_fn", apply_fn)
+
+
 def as_function(fn: Callable[..., Any], name: str) -> Function:
     """Wrap a callable; one that cannot be hashed is held behind a function that can."""
     if not callable(fn):

@@ -15,7 +15,7 @@ from synflow_jax.order import layer_order
 from synflow_jax.packed import replacing
 from synflow_jax.shares import flow_shares
 from synflow_jax.sides import Sides, find_sides
-from synflow_jax.tree import is_prunable, named_leaves
+from synflow_jax.tree import is_prunable, named_leaves, plain_network
 
 SUFFIXES = (".svg", ".png", ".pdf")
 DPI = 160
@@ -66,10 +66,9 @@ def visualize(
     """
     _check_path(path)
     check_masks(params, masks)
-    plain = getattr(apply_fn, "apply_fn", apply_fn)
-    small = compact(params, masks, plain, shape)
-    order = layer_order(params, plain, shape, prunable=prunable)
-    found = find_sides(params, plain, shape)
+    small = compact(params, masks, apply_fn, shape)
+    order = layer_order(params, apply_fn, shape, prunable=prunable)
+    found = find_sides(params, plain_network(apply_fn), shape)
     sides = {name: found[name] for name in order}
     every = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), params)
     dense, whole = flow_shares(params, apply_fn, shape, every)

@@ -26,7 +26,7 @@ from synflow_jax.errors import check_masks, is_traced
 from synflow_jax.inputs import read_shape
 from synflow_jax.masks import apply_masks
 from synflow_jax.shown import Shown
-from synflow_jax.tree import floating_dtype, named_leaves
+from synflow_jax.tree import floating_dtype, named_leaves, plain_network
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,7 +174,7 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
     check_masks(params, masks)
     if is_traced(params, masks):
         raise TypeError("params and masks must be of known value: call compact outside of jit")
-    pruned, apply_fn = apply_masks(params, masks), getattr(apply_fn, "apply_fn", apply_fn)
+    pruned, apply_fn = apply_masks(params, masks), plain_network(apply_fn)
     x = read_shape(shape).ones(floating_dtype(params))
     network = network_of(pruned, apply_fn, x)
     listing = network.state.listing

@@ -28,6 +28,7 @@ from synflow_jax.tree import (
     is_floating,
     is_prunable,
     named_leaves,
+    plain_network,
 )
 from synflow_jax.turn import checked_scores
 
@@ -86,7 +87,7 @@ def slim(
     Source: own; flow through a unit, Tanaka et al. 2020, section 4, theorem 2.
     """
     _check(params, rho, rounds, schedule, budget, whole)
-    plain = getattr(apply_fn, "apply_fn", apply_fn)
+    plain = plain_network(apply_fn)
     network = network_of(params, plain, read_shape(shape).ones(floating_dtype(params)))
     names = [network.names(number) for number in network.leaves]
     saliency = synflow_saliency(apply_fn, shape) if saliency is None else saliency
