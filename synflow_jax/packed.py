@@ -116,12 +116,18 @@ def write(path: Any, kind: bytes, entries: Sequence[Entry], parts: Sequence[byte
         file.writelines((header, *parts))
 
 
+def file_in_folder(path: Any) -> Path:
+    """Say which file a path means, a link's own target, and refuse one in no folder."""
+    target = Path(path).resolve()
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"path must lie in a folder that is there, got {str(path)!r}")
+    return target
+
+
 @contextmanager
 def replacing(path: Any) -> Iterator[Path]:
     """Yield a path to write to, whose file takes the place of `path` when the block ends well."""
-    target = Path(path).resolve()  # a link stays one
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"path must lie in a folder that is there, got {str(path)!r}")
+    target = file_in_folder(path)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=target.parent) as folder:
         temporary = Path(folder, target.name)
         yield temporary

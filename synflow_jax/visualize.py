@@ -12,7 +12,7 @@ from synflow_jax.compact import compact
 from synflow_jax.drawing import Layer, Network, draw
 from synflow_jax.errors import check_masks
 from synflow_jax.order import layer_order
-from synflow_jax.packed import replacing
+from synflow_jax.packed import file_in_folder, replacing
 from synflow_jax.shares import flow_shares
 from synflow_jax.sides import Sides, find_sides
 from synflow_jax.tree import is_prunable, named_leaves, plain_network
@@ -116,5 +116,4 @@ def _check_path(path: Any) -> None:
         raise TypeError(f"path must be the name of a file, got a {type(path).__name__}")
     if Path(path).suffix.lower() not in SUFFIXES:
         raise ValueError(f"path must end in one of {', '.join(SUFFIXES)}, got {str(path)!r}")
-    if not Path(path).resolve().parent.is_dir():
-        raise FileNotFoundError(f"path must lie in a folder that is there, got {str(path)!r}")
+    file_in_folder(path)
