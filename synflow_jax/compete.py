@@ -38,15 +38,14 @@ def select_groups(scores: Leaves, chosen: Leaves, counts: jax.Array, layers: Lay
 
 def select_all_runs(scores: Leaves, chosen: Leaves, counts: jax.Array, layers: Layers) -> Leaves:
     """Let each run of neighbours compete within itself; what is not cut in runs stays."""
-    length, axis = layers.runs
-    new = []
+    runs, new = layers.runs, []
     triples = zip(scores, chosen, layers.packing.rows_of(counts), strict=True)
     for score, kept, count in triples:
-        if score.ndim <= -axis or score.shape[axis] % length:
+        if not runs.cuts(score.shape[1:]):
             new.append(jnp.ones_like(kept))
             continue
-        of_each = count // (math.prod(score.shape[1:]) // length)
-        select_some = partial(_select_runs, length=length, axis=axis)
+        of_each = count // (math.prod(score.shape[1:]) // runs.length)
+        select_some = partial(_select_runs, length=runs.length, axis=runs.axis)
         new.append(as_if_auto(select_some, score, kept, of_each))
     return new
 

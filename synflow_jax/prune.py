@@ -99,7 +99,7 @@ def prune(
     check_rounds(rounds)
     layers, ratios = competing(params, prunable, rho, min_keep, pattern)
     if isinstance(scope, Runs):
-        layers = layers._replace(runs=(scope.length, scope.axis))
+        layers = layers._replace(runs=scope)
     _check_plan(schedule, saliency, scope, sweep, layers)
     check_finite(params)
     if isinstance(saliency, FlowSaliency):

@@ -26,7 +26,7 @@ class Layers(NamedTuple):
     groups: tuple[int, ...] = ()  # one a layer: which compete together; () is all with all
     floors: tuple[int, ...] = ()  # units that every layer keeps at least; () is none
     blocks: tuple[tuple[int, ...], ...] = ()  # shape of each layer's units; () is of weights
-    runs: tuple[int, ...] = ()  # length and axis of the runs that compete; () is none
+    runs: Any = None  # the scope, where runs of neighbours compete
 
     @property
     def sizes(self) -> tuple[int, ...]:
