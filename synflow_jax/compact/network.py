@@ -13,7 +13,7 @@ from synflow_jax._types import ApplyFn, Masks, Params
 from synflow_jax.compact import rules as rules
 from synflow_jax.compact.constant import emit_constants
 from synflow_jax.compact.cost import Network, cost_of, multiply_adds
-from synflow_jax.compact.follow import Followed, follow, zeros
+from synflow_jax.compact.follow import follow, zeros
 from synflow_jax.compact.listing import Entries, listed, used
 from synflow_jax.compact.moving import may_move
 from synflow_jax.compact.needed import needed
@@ -218,16 +218,16 @@ def without(
     terms, wrapped = multiply_adds(network), Wrapped(apply_fn, outline, gone)
     costs = cost_of(terms, np.ones_like(kept)), cost_of(terms, kept)
     lost = tuple(dict.fromkeys(eqn.primitive.name for eqn in state.lost))
-    alone = _counted(pruned, state, emit_constants(state, nonzero, inputs, kept))
+    alone = _counted(pruned, network, emit_constants(state, nonzero, inputs, kept))
     small = Compact(None, None, wrapped, costs, lost, alone, outline, gone)
     return dataclasses.replace(small, params=small.take(pruned), masks=small.take(masks))
 
 
-def _counted(params: Params, state: Followed, units: np.ndarray) -> dict[str, int]:
+def _counted(params: Params, network: Network, units: np.ndarray) -> dict[str, int]:
     """Count the positions of these units in each leaf that has any."""
-    pairs = zip(named_leaves(params), state.listing.inputs, strict=False)
+    pairs = zip(named_leaves(params), network.leaves, strict=True)
     found = {
-        path: sum(int(units[state.units.find(ids)].sum()) for ids in state.of(number))
+        path: sum(int(units[ids].sum()) for ids in network.names(number))
         for (path, _), number in pairs
     }
     return {path: count for path, count in found.items() if count}
