@@ -22,19 +22,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks.compact_shown import KINDS, Row, draw, ratios, table, which
 from benchmarks.fresh import COLD, fresh, load, store
 from benchmarks.measure import summary
-from benchmarks.shown import TITLES
 from experiments.common.command import terminal
-from experiments.common.files import replacing
 from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
-
-KINDS = ("infer", "train")
-Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,77 +161,6 @@ def measure(name: str, kind: str, batch: str, turns: str, *rhos: str) -> Row:
         for (form, rho), one in found.items()
     ]
     return {"rows": rows, "busy cores": busy}
-
-
-def which(row: Row) -> tuple[str, str]:
-    """Name the network of a row, and its convolutions."""
-    return row["network"], row["convolution"]
-
-
-def ratios(rows: list[Row]) -> list[Row]:
-    """Put in each row how it compares with the dense network's."""
-    dense = {which(row): row for row in rows if row.get("form") == "dense"}
-    for row in rows:
-        if "failed" not in row:
-            base = dense[which(row)]
-            row["ratios"] = {kind: base[kind]["best"] / row[kind]["best"] for kind in KINDS}
-            row["ratios"] |= {k: base[k] / row[k] for k in ("entries", "multiply_adds", "bytes")}
-    return rows
-
-
-def table(rows: list[Row]) -> Table:
-    """Lay out all rows; a section a network."""
-    found = Table(title="Masked and compact networks beside the dense one", box=box.SIMPLE_HEAD)
-    for name in ("network", "convolution", "form"):
-        found.add_column(name, no_wrap=True)
-    for name in ("ρ", "entries", "×", "multiply-adds", "×", "infer ms", "×", "train ms", "×"):
-        found.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        if "failed" in row:
-            found.add_row(row["network"], row["failed"][:40])
-            continue
-        ways = row["ratios"]
-        cells = [f"{row['rho']:g}"]
-        for key in ("entries", "multiply_adds"):
-            cells += [f"{row[key]:,}", f"{ways[key]:.3g}"]
-        for key in KINDS:
-            cells += [f"{row[key]['best'] * 1000:.3g}", f"{ways[key]:.3g}"]
-        found.add_row(TITLES[row["network"]], row["convolution"], row["form"], *cells)
-    return found
-
-
-def draw(rows: list[Row], path: Path) -> None:
-    """Draw times as fast and times as small against ρ, a panel a network."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    names = list(dict.fromkeys(row["network"] for row in rows if "failed" not in row))
-    colors = {"infer": "#0072B2", "train": "#D55E00"}
-    labels = {"infer": "inference", "train": "training step"}
-    kinds = {"product": ("-", "convolutions as products"), "xla": (":", "XLA's convolutions")}
-    quiet: dict[Any, Any] = {f"axes.spines.{side}": False for side in ("top", "right")}
-    with mpl.rc_context({"font.size": 10, **quiet}):
-        figure = Figure(figsize=(3 * len(names), 3.2), layout="constrained")
-        panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-        for name, panel in zip(names, panels, strict=True):
-            compact = [row for row in rows if row.get("form") == "compact"]
-            for kind, (style, said) in kinds.items():
-                mine = [row for row in compact if which(row) == (name, kind)]
-                rhos = [row["rho"] for row in mine]
-                for key, color in colors.items():
-                    values = [row["ratios"][key] for row in mine]
-                    label = f"{labels[key]}, {said}"
-                    panel.loglog(rhos, values, style, color=color, label=label, marker="o", ms=3)
-                fewer = [row["ratios"]["multiply_adds"] for row in mine]
-                panel.loglog(rhos, fewer, "--", color="#999999", label="multiply-adds, times fewer")
-            panel.axhline(1, color="black", lw=0.8)
-            panel.set(title=TITLES[name], xlabel="compression ρ")
-        panels[0].set_ylabel("dense over compact")
-        pairs = zip(*panels[-1].get_legend_handles_labels(), strict=True)
-        handles = {label: handle for handle, label in pairs}
-        figure.legend(handles.values(), handles, loc="outside lower center", ncols=3, frameon=False)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=160)
 
 
 def run(config: Config, console: Console) -> None:
