@@ -100,3 +100,11 @@ def test_a_convolution_of_nothing_stays_one():
     x, kernel = jnp.ones((1, 2, 2, 1)), jnp.ones((3, 3, 1, 1))
     (eqn,) = jax.make_jaxpr(conv)(x, kernel).eqns
     assert not is_better_as_product(eqn, x, kernel)
+
+
+@pytest.mark.parametrize("case", ["plain", "grouped", "depthwise"])
+def test_a_derivative_keeps_what_went_in_not_its_patches(case, x64):
+    _, eqn, arrays = convolution(case)
+    backward = jax.eval_shape(lambda *a: jax.vjp(partial(as_product, eqn), *a)[1], *arrays)
+    kept = sum(leaf.size for leaf in jax.tree.leaves(backward))
+    assert kept <= sum(array.size for array in arrays)

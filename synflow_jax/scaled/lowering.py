@@ -6,6 +6,7 @@ matrix, run on all cores anywhere. Nothing but the order of summation changes.
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -37,7 +38,9 @@ def as_product(eqn: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
     lhs, rhs, out = p["dimension_numbers"]
     x = jnp.transpose(x, (lhs[0], *lhs[2:], lhs[1]))
     kernel = jnp.transpose(kernel, (*rhs[2:], rhs[1], rhs[0]))
-    result = _conv(x, kernel, p)
+    # A derivative keeps x, not its patches, which are as many times larger as a window has places:
+    # loops and branches would copy them. Elsewhere XLA finds the same patches twice, and holds one.
+    result = jax.checkpoint(partial(_conv, p=p), prevent_cse=False)(x, kernel)
     order = (out[0], *out[2:], out[1])  # where each of batch, space and feature goes
     return jnp.transpose(result, [order.index(axis) for axis in range(result.ndim)])
 
