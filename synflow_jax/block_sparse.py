@@ -10,6 +10,7 @@ import numpy as np
 
 from synflow_jax._types import Masks, Params, Pattern
 from synflow_jax.errors import check_masks, is_traced
+from synflow_jax.patterns import check_pattern
 from synflow_jax.tiles import Shape, count_units, unit_shape
 from synflow_jax.tree import is_floating, named_leaves
 
@@ -96,8 +97,7 @@ def to_blocks(params: Params, masks: Masks, pattern: Pattern) -> Params:
     """
     if is_traced(params, masks):
         raise TypeError("params or masks are traced: call this outside of jit, with arrays")
-    if not callable(pattern):
-        raise TypeError(f"pattern must be a function (path, shape) -> shape, got {pattern!r}")
+    check_pattern(pattern)
     check_masks(params, masks)
     pairs = zip(named_leaves(params), jax.tree.leaves(masks), strict=True)
     return jax.tree.structure(params).unflatten(

@@ -11,7 +11,7 @@ import numpy as np
 from synflow_jax._types import Params, Pattern, Prunable
 from synflow_jax.errors import check_rho
 from synflow_jax.packing import packing_of
-from synflow_jax.patterns import Runs, blocks, slices, unstructured
+from synflow_jax.patterns import check_pattern, unstructured
 from synflow_jax.tiles import count_units, unit_shape
 from synflow_jax.tree import Layers, find_layers, is_prunable, named_leaves, pick
 
@@ -104,15 +104,7 @@ def check_matching(params: Params, chosen: Any, name: str) -> None:
 
 def _in_units(params: Params, layers: Layers, pattern: Pattern) -> Layers:
     """Note the shapes of the units that a pattern makes of each layer."""
-    if not callable(pattern):
-        raise TypeError(
-            "pattern must be a function such as channels or blocks(4), that is (path, shape) -> "
-            f"shape of a unit, got {pattern!r}"
-        )
-    if pattern in (blocks, slices):
-        raise TypeError(f"pattern must be {pattern.__name__}(…), with brackets")
-    if isinstance(pattern, Runs):
-        raise TypeError("pattern must say what a unit is, and runs(…) is a scope: pass it as scope")
+    check_pattern(pattern)
     if pattern is unstructured:
         return layers
     pairs = list(zip(layers.paths, layers.shapes, strict=True))

@@ -117,10 +117,12 @@ def write(path: Any, kind: bytes, entries: Sequence[Entry], parts: Sequence[byte
 
 
 def file_in_folder(path: Any) -> Path:
-    """Say which file a path means, a link's own target, and refuse one in no folder."""
+    """Say which file a path means, a link's own target; refuse a folder, and one in no folder."""
     target = Path(path).resolve()
     if not target.parent.is_dir():
         raise FileNotFoundError(f"path must lie in a folder that is there, got {str(path)!r}")
+    if target.is_dir():
+        raise IsADirectoryError(f"path must be a file, and {str(path)!r} is a folder")
     return target
 
 

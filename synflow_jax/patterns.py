@@ -84,8 +84,9 @@ class Slices:
     def __call__(self, path: str, shape: Shape) -> Shape:
         """Take all that stands at one position of the axis."""
         if not -len(shape) <= self.axis < len(shape):
+            own = " (as channels are)" if self.axis == -1 else ""
             raise ValueError(
-                f"pattern=slices({self.axis}) must name an axis of every prunable leaf, and "
+                f"pattern=slices({self.axis}){own} must name an axis of every prunable leaf, and "
                 f"{path!r} has shape {shape}: leave it out by `prunable`"
             )
         axis = self.axis % len(shape)
@@ -192,6 +193,19 @@ def runs(length: int, axis: int = -2) -> Runs:
     if axis >= 0:
         raise ValueError(f"axis must be counted from the end, so below 0, got {axis}")
     return Runs(int(length), int(axis))
+
+
+def check_pattern(pattern: Any) -> None:
+    """Refuse what is no pattern: no function, one that makes patterns, or a scope."""
+    if not callable(pattern):
+        raise TypeError(
+            "pattern must be a function such as channels or blocks(4), that is (path, shape) -> "
+            f"shape of a unit, got {pattern!r}"
+        )
+    if pattern in (blocks, slices):
+        raise TypeError(f"pattern must be {pattern.__name__}(…), with brackets")
+    if isinstance(pattern, Runs):
+        raise TypeError("pattern must say what a unit is, and runs(…) is a scope: pass it as scope")
 
 
 def is_pattern(value: Any) -> bool:

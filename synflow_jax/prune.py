@@ -18,6 +18,7 @@ from synflow_jax.layout import laid_as
 from synflow_jax.measure import count_kept
 from synflow_jax.patterns import Runs, is_pattern, runs, unstructured
 from synflow_jax.rounds import certified_loop, fixed_loop, host_loop
+from synflow_jax.saliency import check_saliency
 from synflow_jax.scaled import log2
 from synflow_jax.schedule import Certified, certified, exponential, one_shot
 from synflow_jax.scope import globally
@@ -97,6 +98,7 @@ def prune(
     Source: Tanaka et al. 2020, section 6, algorithm 1.
     """
     check_rounds(rounds)
+    check_saliency(saliency)
     layers, ratios = competing(params, prunable, rho, min_keep, pattern)
     if isinstance(scope, Runs):
         layers = layers._replace(runs=scope)

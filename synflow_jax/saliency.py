@@ -9,6 +9,7 @@ and every matrix product runs in the highest precision that the device has.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
+from inspect import isfunction
 from typing import Any
 
 import jax
@@ -80,6 +81,17 @@ class GradientSaliency:
 
     def _plain(self, params: Params) -> Scaled:
         return Scaled(self.objective(params), jnp.int32(0))
+
+
+def check_saliency(saliency: Any) -> None:
+    """Refuse what scores nothing: no function, or one of ours that builds a saliency."""
+    if not callable(saliency):
+        raise TypeError(
+            "saliency must be a function (params, masks) -> scores, such as magnitude_saliency() "
+            f"builds, got {saliency!r}"
+        )
+    if isfunction(saliency) and saliency.__module__.startswith("synflow_jax."):
+        raise TypeError(f"saliency must be {saliency.__name__}(…), with brackets: they build it")
 
 
 def gradient_saliency(

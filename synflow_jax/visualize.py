@@ -54,6 +54,7 @@ def visualize(
         suffix.
       TypeError: masks is not bool, params or masks are traced, or path is no path.
       FileNotFoundError: the folder of path is not there.
+      IsADirectoryError: path is a folder.
       ImportError: matplotlib is not there.
 
     Example:

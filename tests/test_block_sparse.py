@@ -100,6 +100,8 @@ def test_what_makes_no_sense_is_refused():
         jnp.ones((3, 48)) @ kept
     with pytest.raises(TypeError, match="pattern must be a function"):
         sf.to_blocks([w], [mask], 8)
+    with pytest.raises(TypeError, match=r"pattern must be blocks\(…\), with brackets"):
+        sf.to_blocks([w], [mask], sf.blocks)
     with pytest.raises(ValueError, match="shape of a unit"):
         sf.to_blocks([w], [mask], lambda path, shape: (64, 8))
     with pytest.raises(TypeError, match="outside of jit"):

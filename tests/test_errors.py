@@ -57,6 +57,18 @@ def test_rounds(rounds, kind):
         synflow(rounds=rounds)
 
 
+@pytest.mark.parametrize(
+    ("saliency", "said"),
+    [
+        ("magnitude", "saliency must be a function .* got 'magnitude'"),
+        (sf.synflow_saliency, r"saliency must be synflow_saliency\(…\), with brackets"),
+    ],
+)
+def test_what_is_no_saliency(saliency, said):
+    with pytest.raises(TypeError, match=said):
+        sf.prune({"w": jnp.ones((2, 2))}, saliency, 2.0, 1)
+
+
 def test_no_prunable_leaf_lists_what_there_is():
     with pytest.raises(ValueError, match=r"no prunable leaf.*'norm/scale'"):
         sf.magnitude({"norm": {"scale": jnp.ones(3)}}, 2.0)

@@ -63,7 +63,7 @@ FLOORS = {
     "convert": 4,
     "sparse": 4,
     "flow_score": 7,
-    "block_sparse": 4,
+    "block_sparse": 6,
     "flow_saliency": 6,
     "saliency": 5,
     "masks": 4,

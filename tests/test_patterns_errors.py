@@ -64,6 +64,13 @@ BAD = {
         ValueError,
         r"slices\(2\).* 'v' has shape \(6, 2\)",
     ),
+    "channels of a number": (
+        lambda: sf.magnitude(
+            {"s": jnp.ones(())}, 2, pattern=sf.channels, prunable=lambda path, leaf: True
+        ),
+        ValueError,
+        r"slices\(-1\) \(as channels are\) must name an axis .* 's' has shape \(\)",
+    ),
     "axis of a wrong kind": (lambda: sf.slices(1.0), TypeError, "axis must be an int"),
     "size of a wrong kind": (lambda: sf.blocks(2.0), TypeError, "rows must be an int"),
     "size 0": (lambda: sf.blocks(2, 0), ValueError, "columns must be at least 1, got 0"),

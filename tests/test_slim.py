@@ -200,6 +200,11 @@ BAD = {
         ValueError,
         r"whole=matching\(…\) must have patterns that match leaves, and \['layer9/\*'\]",
     ),
+    "what builds a saliency": (
+        call(saliency=sf.magnitude_saliency),
+        TypeError,
+        r"saliency must be magnitude_saliency\(…\), with brackets",
+    ),
     "no schedule": (call(schedule=2), TypeError, "schedule must be a function"),
     "no rounds": (call(rounds=0), ValueError, "rounds must be at least 1"),
     "no products": (

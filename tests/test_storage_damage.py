@@ -55,6 +55,7 @@ def test_what_makes_no_sense_is_refused(tmp_path):
         (lambda: sf.load_masks(path, {"a": 1.0}), TypeError, "like must be a pytree of arrays"),
         (lambda: sf.load_masks(tmp_path / "gone"), FileNotFoundError, "gone"),
         (lambda: sf.save_masks(path / "in", FITTING), FileNotFoundError, "folder that .*masks/in'"),
+        (lambda: sf.save_masks(tmp_path, FITTING), IsADirectoryError, "path must be a file, and"),
         (lambda: sf.save_masks(path, LIKE), TypeError, "masks must be bool arrays"),
         (lambda: sf.save_masks(path, {"a/b": draw(2), "a": {"b": draw(2)}}), ValueError, "'a/b'"),
         (lambda: sf.save_sparse(net, LIKE, {"a": FITTING["a"]}), ValueError, "tree structure"),

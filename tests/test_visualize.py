@@ -132,6 +132,12 @@ def test_a_path_that_cannot_be_written_is_refused_before_the_work(path, error, w
         sf.visualize(None, None, None, None, path)
 
 
+def test_a_folder_is_refused_before_the_work(tmp_path):
+    (tmp_path / "net.png").mkdir()
+    with pytest.raises(IsADirectoryError, match="path must be a file, and"):
+        sf.visualize(None, None, None, None, tmp_path / "net.png")
+
+
 def test_other_arguments_are_refused_as_by_compact(pruned):
     params, masks, _ = pruned
     with pytest.raises(ValueError, match="masks must have the tree structure"):

@@ -21,6 +21,7 @@ from synflow_jax.errors import check_finite, check_rho, check_rounds, is_traced
 from synflow_jax.flow_saliency import FlowSaliency, synflow_saliency
 from synflow_jax.inputs import read_shape
 from synflow_jax.masks import apply_masks
+from synflow_jax.saliency import check_saliency
 from synflow_jax.schedule import certified, exponential, one_shot
 from synflow_jax.tree import (
     find_layers,
@@ -91,6 +92,7 @@ def slim(
     network = network_of(params, plain, read_shape(shape).ones(floating_dtype(params)))
     names = [network.names(number) for number in network.leaves]
     saliency = synflow_saliency(apply_fn, shape) if saliency is None else saliency
+    check_saliency(saliency)
     score, terms = _unit_scores(params, saliency, names), budget(network)
     may_go, n = _candidates(params, network, names, whole), 1 if schedule is one_shot else rounds
     shares = schedule(np.arange(1, n + 1, dtype=np.float64), n, np.float64(rho)).tolist()
