@@ -79,7 +79,9 @@ def live_weights(params: Params, saliency: Any, layers: Layers, masks: Masks) ->
         cast = [d.astype(p.dtype) for d, p in zip(drawn, pick(plain, layers.chosen), strict=True)]
         scores = flow_scores(saliency, place(plain, layers.chosen, cast, lambda p: p), masks)
         pairs = zip(live, pick(scores, layers.chosen), strict=True)
-        live = [one | (score > 0) for one, score in pairs]
+        # One draw at a time: a row of programs with collectives, each sent off before the last has
+        # ended, can leave a busy CPU with many virtual devices waiting for ever.
+        live = jax.block_until_ready([one | (score > 0) for one, score in pairs])
     return live
 
 
