@@ -12,7 +12,7 @@ import synflow_jax as sf
 pytestmark = pytest.mark.filterwarnings("ignore::synflow_jax.CollapseWarning")
 
 # These compile ResNet-20 anew and say what fc_digits says: benchmarks/reference_vgg.py checks them,
-# with ResNet-20's other numbers of rounds and all of VGG-11's.
+# with ResNet-20 in float64 and at other numbers of rounds, and all of VGG-11.
 ELSEWHERE = [
     ("resnet20", case)
     for case, spec in NETWORKS["resnet20"].spec["data_cases"].items()
@@ -170,9 +170,7 @@ def test_flow_into_and_out_of_units(name):
 @pytest.mark.usefixtures("x64", "compiled_to_size")
 @pytest.mark.parametrize(
     ("name", "case"),
-    flow_cases("fc_digits", "conv_digits")
-    + flow_cases("resnet20", rounds=(100,))
-    + flow_cases("vgg11_bn", rounds=(1,)),
+    flow_cases("fc_digits", "conv_digits") + flow_cases("vgg11_bn", rounds=(1,)),
 )
 def test_synflow_keeps_the_same_weights_in_float64(name, case):
     net = NETWORKS[name]
@@ -191,21 +189,6 @@ def test_synflow_keeps_the_same_weights_in_float32(name, case):
     net = NETWORKS[name]
     masks, _ = prune_as_reference(net, case, np.float32)
     assert np.array_equal(net.to_flat(masks), net.mask(case))
-
-
-@pytest.mark.usefixtures("fully_compiled")
-@pytest.mark.parametrize(("name", "case"), flow_cases("vgg11_bn", rounds=(10,)))
-def test_vgg_overlaps_in_float32(name, case):
-    net = NETWORKS[name]
-    masks, info = prune_as_reference(net, case, np.float32)
-    found, expected = net.to_flat(masks), net.mask(case)
-    # The cut falls on gaps near float32's rounding; PyTorch's own float32 masks overlap its
-    # float64 ones by at least 0.9916 here (density 0.001).
-    assert (found & expected).sum() / (found | expected).sum() > 0.99
-    kept = {path: int(n) for path, n in zip(info.layers, info.kept[-1], strict=True)}
-    counts = [kept["/".join(net.paths[key])] for key in net.spec["prunable"]]
-    # Whole groups of weights may change place where two sums tie: half a percent of a layer.
-    np.testing.assert_allclose(counts, net.case(case)["kept"], rtol=0.005, atol=5)
 
 
 @pytest.mark.usefixtures("x64")
