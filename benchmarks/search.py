@@ -119,7 +119,7 @@ def measure(config: Config) -> list[dict[str, Any]]:
 def _apart(scores: list[float], reference: np.ndarray) -> float:
     """Take the largest difference, where both are finite."""
     both = np.isfinite(scores) & np.isfinite(reference)
-    return float(np.max(np.abs(np.array(scores) - reference)[both], initial=0.0))
+    return float(np.max(np.abs(np.array(scores)[both] - reference[both]), initial=0.0))
 
 
 def show(rows: list[dict[str, Any]], console: Console) -> None:
