@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.common.files import replacing
 from experiments.common.models.nas201 import EDGES, cell_of
@@ -91,6 +92,9 @@ def _time(ax: Any, seconds: dict[str, list[float]]) -> None:
             label = f"{form}, median {1e3 * median(times):.0f} ms"
             ax.hist([1e3 * t for t in times], bins, color=FORMS[form], alpha=0.6, label=label)
     ax.set(title="time of a cell, after the compile", xlabel="ms", ylabel="cells", xscale="log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_ylim(0, 1.35 * ax.get_ylim()[1])
     ax.legend(frameon=False, loc="upper right")
 
