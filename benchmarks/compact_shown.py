@@ -31,11 +31,18 @@ def ratios(rows: list[Row]) -> list[Row]:
 
 def table(rows: list[Row]) -> Table:
     """Lay out all rows; a section a network."""
-    found = Table(title="Masked and compact networks beside the dense one", box=box.SIMPLE_HEAD)
-    for name in ("network", "convolution", "form"):
+    numbers = ["ρ"]
+    found = Table(
+        title="Masked and compact networks beside the dense one",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+    )
+    for name in ("network", "convs", "form"):
         found.add_column(name, no_wrap=True)
-    for name in ("ρ", "entries", "×", "multiply-adds", "×", "infer ms", "×", "train ms", "×"):
-        found.add_column(name, justify="right", no_wrap=True)
+    for name in ("entries,\nM", "multiply-\nadds, M", "infer,\nms", "train,\nms"):
+        numbers += [name, "×"]
+    for name in numbers:
+        found.add_column(name, justify="right")
     for row in rows:
         if "failed" in row:
             found.add_row(row["network"], row["failed"][:40])
@@ -43,11 +50,16 @@ def table(rows: list[Row]) -> Table:
         ways = row["ratios"]
         cells = [f"{row['rho']:g}"]
         for key in ("entries", "multiply_adds"):
-            cells += [f"{row[key]:,}", f"{ways[key]:.3g}"]
+            cells += [_digits(row[key] / 1e6), _digits(ways[key])]
         for key in KINDS:
-            cells += [f"{row[key]['best'] * 1000:.3g}", f"{ways[key]:.3g}"]
+            cells += [_digits(row[key]["best"] * 1000), _digits(ways[key])]
         found.add_row(TITLES[row["network"]], row["convolution"], row["form"], *cells)
     return found
+
+
+def _digits(number: float) -> str:
+    """Write three digits, and no powers of ten."""
+    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
 
 
 def draw(rows: list[Row], path: Path) -> None:

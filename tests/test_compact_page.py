@@ -1,8 +1,13 @@
 """The page on compact networks runs, and what it says of them holds."""
 
+import io
+import json
 import pathlib
 
-from test_readme import run_blocks
+from rich.console import Console
+from test_readme import ROOT, run_blocks
+
+from benchmarks import compact_shown
 
 PAGE = pathlib.Path(__file__).parent.parent / "docs" / "howto" / "compact.md"
 
@@ -15,3 +20,12 @@ def test_the_blocks_run_and_hold():
     before, after = scope["small"].multiply_adds
     assert before == 64 * 256 + 256 * 256 + 256 * 10 and after < before / 5
     assert scope["whole"]["mid"]["kernel"].shape == (256, 256)
+
+
+def test_the_table_of_the_benchmark_fits_a_hundred_columns():
+    rows = json.loads((ROOT / "benchmarks/results/compact.json").read_text())["rows"]
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(compact_shown.table(compact_shown.ratios(rows)))
+    text = console.export_text()
+    assert text.count("ResNet-18") == sum(row["network"] == "resnet18" for row in rows) > 0
+    assert "…" not in text
