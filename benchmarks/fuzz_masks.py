@@ -1,6 +1,6 @@
 """Damage files of masks in every way we could think of, and see what the readers make of them.
 
-    python -m benchmarks.fuzz_masks            # 100,000 files, some eight minutes on one core
+    python -m benchmarks.fuzz_masks            # 100,000 files, three to eight minutes on one core
 
 A damaged file must give a ValueError that names it, or exactly what was stored. Where the damage
 comes with a new checksum it can be a sound file of other masks: then the masks must be those that
