@@ -22,6 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.compact_shown import digits
 from benchmarks.deep_networks import Network, draw, xla_convolution
 from benchmarks.fresh import load, store
 from experiments.common.command import terminal
@@ -83,12 +84,12 @@ def measure(params: Any, masks: Any, apply_fn: Any, shape: tuple[int, ...]) -> d
 def show(rows: list[dict[str, Any]], console: Console) -> None:
     """Print the table."""
     table = Table("network", title="compact", box=box.SIMPLE_HEAD)
-    for name in ("ρ", "entries", "left", "fewer ×", "multiply-adds", "left", "fewer ×", "gap", "s"):
+    for name in ("ρ", "entries,\nM", "left", "×", "multiply-\nadds, M", "left", "×", "gap", "s"):
         table.add_column(name, justify="right")
     for row in rows:
         cells = [f"{row['rho']:g}"]
         for before, after in (row["entries"], row["multiply-adds"]):
-            cells += [f"{before:,}", f"{after:,}", f"{before / after:.2f}"]
+            cells += [digits(before / 1e6), digits(after / 1e6), digits(before / after)]
         table.add_row(row["network"], *cells, f"{row['gap']:.0e}", f"{row['seconds']:.1f}")
     console.print(table)
 

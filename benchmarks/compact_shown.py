@@ -50,14 +50,14 @@ def table(rows: list[Row]) -> Table:
         ways = row["ratios"]
         cells = [f"{row['rho']:g}"]
         for key in ("entries", "multiply_adds"):
-            cells += [_digits(row[key] / 1e6), _digits(ways[key])]
+            cells += [digits(row[key] / 1e6), digits(ways[key])]
         for key in KINDS:
-            cells += [_digits(row[key]["best"] * 1000), _digits(ways[key])]
+            cells += [digits(row[key]["best"] * 1000), digits(ways[key])]
         found.add_row(TITLES[row["network"]], row["convolution"], row["form"], *cells)
     return found
 
 
-def _digits(number: float) -> str:
+def digits(number: float) -> str:
     """Write three digits, and no powers of ten."""
     return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
 

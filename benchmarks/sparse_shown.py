@@ -71,7 +71,7 @@ def show(rows: list[Row], console: Console) -> None:
     """Print from which density on each way is worth it."""
     table = Table("from density", title="Worth it", box=box.SIMPLE_HEAD)
     for shape, batch in cases(rows):
-        table.add_column(f"{'×'.join(map(str, shape))}\nbatch {batch}", justify="right")
+        table.add_column("\n×".join(map(str, shape)) + f"\nbatch\n{batch}", justify="right")
     for name in names(rows):
         table.add_row(name, *worth_cells(rows, name))
     table.caption = f"worth it: at least {WORTH} times as fast as dense, and at all densities below"
