@@ -3,8 +3,9 @@
     python -m benchmarks.slim      # some ten minutes on two cores; needs Fashion-MNIST in TFDS
 
 A plain network of six convolutions, slimmed at initialisation to 1/ρ of its multiply-adds, by flow
-and by magnitude, and the same network with all widths scaled to fit the same budget, newly drawn.
-All are trained alike. Writes slim.json, row by row, and prints the means.
+and by magnitude, across all layers and the same share of each, and the same network with all widths
+scaled to fit the same budget, newly drawn. All are trained alike. Writes slim.json, row by row, and
+prints the means.
 """
 
 import dataclasses
@@ -34,7 +35,8 @@ from synflow_jax import linen
 
 WIDTHS = (32, 32, 64, 64, 128, 128)
 SIDES = (28, 28, 14, 14, 7, 7)
-FORMS = ("slim", "slim by magnitude", "narrower")
+EVEN = ", layerwise"
+FORMS = ("slim", "slim by magnitude", f"slim{EVEN}", f"slim by magnitude{EVEN}", "narrower")
 Row = dict[str, Any]
 
 
@@ -44,7 +46,7 @@ class Config:
 
     rhos: tuple[float, ...] = (10, 30)
     """Multiply-adds before over after."""
-    seeds: int = 2
+    seeds: int = 3
     """Initialisations and orders of examples."""
     examples: int = 10_000
     """Training images."""
@@ -94,7 +96,8 @@ def network(form: str, rho: float, seed: int) -> tuple[Any, Any, int, list[int]]
         return (*drawn(widths, seed), cost, list(widths))
     params, apply_fn = drawn(WIDTHS, seed)
     saliency = sf.magnitude_saliency() if "magnitude" in form else None
-    small = sf.slim(params, apply_fn, (28, 28, 1), rho, saliency=saliency)
+    scope = sf.layerwise if EVEN in form else sf.globally
+    small = sf.slim(params, apply_fn, (28, 28, 1), rho, saliency=saliency, scope=scope)
     widths = [small.params[f"Conv_{k}"]["kernel"].shape[-1] for k in range(len(WIDTHS))]
     return small.params, small.apply_fn, small.multiply_adds[1], widths
 

@@ -32,6 +32,7 @@ FLOORS = {
     "compact.follow": 6,
     "compact.listing": 5,
     "compact.reshape": 1,
+    "compact.even": 2,
     "compact.units": 0,
     "sweep": 10,
     "gradual": 10,

@@ -11,6 +11,7 @@ from nets import CONV_SHAPE, mlp, mlp_params, residual, residual_params
 import synflow_jax as sf
 
 WIDE = (6, 12, 9, 4)
+UNLIKE = (6, 13, 9, 4)  # hidden widths without a common share
 
 
 def widths(params):
@@ -21,8 +22,12 @@ def multiplied(shapes):
     return sum(a * b for a, b in shapes)
 
 
-def by_hand(kernels, rho, rounds):
-    """Let hidden neurons go, the least flow for each multiply-add that they cost first."""
+def by_hand(kernels, rho, rounds, even=False):
+    """Let hidden neurons go, the least flow for each multiply-add that they cost first.
+
+    Or, where all layers are to keep even shares, first what is last in the longest queue, over the
+    width that its layer had.
+    """
     kernels = [np.abs(np.asarray(k, np.float64)) for k in kernels]
     stay = [np.ones(k.shape[1], bool) for k in kernels[:-1]]
     total = sum(k.size for k in kernels)
@@ -47,8 +52,9 @@ def by_hand(kernels, rho, rounds):
             beside = [len(kernels[0]), *(int(t.sum()) for t in stay), kernels[-1].shape[1]]
             cost = beside[i] + beside[i + 2]
             flow = 2 * into * out / cost  # through its weights in, and through those out
-            best = np.argmax(np.where(s, flow, -1))
-            value += [(flow[j], i, j) for j in np.flatnonzero(s) if j != best]
+            queue = [j for j in np.argsort(-flow, kind="stable") if s[j]]
+            values = [-k / len(s) for k in range(1, len(queue) + 1)] if even else flow[queue]
+            value += [(v, i, j) for v, j in zip(values[1:], queue[1:], strict=True)]
         for _, i, j in sorted(value):
             if left(stay) <= total * rho ** (-k / rounds):
                 break
@@ -68,6 +74,29 @@ def test_the_units_that_go_are_those_of_a_run_by_hand(rounds, x64):
     before, after = small.multiply_adds
     assert (before, after) == (multiplied(widths(params)), multiplied(widths(small.params)))
     assert before / 4 < after <= before / 3
+
+
+@pytest.mark.parametrize("rounds", [1, 4])
+def test_layer_by_layer_the_same_share_of_each_goes(rounds, x64):
+    params = mlp_params(2, widths=UNLIKE, dtype=jnp.float64, bias=0.0)
+    small = sf.slim(params, mlp, UNLIKE[:1], 3.0, rounds=rounds, scope=sf.layerwise)
+    stay = by_hand([layer["kernel"] for layer in params.values()], 3.0, rounds, even=True)
+    whole = small.expand(small.params)
+    for i, s in enumerate(stay):
+        np.testing.assert_array_equal(np.asarray(whole[f"layer{i}"]["kernel"] != 0).any(0), s)
+    left = [s.sum() for s in stay]
+    assert abs(left[0] / 13 - left[1] / 9) < 1 / 9 and 1 < left[1] < 9
+
+
+def test_layer_by_layer_a_stream_is_one_axis_wherever_it_stands():
+    params = residual_params(width=16)
+    small = sf.slim(params, residual, CONV_SHAPE, 4.0, rounds=5, scope=sf.layerwise)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(small.params)]
+    whole = [leaf.shape for leaf in jax.tree.leaves(params)]
+    sixteen = {
+        n for a, b in zip(whole, shapes, strict=True) for m, n in zip(a, b, strict=True) if m == 16
+    }
+    assert len(sixteen) <= 2 and max(sixteen) - min(sixteen) <= 1 < min(sixteen) < 9
 
 
 @pytest.mark.parametrize("budget", [sf.multiply_adds, sf.entries, sf.num_bytes])
@@ -204,6 +233,11 @@ BAD = {
         call(saliency=sf.magnitude_saliency),
         TypeError,
         r"saliency must be magnitude_saliency\(…\), with brackets",
+    ),
+    "a scope of single weights": (
+        call(scope=sf.erk),
+        TypeError,
+        "scope must be globally or layerwise, got <function erk",
     ),
     "no schedule": (call(schedule=2), TypeError, "schedule must be a function"),
     "no rounds": (call(rounds=0), ValueError, "rounds must be at least 1"),

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from rich.progress import track
 
-from synflow_jax._types import ApplyFn, Masks, Params, Prunable, Saliency, Schedule
+from synflow_jax._types import ApplyFn, Masks, Params, Prunable, Saliency, Schedule, Scope
 from synflow_jax.choose import check_matching
 from synflow_jax.compact.cost import Network, Term, cost_by_unit, cost_of, multiply_adds
+from synflow_jax.compact.even import evened, groups_of
 from synflow_jax.compact.needed import needed
 from synflow_jax.compact.network import Compact, network_of, nonzero_of, without
 from synflow_jax.compact.reshape import Axes
@@ -23,6 +24,7 @@ from synflow_jax.inputs import read_shape
 from synflow_jax.masks import apply_masks
 from synflow_jax.saliency import check_saliency
 from synflow_jax.schedule import certified, exponential, one_shot
+from synflow_jax.scope import globally, layerwise
 from synflow_jax.tree import (
     find_layers,
     floating_dtype,
@@ -45,6 +47,7 @@ def slim(
     budget: Budget = multiply_adds,
     rounds: int = 100,
     schedule: Schedule = exponential,
+    scope: Scope = globally,
     saliency: Saliency | None = None,
     whole: Prunable | None = None,
     progress: bool = False,
@@ -54,7 +57,8 @@ def slim(
     A unit (a channel, a neuron, a head, a channel of a residual stream) goes from every array in
     which it stands. Its score is Σ S over all its weights, which is the most flow that goes with
     it, for each multiply-add (or byte) that going saves. In each round the lowest go, until the
-    network costs c·ρ^(−k/n); no axis of an array loses its last unit.
+    network costs c·ρ^(−k/n); no axis of an array loses its last unit. With scope=layerwise units
+    compete with those of their own axis, and every axis keeps the same share, as nearly as it can.
 
     Args:
       params: any pytree of arrays; not modified.
@@ -65,6 +69,7 @@ def slim(
       budget: what is to be saved: multiply_adds, entries or num_bytes.
       rounds: n, how often to score and prune.
       schedule: exponential, linear, one_shot, or schedule(k, n, rho) -> share after round k.
+      scope: globally, or layerwise: the same share of every axis.
       saliency: saliency(params, masks) -> scores; synflow_saliency(apply_fn, shape) without it.
       whole: (path, leaf) -> bool chooses leaves of which every unit stays; `matching` builds one.
       progress: show how far it is.
@@ -87,18 +92,19 @@ def slim(
 
     Source: own; flow through a unit, Tanaka et al. 2020, section 4, theorem 2.
     """
-    _check(params, rho, rounds, schedule, budget, whole)
+    _check(params, rho, rounds, schedule, budget, whole, scope)
     plain = plain_network(apply_fn)
     network = network_of(params, plain, read_shape(shape).ones(floating_dtype(params)))
     names = [network.names(number) for number in network.leaves]
     saliency = synflow_saliency(apply_fn, shape) if saliency is None else saliency
     check_saliency(saliency)
     score, terms = _unit_scores(params, saliency, names), budget(network)
+    even = groups_of(names, len(network.state.units.parents)) if scope is layerwise else None
     may_go, n = _candidates(params, network, names, whole), 1 if schedule is one_shot else rounds
     shares = schedule(np.arange(1, n + 1, dtype=np.float64), n, np.float64(rho)).tolist()
     while True:
         told = track(shares, "slim", transient=True, disable=not progress)
-        kept = _within(score, may_go, names, terms, told)
+        kept = _within(score, may_go, names, terms, told, even)
         masks = _masks(params, names, kept)
         nonzero = nonzero_of(network, list(map(np.asarray, jax.tree.leaves(masks))))
         if not (read := needed(network.state, nonzero) & ~kept).any():
@@ -107,7 +113,9 @@ def slim(
     return without(network, apply_masks(params, masks), masks, plain, kept, nonzero)
 
 
-def _check(params: Any, rho: Any, rounds: Any, schedule: Any, budget: Any, whole: Any) -> None:
+def _check(
+    params: Any, rho: Any, rounds: Any, schedule: Any, budget: Any, whole: Any, scope: Any
+) -> None:
     if is_traced(params, rho):
         raise TypeError("params and rho must be of known value: call slim outside of jit")
     check_rho(rho)
@@ -118,6 +126,8 @@ def _check(params: Any, rho: Any, rounds: Any, schedule: Any, budget: Any, whole
             raise TypeError(
                 f"{name} must be a function such as those that synflow_jax exports, got {value!r}"
             )
+    if scope not in (globally, layerwise):
+        raise TypeError(f"scope must be globally or layerwise, got {scope!r}")
     if whole is not None and not callable(whole):
         raise TypeError(f"whole must be a function (path, leaf) -> bool, got {whole!r}")
     check_matching(params, whole, "whole")
@@ -129,6 +139,7 @@ def _within(
     names: list[Axes],
     terms: list[Term],
     shares: Iterable[float],
+    even: np.ndarray | None,
 ) -> np.ndarray:
     """Let units go, round by round, until the last of the shares of the cost is left."""
     kept, share = np.ones(len(may_go), bool), 1.0
@@ -140,7 +151,9 @@ def _within(
         )
     for share in shares:
         value = score(kept) / np.maximum(cost_by_unit(terms, kept), 1)
-        kept = _cheapened(kept, np.where(may_go, value, np.inf), names, terms, share * total)
+        value = np.where(may_go, value, np.inf)
+        value = value if even is None else evened(value, kept, even)
+        kept = _cheapened(kept, value, names, terms, share * total)
     if (left := cost_of(terms, kept)) > share * total:
         raise ValueError(
             f"rho must be at most {total / left:.6g} here, got {1 / share:.6g}: no array may lose "
