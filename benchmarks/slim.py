@@ -146,10 +146,13 @@ def trained(apply_fn: Any, params: Any, dataset: Any, config: Config, seed: int)
 
 def show(rows: list[Row], console: Console) -> None:
     """Print the mean accuracy of each form at each ρ."""
-    table = Table("ρ", *FORMS, title="Fashion-MNIST, test accuracy in %", box=box.SIMPLE_HEAD)
-    for rho in dict.fromkeys(row["rho"] for row in rows):
-        found = [[r["top1"] for r in rows if (r["form"], r["rho"]) == (f, rho)] for f in FORMS]
-        table.add_row(f"{rho:g}", *(f"{100 * fmean(x):.1f}" if x else "" for x in found))
+    table = Table("", title="Fashion-MNIST, test accuracy in %", box=box.SIMPLE_HEAD)
+    rhos = sorted({row["rho"] for row in rows})
+    for rho in rhos:
+        table.add_column(f"ρ = {rho:g}", justify="right")
+    for form in FORMS:
+        found = [[r["top1"] for r in rows if (r["form"], r["rho"]) == (form, rho)] for rho in rhos]
+        table.add_row(form, *(f"{100 * fmean(x):.1f}" if x else "" for x in found))
     console.print(table)
 
 
