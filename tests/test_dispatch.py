@@ -49,16 +49,3 @@ def test_batches(method, params):
     clock = Clock()
     method(params, lambda p, x: jnp.sum(clock.network(p, x) ** 2), clock, 2.0)
     assert clock.seen == list(range(len(clock.seen)))
-
-
-def test_draws_of_the_live_weights(params, monkeypatch):
-    clock, score = Clock(), sf.collapse.flow_scores
-
-    def scored(*args):
-        clock.sent()
-        return score(*args)
-
-    monkeypatch.setattr("synflow_jax.collapse.flow_scores", scored)
-    masks = jax.tree.map(lambda leaf: leaf > 0, params)
-    sf.effective_density(params, masks, clock.network, (8,))
-    assert clock.seen == list(range(len(clock.seen)))
