@@ -143,7 +143,8 @@ class GraspSaliency(DataSaliency):
         total = [jnp.zeros_like(leaf) for leaf in start]
         for batch in self.read():
             args = (self.loss_fn, start, whole, batch, chosen, gradients)
-            total = jax.tree.map(jnp.add, total, _hessian_product(*args))
+            # One batch at a time, as in the first pass, where the loss is looked at.
+            total = jax.block_until_ready(jax.tree.map(jnp.add, total, _hessian_product(*args)))
         scores = [theta * product for theta, product in zip(start, total, strict=True)]
         return place(wide, chosen, scores, zero_scores)
 

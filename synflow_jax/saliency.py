@@ -84,14 +84,18 @@ class GradientSaliency:
 
 
 def check_saliency(saliency: Any) -> None:
-    """Refuse what scores nothing: no function, or one of ours that builds a saliency."""
-    if not callable(saliency):
+    """Refuse what scores nothing: no function, or one of ours, which build saliencies or masks."""
+    # By where it was written: a function from exec has no module, and one of functools.wraps has
+    # that of what it wraps.
+    named = saliency.__globals__.get("__name__") if isfunction(saliency) else None
+    ours = str(named).startswith("synflow_jax.")
+    if ours and saliency.__name__.endswith("_saliency"):
+        raise TypeError(f"saliency must be {saliency.__name__}(…), with brackets: they build it")
+    if ours or not callable(saliency):
         raise TypeError(
             "saliency must be a function (params, masks) -> scores, such as magnitude_saliency() "
             f"builds, got {saliency!r}"
         )
-    if isfunction(saliency) and saliency.__module__.startswith("synflow_jax."):
-        raise TypeError(f"saliency must be {saliency.__name__}(…), with brackets: they build it")
 
 
 def gradient_saliency(

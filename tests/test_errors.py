@@ -1,5 +1,7 @@
 """Bad input gets an error at the public function that says what came and what to do."""
 
+from functools import partial, wraps
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -62,11 +64,24 @@ def test_rounds(rounds, kind):
     [
         ("magnitude", "saliency must be a function .* got 'magnitude'"),
         (sf.synflow_saliency, r"saliency must be synflow_saliency\(…\), with brackets"),
+        (sf.magnitude, r"saliency must be a function .* got <function magnitude"),
     ],
 )
 def test_what_is_no_saliency(saliency, said):
     with pytest.raises(TypeError, match=said):
         sf.prune({"w": jnp.ones((2, 2))}, saliency, 2.0, 1)
+
+
+def test_any_function_of_a_user_is_a_saliency():
+    def scores(params, masks):
+        return params
+
+    bare = {"scores": scores}  # it has no __name__: what is written here is of no module
+    exec("def of_no_module(params, masks):\n    return scores(params, masks)", bare)
+    wrapped = wraps(sf.magnitude_saliency)(lambda params, masks: params)
+    for saliency in (scores, bare["of_no_module"], wrapped, partial(scores), jax.jit(scores)):
+        masks, _ = sf.prune({"w": jnp.array([[1.0, 2.0]])}, saliency, 2.0, 1)
+        assert masks["w"].tolist() == [[False, True]]
 
 
 def test_no_prunable_leaf_lists_what_there_is():

@@ -27,6 +27,15 @@ def test_what_has_no_rule_is_named_with_its_place():
         sf.flow_mode(loop)(params, jnp.ones((1, 2)))
 
 
+def test_what_prints_breaks_nothing():
+    def network(p, x):
+        y = x @ p["w"]
+        jax.debug.print("{}", y)
+        return y
+
+    assert not sf.homogeneity_report({"w": jnp.ones((2, 3))}, network, (2,)).rows
+
+
 @pytest.mark.parametrize(
     "wrap", [jax.jit, jax.checkpoint, jax.custom_vjp], ids=["jit", "remat", "vjp"]
 )

@@ -81,6 +81,21 @@ def test_outputs_keep_their_tree_and_what_is_no_float():
     assert (int(found["n"]), found["b"].tolist()) == (1, [False, True])
 
 
+def test_a_network_that_prints_prints_values():
+    seen = []
+
+    def watched(x):
+        for layer in range(30):
+            x = x @ jnp.ones((64, 64))
+            if layer == 14:
+                jax.debug.callback(lambda y: seen.append(float(y[0, 0])), x)
+        return x.sum()
+
+    out = scaled(watched)(jnp.ones((1, 64)))
+    jax.effects_barrier()
+    assert (seen, float(log2(out))) == ([2.0**90], 186)
+
+
 def test_extreme_weights_are_looked_at():
     params = jax.tree.map(lambda leaf: leaf * 1e20, mlp_params(0, bias=0.0))
     usual = mlp_params(0, bias=0.0)

@@ -1,6 +1,7 @@
 """The same masks on one device and on eight, however the params lie, and laid out as they do."""
 
 import contextlib
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,23 @@ def test_layouts_last_under_jit_and_without_a_mesh_in_context(kind, expected, x6
         found = jax.jit(METHODS["random"])(params)
     assert differ(found, expected["random"]) == 0
     assert same_layout(params, found)
+
+
+@pytest.mark.parametrize("names", [(None, "a"), ("a", None), ("a", "b")])
+def test_convolutions_over_explicit_axes_say_how_they_lie(names):
+    """Such a convolution names its layout, which a product in its place would lose."""
+    mesh, out = mesh_of("explicit"), PartitionSpec(None, None, None, names[1])
+
+    def network(params, x, **layout):
+        dimensions = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return jax.lax.conv_general_dilated(x, params, (1, 1), "SAME", **dimensions, **layout)
+
+    params = jax.random.normal(KEY, (3, 3, 4, 8))
+    laid = jax.device_put(params, NamedSharding(mesh, PartitionSpec(None, None, *names)))
+    with jax.set_mesh(mesh):
+        found = sf.synflow(laid, partial(network, out_sharding=out), (5, 5, 4), 3.0, rounds=2)
+    assert differ(found, sf.synflow(params, network, (5, 5, 4), 3.0, rounds=2)) == 0
+    assert same_layout(laid, found)
 
 
 def test_uneven_shards_inside_a_program(x64):

@@ -148,8 +148,9 @@ class Walk:
         return [Value(max(kinds), a, origin=lineage.origin, reduced=lineage.reduced) for a in out]
 
     def as_is(self, eqn: Any, values: list[Value]) -> list[Value]:
-        """Evaluate what has no rule, and name it."""
-        self.note("not recognised", eqn)
+        """Evaluate what has no rule, and name it, unless it prints or calls back: no result."""
+        if eqn.outvars:
+            self.note("not recognised", eqn)
         out = bind(eqn, [self.flow(self.settle(v)) for v in values])
         return [signal(a) if is_floating(a) else Value(Kind.ROUTED, a) for a in out]
 

@@ -92,11 +92,13 @@ def run(closed: ClosedJaxpr, values: list[Value], top: bool = False) -> list[Val
     floor = None
     if top:
         touched, signals = _signals(steps)
-        for step in steps:
-            if not touched.intersection(step.results):
+        # By operands as well: what prints or calls back has no results.
+        late = [bool(touched.intersection((*s.operands, *s.results))) for s in steps]
+        for step, waits in zip(steps, late, strict=True):
+            if not waits:
                 _take(step, env, None)
         floor = _floor(steps, touched, signals, env)
-        steps = [step for step in steps if touched.intersection(step.results)]
+        steps = [step for step, waits in zip(steps, late, strict=True) if waits]
     for step in steps:
         _take(step, env, floor)
     return [env[place] for place in results]

@@ -16,10 +16,12 @@ from jax import lax
 
 def is_better_as_product(eqn: Any, x: jax.Array, kernel: jax.Array) -> bool:
     """Whether a convolution is worth writing as a matrix product, on the backend in use."""
-    p = eqn.params
+    p, out = eqn.params, eqn.outvars[0].aval
     batch = x.shape[p["dimension_numbers"].lhs_spec[0]]
     usual = p["batch_group_count"] == 1 and x.dtype == kernel.dtype and x.ndim > 2
-    usual = usual and 0 not in eqn.outvars[0].aval.shape
+    # Spread over Explicit mesh axes, a convolution says how its result lies; a reshape cannot.
+    whole = not any(any(each.sharding.spec) for each in (jax.typeof(x), jax.typeof(kernel), out))
+    usual = usual and 0 not in out.shape and whole
     return jax.default_backend() == "cpu" and batch == 1 and usual
 
 
