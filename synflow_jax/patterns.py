@@ -202,7 +202,7 @@ def check_pattern(pattern: Any) -> None:
             "pattern must be a function such as channels or blocks(4), that is (path, shape) -> "
             f"shape of a unit, got {pattern!r}"
         )
-    if pattern in (blocks, slices):
+    if any(pattern is maker for maker in (blocks, slices)):
         raise TypeError(f"pattern must be {pattern.__name__}(…), with brackets")
     if isinstance(pattern, Runs):
         raise TypeError("pattern must say what a unit is, and runs(…) is a scope: pass it as scope")
