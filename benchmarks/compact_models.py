@@ -22,9 +22,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.compact_shown import digits
 from benchmarks.deep_networks import Network, draw, xla_convolution
 from benchmarks.fresh import load, store
+from benchmarks.shown import number
 from experiments.common.command import terminal
 from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
 from experiments.common.models import MODELS, ModelName
@@ -89,7 +89,7 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
     for row in rows:
         cells = [f"{row['rho']:g}"]
         for before, after in (row["entries"], row["multiply-adds"]):
-            cells += [digits(before / 1e6), digits(after / 1e6), digits(before / after)]
+            cells += [number(before, 1e-6), number(after, 1e-6), number(before / after)]
         table.add_row(row["network"], *cells, f"{row['gap']:.0e}", f"{row['seconds']:.1f}")
     console.print(table)
 

@@ -6,7 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from benchmarks.shown import TITLES
+from benchmarks.shown import TITLES, number
 from experiments.common.files import replacing
 
 KINDS = ("infer", "train")
@@ -50,16 +50,11 @@ def table(rows: list[Row]) -> Table:
         ways = row["ratios"]
         cells = [f"{row['rho']:g}"]
         for key in ("entries", "multiply_adds"):
-            cells += [digits(row[key] / 1e6), digits(ways[key])]
+            cells += [number(row[key], 1e-6), number(ways[key])]
         for key in KINDS:
-            cells += [digits(row[key]["best"] * 1000), digits(ways[key])]
+            cells += [number(row[key]["best"], 1e3), number(ways[key])]
         found.add_row(TITLES[row["network"]], row["convolution"], row["form"], *cells)
     return found
-
-
-def digits(number: float) -> str:
-    """Write three digits, and no powers of ten."""
-    return f"{number:.3g}" if number < 1000 else f"{number:.0f}"
 
 
 def draw(rows: list[Row], path: Path) -> None:

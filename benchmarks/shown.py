@@ -77,20 +77,24 @@ def _cells(row: Row) -> list[str]:
     if "failed" in row and "steady" not in row:
         return [row["failed"][:40]]
     ways = row["ratios"] if row["contender"] != "floor" else {}
-    job = _number(best(row, "whole"))
+    job = number(best(row, "whole"))
     return [
-        _number(best(row, "steady"), 1e3),
-        _number(ways.get("round")),
-        _number(best(row, "first")),
+        number(best(row, "steady"), 1e3),
+        number(ways.get("round")),
+        number(best(row, "first")),
         f"({job})" if row.get("made up") else job,
-        _number(ways.get("whole")),
-        _number(row.get("temporaries ratio")),
-        _number(row["ratios"].get("over floor")),
+        number(ways.get("whole")),
+        number(row.get("temporaries ratio")),
+        number(row["ratios"].get("over floor")),
     ]
 
 
-def _number(value: float | None, unit: float = 1.0) -> str:
-    return "" if value is None else f"{unit * value:#.3g}".rstrip(".")
+def number(value: float | None, unit: float = 1.0) -> str:
+    """Write three digits, and no powers of ten; nothing for None."""
+    if value is None:
+        return ""
+    value *= unit
+    return f"{value:.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
 
 
 def draw_ratios(rows: list[Row], path: Path) -> Path | None:

@@ -1,6 +1,6 @@
 """What does a network by `slim` learn, beside one that is narrower everywhere?
 
-    python -m benchmarks.slim      # some ten minutes on two cores; needs Fashion-MNIST in TFDS
+    python -m benchmarks.slim      # twenty minutes on two busy cores; needs Fashion-MNIST in TFDS
 
 A plain network of six convolutions, slimmed at initialisation to 1/ρ of its multiply-adds, by flow
 and by magnitude, across all layers and the same share of each; with the weights as they were, and
