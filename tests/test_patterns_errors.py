@@ -7,60 +7,66 @@ import pytest
 import synflow_jax as sf
 
 WEIGHTS = {"w": jnp.ones((4, 6)), "v": jnp.ones((6, 2))}
+
+
+def call(rho=2, **options):
+    return lambda: sf.magnitude(WEIGHTS, rho, **options)
+
+
 BAD = {
-    "no function": (lambda: sf.magnitude(WEIGHTS, 2, pattern="channel"), TypeError, "pattern must"),
+    "no function": (call(pattern="channel"), TypeError, "pattern must"),
     "no shape": (
-        lambda: sf.magnitude(WEIGHTS, 2, pattern=lambda path, shape: 4),
+        call(pattern=lambda path, shape: 4),
         ValueError,
         r"pattern\(path, shape\) must return .* got 4 for 'v' of shape \(6, 2\)",
     ),
     "too large": (
-        lambda: sf.magnitude(WEIGHTS, 2, pattern=lambda path, shape: (5, 1)),
+        call(pattern=lambda path, shape: (5, 1)),
         ValueError,
         r"got \(5, 1\) for 'w' of shape \(4, 6\)",
     ),
     "a part of a weight": (
-        lambda: sf.magnitude(WEIGHTS, 2, pattern=lambda path, shape: (1.5, 1)),
+        call(pattern=lambda path, shape: (1.5, 1)),
         ValueError,
         r"a whole number from 1 .* got \(1.5, 1\)",
     ),
     "blocks of no size": (
-        lambda: sf.magnitude(WEIGHTS, 2, pattern=sf.blocks),
+        call(pattern=sf.blocks),
         TypeError,
         r"pattern must be blocks\(…\), with brackets",
     ),
     "a scope for a pattern": (
-        lambda: sf.magnitude(WEIGHTS, 2, pattern=sf.runs(2)),
+        call(pattern=sf.runs(2)),
         TypeError,
         r"pattern must say what a unit is, and runs\(…\) is a scope",
     ),
     "a pattern for a scope": (
-        lambda: sf.magnitude(WEIGHTS, 2, scope=sf.blocks(2)),
+        call(scope=sf.blocks(2)),
         TypeError,
         r"scope must say what competes, and Blocks\(rows=2, columns=2\) is a pattern",
     ),
     "channels for a scope": (
-        lambda: sf.magnitude(WEIGHTS, 2, scope=sf.channels),
+        call(scope=sf.channels),
         TypeError,
         "scope must say what competes, and <function channels .* is a pattern",
     ),
     "runs of no length": (
-        lambda: sf.magnitude(WEIGHTS, 2, scope=sf.runs),
+        call(scope=sf.runs),
         TypeError,
         r"scope must be runs\(…\), with brackets",
     ),
     "runs that divide nothing": (
-        lambda: sf.magnitude(WEIGHTS, 2, scope=sf.runs(5)),
+        call(scope=sf.runs(5)),
         ValueError,
         r"runs\(5, axis=-2\) must divide that axis of some .* shapes are \[\(6, 2\), \(4, 6\)\]",
     ),
     "less than one of a run": (
-        lambda: sf.magnitude(WEIGHTS, 3, scope=sf.runs(2)),
+        call(rho=3, scope=sf.runs(2)),
         ValueError,
         r"rho must be at most 2, got 3: runs\(2\) keep",
     ),
     "no such axis": (
-        lambda: sf.magnitude(WEIGHTS, 2, pattern=sf.slices(2)),
+        call(pattern=sf.slices(2)),
         ValueError,
         r"slices\(2\).* 'v' has shape \(6, 2\)",
     ),
@@ -78,7 +84,7 @@ BAD = {
     "runs along axis 0": (lambda: sf.runs(4, axis=0), ValueError, "below 0, got 0"),
     "runs along a float": (lambda: sf.runs(4, axis=-2.0), TypeError, "axis must be an int"),
     "runs with floors": (
-        lambda: sf.magnitude(WEIGHTS, 2, scope=sf.runs(2), min_keep=1),
+        call(scope=sf.runs(2), min_keep=1),
         ValueError,
         "min_keep=0",
     ),
@@ -97,7 +103,7 @@ BAD = {
         "nor min_keep or pattern",
     ),
     "a layer must collapse": (
-        lambda: sf.magnitude(WEIGHTS, 8, pattern=sf.channels),
+        call(rho=8, pattern=sf.channels),
         sf.CollapseWarning,
         "rho leaves 1 units for 2 layers",
     ),
