@@ -191,8 +191,7 @@ def _unit_scores(params: Params, saliency: Any, names: list[Axes]) -> Callable[.
             what = "0 in all" if np.isfinite(found).all() else "NaN or infinite in some"
             raise ValueError(
                 f"saliency must tell units apart, and its scores are {what} of the network: where "
-                "that has norms, attention or gates, pass "
-                "flow_mode(apply_fn)"
+                "that has norms, attention or gates, pass flow_mode(apply_fn)"
             )
         return found
 
