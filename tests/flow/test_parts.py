@@ -1,0 +1,217 @@
+"""Flow mode, part by part: the value and the gradient that it promises, and what it conserves."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tests.support.nets import run_flow
+
+import synflow_jax as sf
+
+pytestmark = pytest.mark.usefixtures("flax_promotes")
+# Sums of some hundred float32 products, each rounded at 6e-8.
+RTOL = 1e-5
+
+
+X = jnp.array([[-2.0, -0.5, 0.0, 1e-9, 0.7, 3.0]])
+phi = jax.scipy.stats.norm.cdf
+GATES = {
+    "gelu": (jax.nn.gelu, None),
+    "gelu_exact": (lambda x: jax.nn.gelu(x, approximate=False), phi),
+    "silu": (jax.nn.silu, jax.nn.sigmoid),
+    "swish_by_hand": (lambda x: x / (1 + jnp.exp(-x)), jax.nn.sigmoid),
+    "tanh": (jnp.tanh, lambda x: jnp.where(x == 0, 1.0, jnp.tanh(x) / jnp.where(x == 0, 1, x))),
+    "relu": (jax.nn.relu, lambda x: jnp.where(x > 0, 1.0, 0.0)),
+    "leaky_relu": (jax.nn.leaky_relu, lambda x: jnp.where(x >= 0, 1.0, 0.01)),
+    "squared_relu": (lambda x: jnp.square(jax.nn.relu(x)), lambda x: jnp.maximum(x, 0.0)),
+    "relu6": (jax.nn.relu6, lambda x: jnp.where(x >= 0, 1.0, 0.0)),
+    "elu": (jax.nn.elu, None),
+    "mish": (jax.nn.mish, None),
+    "hard_swish": (jax.nn.hard_swish, lambda x: jax.nn.relu6(x + 3) / 6),
+    "half": (lambda x: 0.5 * x, lambda x: jnp.full_like(x, 0.5)),
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_an_activation_is_its_frozen_gate(name):
+    fn, gate = GATES[name]
+    value, slope = run_flow(fn, X)
+    # float32 of 1 + erf and the like, near 0.
+    np.testing.assert_allclose(value, fn(X), rtol=1e-4, atol=1e-6)
+    if gate is not None:
+        np.testing.assert_allclose(slope, gate(X), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(slope * X, value, rtol=RTOL, atol=1e-12)  # Euler, entry by entry
+    limit = jax.grad(fn)(0.0) if gate is None else gate(jnp.zeros(()))
+    assert float(run_flow(fn, jnp.zeros((1, 1)))[1][0, 0]) == pytest.approx(float(limit), abs=1e-6)
+
+
+def test_a_gate_without_zero_is_finite():
+    value, slope = run_flow(jax.nn.softplus, jnp.array([[0.0, 0.5, 2.0]]))
+    np.testing.assert_allclose(value[0, 1:], jax.nn.softplus(jnp.array([0.5, 2.0])), rtol=RTOL)
+    assert bool(jnp.isfinite(slope).all())
+    huge = run_flow(lambda x: jnp.exp(x), jnp.array([[1000.0]]))
+    assert float(huge[0][0, 0]) == 1000.0  # beyond the dtype: the identity
+
+
+Y = jnp.asarray(np.random.default_rng(0).uniform(0.1, 2.0, (3, 8)), jnp.float32)
+SCALE = jnp.asarray(np.random.default_rng(1).uniform(0.5, 2.0, 8), jnp.float32)
+
+
+def norm_apply(kind, library):
+    """A norm over the last axis, with scale SCALE and bias ½, as a function of (params, x)."""
+    more = {"slow": {"use_fast_variance": False}, "group": {"num_groups": 1}}.get(kind, {})
+    name = {"rms": "RMSNorm", "group": "GroupNorm"}.get(kind, "LayerNorm")
+    if library == "linen":
+        module = getattr(nn, name)(**more)
+        params = module.init(jax.random.key(0), Y)["params"]
+        params = {k: SCALE if k == "scale" else jnp.full(8, 0.5) for k in params}
+        return params, lambda p, x: module.apply({"params": p}, x)
+    graph, state = nnx.split(getattr(nnx, name)(8, rngs=nnx.Rngs(0), **more))
+    named = lambda path, p: SCALE if "scale" in str(path) else jnp.full(8, 0.5)
+    state = jax.tree_util.tree_map_with_path(named, state)
+    return state, lambda p, x: nnx.merge(graph, p)(x)
+
+
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+@pytest.mark.parametrize("kind", ["layer", "rms", "slow", "group"])
+def test_a_norm_is_a_frozen_factor_without_centring(kind, library):
+    params, apply_fn = norm_apply(kind, library)
+    factor = SCALE / jnp.sqrt(jnp.mean(jnp.square(Y), -1, keepdims=True) + 1e-6)
+    value, slope = run_flow(apply_fn, Y, params)
+    np.testing.assert_allclose(value, Y * factor, rtol=RTOL)
+    np.testing.assert_allclose(slope, factor, rtol=RTOL)
+
+
+def by_hand(x):
+    """Centre and scale."""
+    return (x - x.mean(-1, keepdims=True)) / x.std(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("fn", [jax.nn.standardize, by_hand])
+def test_a_norm_by_hand_is_one_too(fn):
+    value, _ = run_flow(fn, Y)
+    # standardize adds 1e-5 to the variance.
+    np.testing.assert_allclose(value, Y / jnp.sqrt(jnp.mean(Y**2, -1, keepdims=True)), rtol=3e-5)
+
+
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_batch_norm_with_trained_statistics_is_its_scale(library):
+    mean, var = jnp.full(8, 3.0), jnp.linspace(0.5, 2.0, 8)
+    if library == "linen":
+        module = nn.BatchNorm(use_running_average=True)
+        params = {
+            "params": {"scale": SCALE, "bias": jnp.ones(8)},
+            "batch_stats": {"mean": mean, "var": var},
+        }
+        apply_fn = lambda p, x: module.apply(p, x)
+    else:
+        graph, params = nnx.split(nnx.BatchNorm(8, use_running_average=True, rngs=nnx.Rngs(0)))
+        values = {"scale": SCALE, "bias": jnp.ones(8), "mean": mean, "var": var}
+        named = lambda path, p: next(v for k, v in values.items() if k in str(path))
+        params = jax.tree_util.tree_map_with_path(named, params)
+        apply_fn = lambda p, x: nnx.merge(graph, p)(x)
+    value, slope = run_flow(apply_fn, Y, params)
+    np.testing.assert_allclose(slope[0], SCALE / jnp.sqrt(var + 1e-5), rtol=RTOL)
+    np.testing.assert_allclose(value, Y * slope, rtol=RTOL)
+
+
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_weight_norm_freezes_the_length(library):
+    if library == "linen":
+        module = nn.WeightNorm(nn.Dense(5, use_bias=False))
+        params = module.init(jax.random.key(0), Y)
+        apply_fn = lambda p, x: module.apply(p, x)
+    else:
+        graph, params = nnx.split(
+            nnx.WeightNorm(nnx.Linear(8, 5, use_bias=False, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+        )
+        apply_fn = lambda p, x: nnx.merge(graph, p)(x)
+    flows = sf.layer_flow(params, sf.flow_mode(apply_fn), (8,))
+    flow = 2 ** float(sf.log2_flow(params, sf.flow_mode(apply_fn), (8,)))
+    assert len(flows) == 2
+    np.testing.assert_allclose(list(flows.values()), flow, rtol=RTOL)
+
+
+def test_sources_are_dropped_or_kept():
+    params = {"b": jnp.array([-1.0, 2.0])}
+    x = jnp.array([[3.0, 4.0]])
+    add = lambda p, x: x + p["b"][None]
+    np.testing.assert_array_equal(run_flow(add, x, params)[0], x)
+    np.testing.assert_array_equal(run_flow(add, x, params, sources=True)[0], [[4.0, 6.0]])
+    np.testing.assert_array_equal(run_flow(lambda x: x - jnp.array([[1.0, 2.0]]), x)[0], x)
+    np.testing.assert_array_equal(run_flow(lambda x: jnp.where(x > 3.5, x, 7.0), x)[0][0, 1], 4.0)
+    mask = jnp.array([[True, False]])
+    np.testing.assert_array_equal(run_flow(lambda x: jnp.where(mask, x, -1e9), x)[0], [[3.0, 0.0]])
+
+
+def test_coefficients_are_absolute():
+    x = jnp.array([[3.0, 4.0]])
+    np.testing.assert_array_equal(run_flow(lambda x: -2.0 * x, x)[0], 2 * x)
+    np.testing.assert_array_equal(run_flow(lambda x: x[:, :1] - x[:, 1:], x)[0], [[7.0]])
+    table = jnp.array([[-1.0, 0.5]])
+    np.testing.assert_array_equal(run_flow(lambda x: x * table, x)[0], [[3.0, 2.0]])
+
+
+@pytest.mark.parametrize(
+    "gate", [lambda g: g, jax.nn.silu, jax.nn.sigmoid], ids=["id", "silu", "sig"]
+)
+def test_a_product_shares_its_flow_by_halves(gate):
+    rng = np.random.default_rng(0)
+    shapes = {"down": (6, 2), "gate": (4, 6), "up": (4, 6)}
+    params = {k: jnp.asarray(rng.standard_normal(s), jnp.float32) for k, s in shapes.items()}
+    positive = jax.tree.map(jnp.abs, params)
+    network = lambda p, x: (gate(x @ p["gate"]) * (x @ p["up"])) @ p["down"]
+    flow = sf.flow_mode(network)
+    x = jnp.ones((1, 4))
+    np.testing.assert_allclose(flow(positive, x), network(positive, x), rtol=RTOL)
+    total = float(network(positive, x).sum())
+    flows = sf.layer_flow(params, flow, (4,))
+    shares = [float(flows[name]) / total for name in ("down", "gate", "up")]
+    np.testing.assert_allclose(shares, [1.0, 0.5, 0.5], rtol=RTOL)
+    assert float(sf.conservation_gap(params, flow, (4,))) < RTOL
+
+
+def test_softmax_is_linear_and_its_rows_sum_to_one():
+    value, _ = run_flow(jax.nn.softmax, Y)
+    np.testing.assert_allclose(value, Y / Y.sum(-1, keepdims=True), rtol=RTOL)
+    mask = jnp.tril(jnp.ones((8, 8), bool))[:3]
+    for masked in (
+        lambda x: jax.nn.softmax(jnp.where(mask, x, -1e9)),
+        lambda x: jax.nn.softmax(x + jnp.where(mask, 0.0, -1e9)),
+    ):
+        kept = Y * mask
+        np.testing.assert_allclose(
+            run_flow(masked, Y)[0], kept / kept.sum(-1, keepdims=True), rtol=RTOL
+        )
+    dead = run_flow(jax.nn.softmax, jnp.zeros((1, 4)))
+    assert bool(jnp.isfinite(dead[0]).all() & jnp.isfinite(dead[1]).all())
+
+
+@pytest.mark.parametrize("library", ["linen", "nnx"])
+def test_attention_gives_q_k_and_v_a_third_each(library):
+    if library == "linen":
+        module = nn.MultiHeadDotProductAttention(2)
+        params = module.init(jax.random.key(0), jnp.ones((1, 4, 8)))["params"]
+        apply_fn = lambda p, x: module.apply({"params": p}, x)
+    else:
+        made = nnx.MultiHeadAttention(2, 8, decode=False, rngs=nnx.Rngs(0))
+        graph, params, rest = nnx.split(made, nnx.Param, ...)
+        apply_fn = lambda p, x: nnx.merge(graph, p, rest)(x)
+    flow = sf.flow_mode(apply_fn)
+    flows = sf.layer_flow(params, flow, (4, 8))
+    total = float(flows["out/kernel"])
+    assert total == pytest.approx(2 ** float(sf.log2_flow(params, flow, (4, 8))), rel=RTOL)
+    for name in ("query", "key", "value"):
+        assert float(flows[f"{name}/kernel"]) / total == pytest.approx(1 / 3, rel=RTOL)
+    assert float(sf.conservation_gap(params, flow, (4, 8))) < RTOL
+
+
+def test_routing_is_uniform():
+    one_hot = lambda x: jax.nn.one_hot(jnp.argmax(x, -1), 8) * x.sum(-1, keepdims=True)
+    np.testing.assert_allclose(
+        run_flow(one_hot, Y)[0], Y.sum(-1, keepdims=True) / 8 + 0 * Y, rtol=RTOL
+    )
+    best = lambda x: jax.nn.one_hot(jax.lax.top_k(x, 2)[1], 8).sum(1) * x
+    np.testing.assert_allclose(run_flow(best, Y)[0], Y / 4, rtol=RTOL)

@@ -1,0 +1,101 @@
+"""One network in five frameworks: the same masks; and masks under each of JAX's transforms."""
+
+import pathlib
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tests.support.frameworks import CLASSES, FRAMEWORKS, SHAPE, plain, weights
+from tests.pages.test_readme import run_blocks
+
+import synflow_jax as sf
+
+pytestmark = pytest.mark.usefixtures("flax_promotes")
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "howto" / "frameworks.md"
+
+
+def prunable(path, leaf):
+    """Prune all but Haiku's offsets, whose axes are as many as the image's."""
+    return sf.is_prunable(path, leaf) and not path.endswith("/offset")
+
+
+def labelled():
+    rng = np.random.default_rng(1)
+    return [(jnp.asarray(rng.standard_normal((6, *SHAPE))), jnp.arange(6) % CLASSES)]
+
+
+def masks_of(made):
+    """Prune by flow, by loss and by size; bring kernels to one layout."""
+    params, apply_fn, kernels = made
+    methods = {
+        "synflow": sf.synflow(params, apply_fn, SHAPE, 4.0, rounds=3, prunable=prunable),
+        "snip": sf.snip(params, sf.cross_entropy(apply_fn), labelled(), 4.0, prunable=prunable),
+        "magnitude": sf.magnitude(params, 4.0, prunable=prunable),
+    }
+    return {n: [np.array(kernel) for kernel in kernels(masks)] for n, masks in methods.items()}
+
+
+@pytest.fixture(scope="module")
+def expected():
+    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
+        return masks_of(plain(weights()))
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_every_framework_gives_the_masks_of_the_network_written_out(name, expected, x64):
+    params, apply_fn, _ = made = FRAMEWORKS[name](weights())
+    wanted, network, _ = plain(weights())
+    x = labelled()[0][0]
+    # The same sums in float64, in another order.
+    np.testing.assert_allclose(apply_fn(params, x), network(wanted, x), rtol=1e-10, atol=1e-12)
+    for method, kernels in masks_of(made).items():
+        for found, want in zip(kernels, expected[method], strict=True):
+            np.testing.assert_array_equal(found, want, err_msg=method)
+        assert sum(int(kernel.sum()) for kernel in kernels) == 47  # ⌈186/4⌉
+
+
+def test_equal_equinox_models_share_a_program():
+    calls = []
+
+    def evaluate(static, params, x):
+        calls.append(1)
+        return jax.vmap(eqx.combine(params, static))(x)
+
+    counts = []
+    for seed in range(2):
+        model = eqx.nn.MLP(5, 2, 7, 1, key=jax.random.key(seed))
+        params, static = eqx.partition(model, eqx.is_inexact_array)
+        calls.clear()
+        masks = sf.synflow(params, jax.tree_util.Partial(evaluate, static), (5,), 7.0, rounds=3)
+        counts.append(len(calls))
+        assert sum(int(layer.weight.sum()) for layer in masks.layers) == 7
+    assert counts == [1, 0]
+
+
+def holds_zeros(params, masks):
+    """Whether what is pruned is zero, and some of the rest is not."""
+    pairs = list(zip(jax.tree.leaves(params), jax.tree.leaves(masks), strict=True))
+    zero = all(not np.where(mask, 0.0, leaf).any() for leaf, mask in pairs)
+    return zero and any(not np.asarray(mask).all() for _, mask in pairs)
+
+
+def test_the_page_runs():
+    scope = run_blocks(PAGE, 8)
+    state = scope["state"]
+    pairs = {
+        "linen": (state.params, scope["masks"]),
+        "back": (scope["trained"]["params"], state.opt_state.masks),
+        "nnx": (nnx.state(scope["twin"], nnx.Param), scope["kept"]),
+        "equinox": (scope["arrays"], scope["chosen"]),
+        "haiku": (scope["tree"], scope["held"]),
+        "shard_map": (scope["after"], scope["same"]),
+    }
+    for name, (params, masks) in pairs.items():
+        assert holds_zeros(params, masks), name
+    assert scope["logits"].shape == (4, 10)
+    assert sum(int(mask.sum()) for mask in scope["sparse"].values()) == 150
+    kernels = [t["kernel"] for name, t in scope["two_masks"].items() if name.startswith("Dense")]
+    assert sum(int(kernel.sum()) for kernel in kernels) == 64  # ⌈(80 + 160 + 16)/4⌉

@@ -1,0 +1,37 @@
+"""The pages that show how: their blocks run, as a user's session would."""
+
+import json
+import pathlib
+from statistics import fmean
+
+import pytest
+from tests.pages.test_readme import run_blocks
+
+from benchmarks import slim
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "howto"
+
+
+@pytest.mark.parametrize(
+    ("page", "least"), [("choosing.md", 6), ("watching.md", 2), ("patterns.md", 3), ("slim.md", 2)]
+)
+def test_the_blocks_of_a_page_run(page, least):
+    run_blocks(PAGES / page, least)
+
+
+def test_the_table_of_slim_networks_is_what_was_measured():
+    rows = json.loads((ROOT / "benchmarks/results/slim.json").read_text())["rows"]
+    lines = (PAGES / "slim.md").read_text().splitlines()
+    for form in slim.FORMS:
+        found = [
+            [row["top1"] for row in rows if (row["form"], row["rho"]) == (form, rho)]
+            for rho in (10, 30)
+        ]
+        assert {len(seeds) for seeds in found} == {2}
+        line = next(line for line in lines if line.startswith(f"| {form} |"))
+        cells = [float(cell) for cell in line.split("|")[2:-1]]
+        # To a tenth of a percent.
+        assert cells == pytest.approx([100 * fmean(seeds) for seeds in found], abs=0.051)
+        if form != "slim by magnitude":
+            assert max(max(seeds) - min(seeds) for seeds in found) < 0.0245

@@ -1,0 +1,148 @@
+"""The certified schedule in use: exact counts, jit and vmap, what it refuses and warns of."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tests.support.nets import (
+    MLP,
+    WIDTHS,
+    equal,
+    kept,
+    mlp,
+    mlp_params,
+)
+
+import synflow_jax as sf
+
+N = sum(a * b for a, b in itertools.pairwise(WIDTHS))
+CERTIFIED = sf.certified()
+
+
+def certified_masks(params, rho):
+    return sf.synflow(params, mlp, WIDTHS[:1], rho, schedule=CERTIFIED)
+
+
+traced_masks = jax.jit(certified_masks)
+
+
+@pytest.mark.parametrize("rho", [1.0, 2.7, 13.0, 25.0, N / 3])
+def test_the_count_is_exact_however_it_is_called(rho):
+    params = mlp_params(5)
+    masks = certified_masks(params, rho)
+    assert kept(masks) == math.ceil(N / rho - 1e-9)
+    # A float32 above N / 3 would leave two weights for three layers.
+    if rho < N / 3:
+        assert equal(masks, traced_masks(params, jnp.float32(rho)))
+
+
+def test_vmap_over_rho_and_seeds():
+    ratios, seeds = jnp.array([1.0, 4.0, 20.0]), [mlp_params(seed) for seed in range(2)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seeds)
+
+    def run(params, rho):
+        return sf.prune(params, MLP, rho, schedule=CERTIFIED)
+
+    together, info = jax.vmap(lambda p: jax.vmap(lambda r: run(p, r))(ratios))(stacked)
+    for i, j in itertools.product(range(2), range(3)):
+        masks, alone = run(seeds[i], float(ratios[j]))
+        assert equal(masks, jax.tree.map(lambda leaf, i=i, j=j: leaf[i, j], together))
+        rounds = int(alone.rounds)
+        assert int(info.rounds[i, j]) == rounds
+        assert info.kept[i, j, :rounds].tolist() == alone.kept.tolist()
+
+
+def test_under_a_trace_rounds_that_did_not_run_prune_nothing():
+    params = mlp_params(6)
+    run = jax.jit(lambda p: sf.prune(p, MLP, 10.0, schedule=CERTIFIED)[1])
+    traced, eager = run(params), sf.prune(params, MLP, 10.0, schedule=CERTIFIED)[1]
+    rounds = int(eager.rounds)
+    assert 1 < rounds < 20
+    assert traced.kept.shape == (1000, 3)
+    assert traced.log2_flow.shape == (1001,)
+    assert (traced.kept[rounds:] == eager.kept[-1][None]).all()
+    assert (traced.log2_flow[rounds:] == eager.log2_flow[-1]).all()
+    assert not traced.share[rounds:].any()
+    assert bool(traced.finite.all())
+    assert bool(traced.certified)
+
+
+def test_what_cannot_be_reached_is_said_and_seen():
+    params = mlp_params(7)
+    with (
+        pytest.warns(sf.CollapseWarning, match="some layer must collapse"),
+        pytest.raises(ValueError, match=r"stands still.*3 weights are kept, 2 .*33\.6667.*N/L"),
+    ):
+        sf.synflow(params, mlp, WIDTHS[:1], N / 2, schedule=CERTIFIED)
+    info = jax.jit(lambda p: sf.prune(p, MLP, N / 2, schedule=sf.certified(most=40))[1])
+    with pytest.warns(sf.CollapseWarning, match="some layer must collapse"):
+        traced = info(params)
+    assert traced.kept[-1].tolist() == [1, 1, 1]
+    assert np.isfinite(float(traced.log2_flow[-1]))
+
+
+def test_the_cap_is_said():
+    with pytest.raises(ValueError, match=r"most=2\) used up its 2 rounds.*5 are asked for"):
+        sf.synflow(mlp_params(8), mlp, WIDTHS[:1], N / 5, schedule=sf.certified(most=2))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.49, 1.0, 2, float("nan"), -0.5])
+def test_alpha_out_of_range(alpha):
+    with pytest.raises(ValueError, match=rf"alpha must be at least 0.5 and below 1, got {alpha}"):
+        sf.certified(alpha)
+
+
+@pytest.mark.parametrize("alpha", ["half", None, True])
+def test_alpha_of_another_kind(alpha):
+    with pytest.raises(TypeError, match="alpha must be a number"):
+        sf.certified(alpha)
+
+
+@pytest.mark.parametrize(("most", "kind"), [(0, ValueError), (2.0, TypeError), (True, TypeError)])
+def test_most(most, kind):
+    with pytest.raises(kind, match="most must be"):
+        sf.certified(most=most)
+
+
+def test_only_where_flow_is_measured_and_everything_competes():
+    params = mlp_params(9)
+    with pytest.raises(TypeError, match=r"a saliency that measures flow.*MagnitudeSaliency"):
+        sf.magnitude(params, 2.0, schedule=CERTIFIED)
+    with pytest.raises(ValueError, match="needs scope=globally"):
+        sf.synflow(params, mlp, WIDTHS[:1], 2.0, schedule=CERTIFIED, scope=sf.layerwise)
+    with pytest.raises(TypeError, match=r"certified\(\), with brackets"):
+        sf.synflow(params, mlp, WIDTHS[:1], 2.0, schedule=sf.certified)
+
+
+def test_a_flow_of_biases_alone_is_none():
+    params = mlp_params(10)
+    params["layer1"]["kernel"] = jnp.zeros_like(params["layer1"]["kernel"])
+    with pytest.raises(ValueError, match=r"all zero: layer1/kernel\..*leaves of one axis"):
+        sf.synflow(params, mlp, WIDTHS[:1], 2.0, schedule=CERTIFIED)
+
+
+def test_a_round_that_prunes_all_the_flow_there_was_warns_with_the_remedy():
+    params = mlp_params(11)
+    with pytest.warns(sf.UncertifiedWarning, match=r"round 1 of 1 pruned .*certified\(\)"):
+        _, info = sf.prune(params, MLP, 6.0, 1)
+    assert float(info.share[0]) >= 1
+    assert not bool(info.certified)
+    assert int(info.collapsed_at) == 0
+    assert not bool(sf.prune(params, sf.magnitude_saliency(), 6.0, 1)[1].certified)
+
+
+def test_equal_settings_share_a_program():
+    calls = []
+
+    def net(params, x):
+        calls.append(1)
+        return mlp(params, x)
+
+    for seed in range(2):
+        sf.synflow(mlp_params(seed), net, WIDTHS[:1], 5.0 + seed, schedule=sf.certified(0.6))
+    assert len(calls) == 1
+    assert sf.certified(0.6) == sf.certified(0.6) != sf.certified(0.7)
+    assert hash(sf.certified(0.6)) == hash(sf.certified(0.6))
