@@ -21,11 +21,11 @@ from jax import lax
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from synflow_jax.scaled.lowering import as_product
 
 from benchmarks.fresh import store
 from experiments.common.command import terminal
 from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
-from synflow_jax.scaled.lowering import as_product
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 # pixels a side, channels in, window, channels out, stride, groups

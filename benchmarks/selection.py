@@ -24,6 +24,7 @@ from jax import lax
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from synflow_jax.select import select
 
 from benchmarks.fresh import store
 from benchmarks.measure import summary
@@ -33,7 +34,6 @@ from benchmarks.peers.naive_jax import all_kept
 from benchmarks.timed_networks import loaded
 from experiments.common.command import terminal
 from experiments.common.machine import ROOT, busy_cores, cores, has_torch, line, machine, stamp
-from synflow_jax.select import select
 
 BUDGET = 15.0  # seconds of turns that a way has at most, when it has had two
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}

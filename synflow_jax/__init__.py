@@ -1,85 +1,108 @@
-"""SynFlow and its peers in JAX: which weights of a network to keep, before training."""
+"""SynFlow and its peers in JAX: which weights of a network to keep, before training.
 
+The names used most are here; the others are in the wings, such as
+`synflow_jax.measure`. `synflow_jax.linen` and `synflow_jax.nnx` are loaded
+when asked for, since they import Flax.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from synflow_jax import compaction as compaction
+from synflow_jax import files as files
+from synflow_jax import flow as flow
+from synflow_jax import measure as measure
+from synflow_jax import plan as plan
+from synflow_jax import pruning as pruning
+from synflow_jax import saliency as saliency
+from synflow_jax import show as show
+from synflow_jax import training as training
 from synflow_jax._version import __version__ as __version__
-from synflow_jax.block_sparse import BlockSparse as BlockSparse
-from synflow_jax.block_sparse import to_blocks as to_blocks
-from synflow_jax.choose import matching as matching
-from synflow_jax.collapse import collapsed_layers as collapsed_layers
-from synflow_jax.collapse import critical_compression as critical_compression
-from synflow_jax.collapse import dead_branches as dead_branches
-from synflow_jax.collapse import effective_density as effective_density
-from synflow_jax.collapse import max_compression as max_compression
-from synflow_jax.compact import Compact as Compact
-from synflow_jax.compact import compact as compact
-from synflow_jax.compact import entries as entries
-from synflow_jax.compact import multiply_adds as multiply_adds
-from synflow_jax.compact import num_bytes as num_bytes
-from synflow_jax.compact import slim as slim
-from synflow_jax.controls import reinitialise as reinitialise
-from synflow_jax.controls import shuffle as shuffle
-from synflow_jax.convert import from_torch as from_torch
-from synflow_jax.convert import load_arrays as load_arrays
-from synflow_jax.convert import save_arrays as save_arrays
-from synflow_jax.convert import to_torch as to_torch
-from synflow_jax.data_methods import grasp as grasp
-from synflow_jax.data_methods import snip as snip
-from synflow_jax.data_saliency import grasp_saliency as grasp_saliency
-from synflow_jax.data_saliency import snip_saliency as snip_saliency
-from synflow_jax.diagnostics import NeuronFlow as NeuronFlow
-from synflow_jax.diagnostics import conservation_gap as conservation_gap
-from synflow_jax.diagnostics import layer_flow as layer_flow
-from synflow_jax.diagnostics import log2_flow as log2_flow
-from synflow_jax.diagnostics import neuron_flow as neuron_flow
-from synflow_jax.errors import CollapseWarning as CollapseWarning
-from synflow_jax.errors import UncertifiedWarning as UncertifiedWarning
-from synflow_jax.flow.mode import FlowWarning as FlowWarning
-from synflow_jax.flow.mode import closed_leaves as closed_leaves
-from synflow_jax.flow.mode import flow_mode as flow_mode
-from synflow_jax.flow_saliency import synflow_saliency as synflow_saliency
-from synflow_jax.flow_score import flow_score as flow_score
-from synflow_jax.gradual import GradualState as GradualState
-from synflow_jax.gradual import gradual_magnitude as gradual_magnitude
-from synflow_jax.homogeneity import Homogeneity as Homogeneity
-from synflow_jax.homogeneity import homogeneity_report as homogeneity_report
-from synflow_jax.info import PruneInfo as PruneInfo
-from synflow_jax.masks import apply_masks as apply_masks
+from synflow_jax.compaction import compact as compact
+from synflow_jax.compaction import slim as slim
+from synflow_jax.files import load_masks as load_masks
+from synflow_jax.files import save_masks as save_masks
+from synflow_jax.flow import flow_mode as flow_mode
+from synflow_jax.measure import collapsed_layers as collapsed_layers
+from synflow_jax.measure import effective_density as effective_density
+from synflow_jax.measure import log2_flow as log2_flow
+from synflow_jax.methods import grasp as grasp
 from synflow_jax.methods import magnitude as magnitude
 from synflow_jax.methods import random as random
+from synflow_jax.methods import snip as snip
 from synflow_jax.methods import synflow as synflow
-from synflow_jax.objectives import cross_entropy as cross_entropy
-from synflow_jax.objectives import gradient_norm as gradient_norm
-from synflow_jax.objectives import weight_energy as weight_energy
-from synflow_jax.order import layer_order as layer_order
-from synflow_jax.patterns import blocks as blocks
-from synflow_jax.patterns import channels as channels
-from synflow_jax.patterns import runs as runs
-from synflow_jax.patterns import slices as slices
-from synflow_jax.patterns import unstructured as unstructured
-from synflow_jax.prune import prune as prune
-from synflow_jax.report import Report as Report
-from synflow_jax.report import report as report
+from synflow_jax.methods import synflow_l2 as synflow_l2
+from synflow_jax.plan import certified as certified
+from synflow_jax.plan import channels as channels
+from synflow_jax.plan import erk as erk
+from synflow_jax.plan import exponential as exponential
+from synflow_jax.plan import globally as globally
+from synflow_jax.plan import layerwise as layerwise
+from synflow_jax.plan import linear as linear
+from synflow_jax.plan import matching as matching
+from synflow_jax.plan import one_shot as one_shot
+from synflow_jax.plan import runs as runs
+from synflow_jax.pruning import CollapseWarning as CollapseWarning
+from synflow_jax.pruning import PruneInfo as PruneInfo
+from synflow_jax.pruning import UncertifiedWarning as UncertifiedWarning
+from synflow_jax.pruning import prune as prune
+from synflow_jax.saliency import cross_entropy as cross_entropy
 from synflow_jax.saliency import gradient_saliency as gradient_saliency
-from synflow_jax.saliency import magnitude_saliency as magnitude_saliency
-from synflow_jax.saliency import random_saliency as random_saliency
-from synflow_jax.schedule import certified as certified
-from synflow_jax.schedule import cubic as cubic
-from synflow_jax.schedule import exponential as exponential
-from synflow_jax.schedule import linear as linear
-from synflow_jax.schedule import one_shot as one_shot
-from synflow_jax.scope import erk as erk
-from synflow_jax.scope import globally as globally
-from synflow_jax.scope import layerwise as layerwise
-from synflow_jax.scope import uniform as uniform
-from synflow_jax.sparse import to_bcoo as to_bcoo
-from synflow_jax.sparse import to_csr as to_csr
-from synflow_jax.stacked import stacked_layers as stacked_layers
-from synflow_jax.storage import load_masks as load_masks
-from synflow_jax.storage import load_sparse as load_sparse
-from synflow_jax.storage import save_masks as save_masks
-from synflow_jax.storage import save_sparse as save_sparse
-from synflow_jax.summary import Summary as Summary
-from synflow_jax.summary import summary as summary
-from synflow_jax.transforms import KeepMasksState as KeepMasksState
-from synflow_jax.transforms import keep_masks as keep_masks
-from synflow_jax.tree import is_prunable as is_prunable
-from synflow_jax.visualize import visualize as visualize
+from synflow_jax.saliency import synflow_saliency as synflow_saliency
+from synflow_jax.show import report as report
+from synflow_jax.show import visualize as visualize
+from synflow_jax.training import gradual_magnitude as gradual_magnitude
+from synflow_jax.training import keep_masks as keep_masks
+from synflow_jax.trees import apply_masks as apply_masks
+
+__all__ = [
+    "CollapseWarning",
+    "PruneInfo",
+    "UncertifiedWarning",
+    "apply_masks",
+    "certified",
+    "channels",
+    "collapsed_layers",
+    "compact",
+    "cross_entropy",
+    "effective_density",
+    "erk",
+    "exponential",
+    "flow_mode",
+    "globally",
+    "gradient_saliency",
+    "gradual_magnitude",
+    "grasp",
+    "keep_masks",
+    "layerwise",
+    "linear",
+    "load_masks",
+    "log2_flow",
+    "magnitude",
+    "matching",
+    "one_shot",
+    "prune",
+    "random",
+    "report",
+    "runs",
+    "save_masks",
+    "slim",
+    "snip",
+    "synflow",
+    "synflow_l2",
+    "synflow_saliency",
+    "visualize",
+]
+
+if TYPE_CHECKING:
+    from synflow_jax import linen as linen
+    from synflow_jax import nnx as nnx
+
+_FRAMEWORKS = ("linen", "nnx")
+
+
+def __getattr__(name: str) -> Any:
+    """Load a framework's adapter when it is asked for."""
+    if name in _FRAMEWORKS:
+        return importlib.import_module(f"synflow_jax.{name}")
+    raise AttributeError(f"module 'synflow_jax' has no attribute {name!r}")

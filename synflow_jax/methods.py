@@ -1,19 +1,28 @@
-"""The methods as the papers run them; all the work is in `prune` and the saliencies."""
+"""The methods as their papers run them: settings alone; `prune` and the saliencies do the work."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Unpack
 
 import jax
 
-from synflow_jax._types import ApplyFn, Masks, Params, Pattern, Prunable, Schedule, Scope
-from synflow_jax.errors import check_masks
-from synflow_jax.flow_saliency import synflow_saliency
-from synflow_jax.measure import count_kept
-from synflow_jax.patterns import unstructured
-from synflow_jax.prune import prune, run_rounds
-from synflow_jax.saliency import magnitude_saliency, random_saliency
-from synflow_jax.schedule import Certified, exponential, one_shot
-from synflow_jax.scope import globally
-from synflow_jax.tree import find_layers, is_prunable, pick
+from synflow_jax.plan import (
+    globally,
+    is_prunable,
+    one_shot,
+    plan_by_layer,
+    unstructured,
+)
+from synflow_jax.pruning import Choice, Options, check_options, prune, run_rounds
+from synflow_jax.saliency import (
+    grasp_saliency,
+    magnitude_saliency,
+    random_saliency,
+    snip_saliency,
+    synflow_l2_saliency,
+    synflow_saliency,
+)
+from synflow_jax.selection import count_kept
+from synflow_jax.trees import ApplyFn, LossFn, Masks, Params, Scope, check_masks, pick
 
 
 def synflow(
@@ -23,13 +32,8 @@ def synflow(
     rho: Any,
     *,
     rounds: int = 100,
-    schedule: Schedule | Certified = exponential,
-    scope: Scope = globally,
     sweep: bool = False,
-    min_keep: Any = 0,
-    pattern: Pattern = unstructured,
-    prunable: Prunable = is_prunable,
-    progress: bool = False,
+    **options: Unpack[Options],
 ) -> Masks:
     """Find which weights to keep, before training and without data, S = |θ| ⊙ ∂R_SF/∂|θ|.
 
@@ -40,28 +44,22 @@ def synflow(
       shape: one example without the batch axis, (32, 32, 3), or a pytree of
         jax.ShapeDtypeStruct, likewise without it.
       rho: compression ratio ρ, prunable weights before over after; 100 keeps 1 %. A dict of ratios
-        by pattern, {"conv*": 10, "*": 100}, lets each group of leaves compete within itself.
+        by pattern, {"conv*": 10, "*": 100}, makes each group of leaves compete within itself.
       rounds: n, how often to score and prune; 100 in the paper.
-      schedule: exponential, linear or one_shot; or certified(), which provably leaves flow.
-      scope: globally, layerwise, erk, or runs(4) for N:M.
-      sweep: give the places of kept weights without flow to pruned ones with it.
-      min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
-        dict of these by pattern.
-      pattern: channels, blocks(4) or another: which weights stay or go together; ρ is then of
-        these units.
-      prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
-      progress: say on stderr how far it is, once it takes more than two seconds.
+      sweep: replace kept weights without flow by pruned ones that would have some.
+      **options: schedule (certified() provably leaves flow), scope, min_keep, pattern, prunable
+        and progress, as in `prune`.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
 
     Raises:
-      ValueError: an argument makes no sense, the flow is 0 or not finite, or rho out of reach.
+      ValueError: an argument is out of range, the flow is 0 or not finite, or rho out of reach.
       TypeError: an argument is of the wrong kind.
 
     Warns:
-      CollapseWarning: the flow died on the way, or rho leaves fewer weights than layers.
-      UncertifiedWarning: some round pruned as much flow as there was; by luck it lives.
+      CollapseWarning: a round left no flow, or rho leaves fewer weights than layers.
+      UncertifiedWarning: a round pruned as much flow as there was; what is left is not guaranteed.
 
     Example:
       >>> import jax.numpy as jnp
@@ -72,43 +70,73 @@ def synflow(
 
     Source: Tanaka et al. 2020 (arXiv 2006.05467), section 6, algorithm 1.
     """
-    plan = {"schedule": schedule, "scope": scope, "sweep": sweep, "progress": progress}
-    choice = {"min_keep": min_keep, "pattern": pattern, "prunable": prunable}
-    # Nested: 0 outranks the negative scores that trained statistics can give.
+    check_options("synflow", options, Options)
     saliency = synflow_saliency(apply_fn, shape)
-    return prune(params, saliency, rho, rounds, nested=True, **plan, **choice)[0]
+    # Nested: 0 outranks the negative scores that trained statistics can give.
+    return prune(params, saliency, rho, rounds, nested=True, sweep=sweep, **options)[0]
 
 
-def magnitude(
+def synflow_l2(
     params: Params,
+    apply_fn: ApplyFn,
+    shape: Any,
     rho: Any,
     *,
-    rounds: int = 1,
-    schedule: Schedule = exponential,
-    scope: Scope = globally,
-    min_keep: Any = 0,
-    pattern: Pattern = unstructured,
-    prunable: Prunable = is_prunable,
+    rounds: int = 100,
+    sweep: bool = False,
+    **options: Unpack[Options],
 ) -> Masks:
+    """Find which weights to keep by the flow of squared weights, S = θ² ⊙ ∂R/∂θ², R = 1ᵀ∏θ²1.
+
+    As `synflow`, of which it is the variant that favours wide paths less; it tends to narrow
+    layers.
+
+    Args:
+      params: any pytree of arrays; not modified.
+      apply_fn: apply_fn(params, x) -> y, the network in evaluation mode.
+      shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+      rho: compression ratio ρ, prunable weights before over after, or a dict of these by pattern.
+      rounds: n, how often to score and prune.
+      sweep: replace kept weights without flow by pruned ones that would have some.
+      **options: schedule (certified() provably leaves flow), scope, min_keep, pattern, prunable
+        and progress, as in `prune`.
+
+    Returns:
+      masks, bool with the treedef of params, True = keep.
+
+    Raises:
+      ValueError: an argument is out of range, the flow is 0 or not finite, or rho out of reach.
+      TypeError: an argument is of the wrong kind.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.array([[1.0, -2.0]]), "v": jnp.array([[3.0], [0.5]])}
+      >>> masks = synflow_l2(weights, lambda p, x: x @ p["w"] @ p["v"], (1,), rho=2.0)
+      >>> masks["w"].tolist(), masks["v"].tolist()
+      ([[True, False]], [[True], [False]])
+
+    Source: Gebhart, Saxena and Schrater 2021 (arXiv 2102.11068); Patil and Dovrolis 2021 (arXiv
+    2010.11354).
+    """
+    check_options("synflow_l2", options, Options)
+    saliency = synflow_l2_saliency(apply_fn, shape)
+    return prune(params, saliency, rho, rounds, nested=True, sweep=sweep, **options)[0]
+
+
+def magnitude(params: Params, rho: Any, *, rounds: int = 1, **options: Unpack[Options]) -> Masks:
     """Keep the weights of largest magnitude, S = |θ|.
 
     Args:
       params: any pytree of arrays; not modified.
       rho: compression ratio ρ, prunable weights before over after, or a dict of these by pattern.
       rounds: n; the result is that of one round whatever n is.
-      schedule: exponential, linear or one_shot.
-      scope: globally, layerwise, erk, or runs(4) for N:M.
-      min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
-        dict of these by pattern.
-      pattern: channels, blocks(4) or another: which weights stay or go together; ρ is then of
-        these units.
-      prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
+      **options: schedule, scope, min_keep, pattern, prunable and progress, as in `prune`.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
 
     Raises:
-      ValueError: an argument makes no sense.
+      ValueError: an argument is out of range.
       TypeError: an argument is of the wrong kind.
 
     Example:
@@ -118,14 +146,8 @@ def magnitude(
 
     Source: Tanaka et al. 2020, section 4.
     """
-    rest = {
-        "schedule": schedule,
-        "scope": scope,
-        "min_keep": min_keep,
-        "pattern": pattern,
-        "prunable": prunable,
-    }
-    return prune(params, magnitude_saliency(), rho, rounds, **rest)[0]
+    check_options("magnitude", options, Options)
+    return prune(params, magnitude_saliency(), rho, rounds, **options)[0]
 
 
 def random(
@@ -134,9 +156,7 @@ def random(
     rho: Any = None,
     *,
     densities: Scope | Masks | None = None,
-    min_keep: Any = 0,
-    pattern: Pattern = unstructured,
-    prunable: Prunable = is_prunable,
+    **choice: Unpack[Choice],
 ) -> Masks:
     """Keep weights drawn at random.
 
@@ -146,12 +166,8 @@ def random(
       rho: compression ratio ρ, or a dict of these by pattern; not given where densities is a mask
         tree.
       densities: None draws from the whole network; `uniform` gives every layer the same density;
-        `erk` the Erdős–Rényi-kernel one; any scope does; masks have their layer counts copied.
-      min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
-        dict of these by pattern.
-      pattern: channels, blocks(4) or another: which weights stay or go together; ρ is then of
-        these units.
-      prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
+        `erk` the Erdős–Rényi-kernel one; any scope does; of masks, the layer counts are copied.
+      **choice: min_keep, pattern and prunable, as in `prune`.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
@@ -168,22 +184,106 @@ def random(
 
     Source: Tanaka et al. 2020, section 2; for ERK, Evci et al. 2020 (arXiv 1911.11134).
     """
+    check_options("random", choice, Choice)
     saliency = random_saliency(key)
     is_tree = jax.tree.structure(densities) == jax.tree.structure(params)
     if densities is None or (callable(densities) and not is_tree):
         if rho is None:
             raise TypeError("random needs rho, or a mask tree as densities")
         scope: Any = globally if densities is None else densities
-        rest = {"scope": scope, "min_keep": min_keep, "pattern": pattern, "prunable": prunable}
-        return prune(params, saliency, rho, 1, schedule=one_shot, **rest)[0]
+        return prune(params, saliency, rho, 1, schedule=one_shot, scope=scope, **choice)[0]
     if isinstance(densities, float | int):
         raise TypeError(f"densities must be a scope or a mask tree, got {densities}: pass rho")
-    if rho is not None or min_keep or pattern is not unstructured:
+    patterned = choice.get("pattern", unstructured) is not unstructured
+    if rho is not None or choice.get("min_keep", 0) or patterned:
         raise ValueError(
             "rho must not be given where densities is a mask tree, nor min_keep or pattern: it has "
             "the counts"
         )
     check_masks(params, densities, "densities")
-    layers = find_layers(params, prunable)
-    kept = pick(densities, layers.chosen)
-    return run_rounds(params, saliency, layers, count_kept(kept)[None])[0]
+    plan = plan_by_layer(params, choice.get("prunable", is_prunable))
+    counts = count_kept(pick(densities, plan.prunable))[None]
+    return run_rounds(params, saliency, plan, counts)[0]
+
+
+def snip(
+    params: Params,
+    loss_fn: LossFn,
+    batches: Iterable[Any],
+    rho: Any,
+    *,
+    rounds: int = 1,
+    nested: bool = False,
+    **options: Unpack[Options],
+) -> Masks:
+    """Keep the weights that the loss is most sensitive to, S = |Σ_b θ ⊙ ∂L_b/∂(m ⊙ θ)|.
+
+    Args:
+      params: any pytree of arrays; not modified.
+      loss_fn: loss_fn(params, batch) -> scalar mean loss; `cross_entropy` builds one.
+      batches: a list (or anything that can be read again) of batches.
+      rho: compression ratio ρ, prunable weights before over after, or a dict of these by pattern.
+      rounds: n; 1 in the paper.
+      nested: pruned weights stay pruned; else they may come back, as in the reference.
+      **options: schedule, scope, min_keep, pattern, prunable and progress, as in `prune`.
+
+    Returns:
+      masks, bool with the treedef of params, True = keep.
+
+    Raises:
+      ValueError: an argument is out of range, or the loss is not finite.
+      TypeError: an argument is of the wrong kind, such as an iterator for batches.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.array([[1.0], [-2.0]])}
+      >>> snip(weights, lambda p, x: jnp.mean(x @ p["w"]), [jnp.ones((1, 2))], 2.0)["w"].tolist()
+      [[False], [True]]
+
+    Source: Lee, Ajanthan and Torr 2019 (arXiv 1810.02340).
+    """
+    check_options("snip", options, Options)
+    saliency = snip_saliency(loss_fn, batches)
+    return prune(params, saliency, rho, rounds, nested=nested, **options)[0]
+
+
+def grasp(
+    params: Params,
+    loss_fn: LossFn,
+    batches: Iterable[Any],
+    rho: Any,
+    *,
+    rounds: int = 1,
+    nested: bool = False,
+    **options: Unpack[Options],
+) -> Masks:
+    """Keep the weights that hold up the gradient's norm, S = θ ⊙ H∇L over the prunable leaves.
+
+    Args:
+      params: any pytree of arrays; not modified.
+      loss_fn: loss_fn(params, batch) -> scalar mean loss; the reference divides the logits by 200:
+        cross_entropy(apply_fn, temperature=200.0).
+      batches: a list (or anything that can be read again) of batches; memory is that of one.
+      rho: compression ratio ρ, prunable weights before over after, or a dict of these by pattern.
+      rounds: n; 1 in the paper.
+      nested: pruned weights stay pruned; else they may come back, as in the reference.
+      **options: schedule, scope, min_keep, pattern, prunable and progress, as in `prune`.
+
+    Returns:
+      masks, bool with the treedef of params, True = keep.
+
+    Raises:
+      ValueError: an argument is out of range, or the loss is not finite.
+      TypeError: an argument is of the wrong kind, such as an iterator for batches.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.array([[1.0, 3.0]])}
+      >>> grasp(weights, lambda p, x: jnp.sum(p["w"] ** 2), [0], 2.0)["w"].tolist()
+      [[False, True]]
+
+    Source: Wang, Zhang and Grosse 2020 (arXiv 2002.07376), as in Tanaka et al. 2020.
+    """
+    check_options("grasp", options, Options)
+    saliency = grasp_saliency(loss_fn, batches, options.get("prunable", is_prunable))
+    return prune(params, saliency, rho, rounds, nested=nested, **options)[0]

@@ -1,55 +1,66 @@
 """The public names: there, documented with a running example, and nothing else."""
 
 import dataclasses
+import importlib
 import inspect
+import re
 import types
 
 import pytest
 
 import synflow_jax as sf
 
-CONTRACT = """
-    synflow magnitude random snip grasp prune
-    synflow_saliency magnitude_saliency random_saliency snip_saliency grasp_saliency
-    gradient_saliency cross_entropy gradient_norm weight_energy
-    exponential linear cubic one_shot certified globally layerwise uniform erk is_prunable matching
-    unstructured blocks channels slices runs
-    apply_masks keep_masks gradual_magnitude shuffle reinitialise
-    log2_flow layer_flow neuron_flow flow_score conservation_gap report
-    collapsed_layers dead_branches max_compression critical_compression effective_density
-    layer_order flow_mode homogeneity_report closed_leaves stacked_layers Homogeneity FlowWarning
-    save_masks load_masks save_sparse load_sparse
-    to_torch from_torch save_arrays load_arrays to_bcoo to_csr to_blocks BlockSparse
-    compact Compact slim multiply_adds entries num_bytes visualize
-    PruneInfo Report Summary summary NeuronFlow KeepMasksState GradualState
-    CollapseWarning UncertifiedWarning
-"""
-CONTRACT = set(CONTRACT.split())
+WINGS = (
+    "compaction",
+    "files",
+    "flow",
+    "measure",
+    "plan",
+    "pruning",
+    "saliency",
+    "show",
+    "training",
+)
 PLAIN = {"gradient_norm", "weight_energy"}
-FUNCTIONS = [n for n in sorted(CONTRACT) if inspect.isfunction(getattr(sf, n, None))]
 
 
-def test_the_names_are_those_of_the_contract():
-    public = {
-        name
-        for name, value in vars(sf).items()
-        if not name.startswith("_") and not isinstance(value, types.ModuleType)
-    }
-    assert public == CONTRACT
+PUBLIC = {wing: sorted(getattr(sf, wing).__all__) for wing in WINGS}
+DOCUMENTED = [(f"synflow_jax.{wing}", name) for wing, names in PUBLIC.items() for name in names]
+DOCUMENTED += [("synflow_jax", name) for name in sf.__all__]
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_function_is_documented(name):
-    doc = inspect.getdoc(getattr(sf, name)) or ""
+def test_what_is_at_the_top_is_a_method_or_stands_in_a_wing():
+    for name in sf.__all__:
+        value = getattr(sf, name)
+        of_trees = getattr(value, "__module__", "").startswith("synflow_jax.trees")
+        homes = [wing for wing, names in PUBLIC.items() if name in names]
+        assert len(homes) == (0 if value.__module__ == "synflow_jax.methods" else 1) or of_trees
+        assert all(getattr(getattr(sf, wing), name) is value for wing in homes)
+
+
+def test_no_name_stands_in_two_wings():
+    names = [name for names in PUBLIC.values() for name in names]
+    assert len(names) == len(set(names))
+
+
+def test_no_module_hides_behind_a_name():
+    for name in sf.__all__:
+        assert not isinstance(getattr(sf, name), types.ModuleType)
+
+
+@pytest.mark.parametrize(("module", "name"), DOCUMENTED)
+def test_every_function_is_documented(module, name):
+    value = getattr(importlib.import_module(module), name)
+    doc = inspect.getdoc(value) or ""
     first, _, rest = doc.partition("\n")
     assert first.endswith(".")
     assert len(first) < 100
-    if name not in PLAIN:
-        arguments = inspect.signature(getattr(sf, name)).parameters
+    if inspect.isfunction(value) and name not in PLAIN:
+        arguments = inspect.signature(value).parameters
         for section in ("Args:", "Returns:", "Example:")[not arguments :]:
             assert section in rest, section
         for argument in arguments:
-            assert f"  {argument}: " in rest or f"  *{argument}: " in rest, argument
+            assert re.search(rf"  \*{{0,2}}{argument}: ", rest), argument
 
 
 def test_extras_of_the_presets_are_keyword_only():

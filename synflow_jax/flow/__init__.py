@@ -1,5 +1,24 @@
-"""Flow mode: what stands in for norms, gates and attention, so that flow is conserved."""
+"""Flow mode: any network made homogeneous of degree 1 and monotone, so that flow is conserved.
 
-from synflow_jax.flow.mode import FlowWarning as FlowWarning
-from synflow_jax.flow.mode import closed_leaves as closed_leaves
-from synflow_jax.flow.mode import flow_mode as flow_mode
+Knows what stands in for norms, activations, gates, attention and routing, which leaves are sources,
+and what in a network breaks homogeneity. Knows no score and no mask.
+"""
+
+from synflow_jax.flow._homogeneity import Homogeneity as Homogeneity
+from synflow_jax.flow._homogeneity import homogeneity_report as homogeneity_report
+from synflow_jax.flow._mode import FlowWarning as FlowWarning
+from synflow_jax.flow._mode import closed_leaves as closed_leaves
+from synflow_jax.flow._mode import flow_mode as flow_mode
+from synflow_jax.flow._network import Network as Network
+from synflow_jax.flow._network import as_network as as_network
+from synflow_jax.flow._sources import is_source as is_source
+from synflow_jax.flow._sources import without_sources as without_sources
+
+__all__ = [
+    "FlowWarning",
+    "Homogeneity",
+    "Network",
+    "closed_leaves",
+    "flow_mode",
+    "homogeneity_report",
+]

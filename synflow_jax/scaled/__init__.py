@@ -1,8 +1,19 @@
-"""Overflow-free evaluation: any JAX function on (mantissa, power-of-two exponent) pairs."""
+"""Functions evaluated on numbers times powers of two, so that no product of many leaves the range.
 
-from synflow_jax.scaled import loops as loops
-from synflow_jax.scaled.array import Scaled as Scaled
-from synflow_jax.scaled.array import log2 as log2
-from synflow_jax.scaled.array import unit_exponent as unit_exponent
-from synflow_jax.scaled.array import unscale as unscale
-from synflow_jax.scaled.interpreter import scaled as scaled
+Any function that JAX traces is interpreted on pairs (mantissa, exponent). Knows the primitives of
+JAX and how each scales; knows nothing of pruning.
+"""
+
+from synflow_jax.scaled._array import Scaled as Scaled
+from synflow_jax.scaled._array import log2 as log2
+from synflow_jax.scaled._array import power_of_two as power_of_two
+from synflow_jax.scaled._array import unit_exponent as unit_exponent
+from synflow_jax.scaled._array import unscale as unscale
+from synflow_jax.scaled._convolutions import as_product as as_product
+from synflow_jax.scaled._convolutions import is_better_as_product as is_better_as_product
+from synflow_jax.scaled._interpreter import scaled as scaled
+
+__all__ = [
+    "Scaled",
+    "scaled",
+]

@@ -12,7 +12,8 @@ from benchmarks.peers import floor, naive_jax
 from benchmarks.timed_networks import NETWORKS, Timed
 from experiments.common import machine
 from experiments.common.models.fc import FC
-from synflow_jax import is_prunable, synflow
+from synflow_jax import synflow
+from synflow_jax.plan import is_prunable
 
 SHAPE, CLASSES, WIDTH, DEPTH = (4, 5, 1), 6, 30, 3
 HAS_TORCH = machine.has_torch()

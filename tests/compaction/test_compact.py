@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.compacted import NEAR, draw, masks_of, same, shapes
 
 import synflow_jax as sf
+from tests.support.compacted import NEAR, draw, masks_of, same, shapes
 
 
 def test_a_chain_keeps_the_units_between_live_weights():

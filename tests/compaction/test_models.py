@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.modern import ViT
 
 import synflow_jax as sf
 from benchmarks.deep_networks import DenseNet, UNet, xla_convolution
@@ -16,6 +15,7 @@ from experiments.common.models.conv import Conv
 from experiments.common.models.decoder import Decoder
 from experiments.common.models.fc import FC
 from experiments.common.models.resnet import Bottleneck, ResNet
+from tests.support.modern import ViT
 
 pytestmark = [
     pytest.mark.usefixtures("flax_promotes"),
@@ -59,7 +59,7 @@ def inputs(shape, dtype):
 
 
 def prunable(path, leaf):
-    return path.startswith("params") and sf.is_prunable(path, leaf)
+    return path.startswith("params") and sf.plan.is_prunable(path, leaf)
 
 
 def run(network, x):

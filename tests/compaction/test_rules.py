@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+
 from tests.support.compacted import draw, masks_of, same, shapes
 
 

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.nets import CONV_SHAPE, mlp, mlp_params, residual, residual_params
 
 import synflow_jax as sf
+from tests.support.nets import CONV_SHAPE, mlp, mlp_params, residual, residual_params
 
 WIDE = (6, 12, 9, 4)
 UNLIKE = (6, 13, 9, 4)  # hidden widths without a common share
@@ -99,16 +99,18 @@ def test_layer_by_layer_a_stream_is_one_axis_wherever_it_stands():
     assert len(sixteen) <= 2 and max(sixteen) - min(sixteen) <= 1 < min(sixteen) < 9
 
 
-@pytest.mark.parametrize("budget", [sf.multiply_adds, sf.entries, sf.num_bytes])
+@pytest.mark.parametrize(
+    "budget", [sf.compaction.multiply_adds, sf.compaction.entries, sf.compaction.num_bytes]
+)
 def test_a_residual_network_stays_within_its_budget_and_computes_the_same(budget):
     params = residual_params(width=16)
     small = sf.slim(params, residual, CONV_SHAPE, 10.0, rounds=10, budget=budget)
     leaves = jax.tree.leaves(small.params)
     whole = jax.tree.leaves(params)
     costs = {
-        sf.multiply_adds: small.multiply_adds,
-        sf.entries: (sum(x.size for x in whole), sum(x.size for x in leaves)),
-        sf.num_bytes: (sum(x.nbytes for x in whole), sum(x.nbytes for x in leaves)),
+        sf.compaction.multiply_adds: small.multiply_adds,
+        sf.compaction.entries: (sum(x.size for x in whole), sum(x.size for x in leaves)),
+        sf.compaction.num_bytes: (sum(x.nbytes for x in whole), sum(x.nbytes for x in leaves)),
     }
     before, after = costs[budget]
     assert before / 15 < after <= before / 10

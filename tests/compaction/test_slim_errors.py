@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from tests.support.nets import mlp, mlp_params
 
 import synflow_jax as sf
+from tests.support.nets import mlp, mlp_params
 
 WIDE = (6, 12, 9, 4)
 
@@ -36,7 +36,7 @@ BAD = {
         r"whole=matching\(…\) must have patterns that match leaves, and \['layer9/\*'\]",
     ),
     "what builds a saliency": (
-        call(saliency=sf.magnitude_saliency),
+        call(saliency=sf.saliency.magnitude_saliency),
         TypeError,
         r"saliency must be magnitude_saliency\(…\), with brackets",
     ),

@@ -6,10 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tests.support.compacted import NEAR, draw, masks_of, same
 
 import synflow_jax as sf
 from synflow_jax import linen
+from tests.support.compacted import NEAR, draw, masks_of, same
 
 
 class Net(nn.Module):
@@ -30,7 +30,7 @@ class Net(nn.Module):
 def conv():
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         variables = Net().init(jax.random.key(0), jnp.ones((1, 6, 6, 2)))
-        prunable = lambda path, leaf: path.startswith("params") and sf.is_prunable(path, leaf)
+        prunable = lambda path, leaf: path.startswith("params") and sf.plan.is_prunable(path, leaf)
 
         def network(v, x):
             return Net().apply(v, x)

@@ -12,7 +12,8 @@ from experiments.common import rows as store
 from experiments.common.figure import Figure
 from experiments.common.initial import Config, Start, network_order
 from experiments.common.scored import METHODS, ScoredConfig, batches, scores
-from synflow_jax import cross_entropy, neuron_flow, prune
+from synflow_jax import cross_entropy, prune
+from synflow_jax.measure import neuron_flow
 
 FIGURES = {
     "fig2": (fig2, ScoredConfig),

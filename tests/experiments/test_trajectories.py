@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.networks import FIXTURES, NETWORKS
 
 from experiments.common.data import Dataset, Split
 from experiments.common.imp import IterativePruning, by_magnitude_of_all
 from experiments.common.models.fc import FC
 from experiments.common.train import Budget, Trainer
+from tests.support.networks import FIXTURES, NETWORKS
 
 NET = NETWORKS["fc_digits"]
 CASES = {  # optimiser, learning rate, decay

@@ -34,8 +34,8 @@ def drawn(shape, block, density, seed=0):
 )
 def test_the_product_is_that_of_the_pruned_matrix(shape, block, density):
     w, mask = drawn(shape, block, density)
-    (kept,) = sf.to_blocks([w], [mask], sf.blocks(*block))
-    assert isinstance(kept, sf.BlockSparse)
+    (kept,) = sf.files.to_blocks([w], [mask], sf.plan.blocks(*block))
+    assert isinstance(kept, sf.files.BlockSparse)
     np.testing.assert_array_equal(kept.todense(), w * mask)
     for lead in ((), (3,), (2, 3)):
         x = np.random.default_rng(1).standard_normal((*lead, shape[0])).astype(np.float32)
@@ -47,7 +47,7 @@ def test_the_product_is_that_of_the_pruned_matrix(shape, block, density):
 
 def test_only_kept_blocks_are_there():
     w, mask = drawn((32, 48), (8, 8), 0.3)
-    (kept,) = sf.to_blocks([w], [mask], sf.blocks(8))
+    (kept,) = sf.files.to_blocks([w], [mask], sf.plan.blocks(8))
     assert kept.values.shape == (mask.sum() // 64, 8, 8)
     assert kept.values.size == mask.sum()
     cost = jax.jit(lambda x, w: x @ w).lower(jnp.ones((16, 32)), kept).compile().cost_analysis()
@@ -55,13 +55,13 @@ def test_only_kept_blocks_are_there():
     assert products <= cost["flops"] < 2 * 16 * mask.size / 2  # and the sums by column
     # A block of which one weight is kept is there whole, the others at 0.
     mask[:8, :8] = np.arange(64).reshape(8, 8) == 5
-    (kept,) = sf.to_blocks([w], [mask], sf.blocks(8))
+    (kept,) = sf.files.to_blocks([w], [mask], sf.plan.blocks(8))
     np.testing.assert_array_equal(kept.todense(), w * mask)
 
 
 def test_gradients_by_input_and_by_kept_weights_are_those_of_the_pruned_matrix():
     w, mask = drawn((24, 40), (8, 8), 0.4)
-    (kept,) = sf.to_blocks([w], [mask], sf.blocks(8))
+    (kept,) = sf.files.to_blocks([w], [mask], sf.plan.blocks(8))
     rng = np.random.default_rng(2)
     x, y = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((5, 24), (5, 40)))
     loss = jax.jit(jax.grad(lambda x, w: jnp.sum((x @ w) * y), (0, 1), allow_int=True))
@@ -83,8 +83,10 @@ def test_a_network_runs_on_blocks_as_it_does_on_arrays():
         return jax.nn.relu(x @ p["in"] + p["bias"][None]) @ p["out"]
 
     inner = lambda path, leaf: path in ("in", "kernel")
-    masks = sf.magnitude(params, rho=4, pattern=sf.blocks(8), prunable=inner, scope=sf.layerwise)
-    sparse = sf.to_blocks(params, masks, sf.blocks(8))
+    masks = sf.magnitude(
+        params, rho=4, pattern=sf.plan.blocks(8), prunable=inner, scope=sf.layerwise
+    )
+    sparse = sf.files.to_blocks(params, masks, sf.plan.blocks(8))
     assert sparse["in"].values.shape == (4, 8, 8)
     pruned = sf.apply_masks(params, masks)
     for name in ("out", "bias", "kernel", "steps"):  # whole, of other axes, or no weights
@@ -95,32 +97,32 @@ def test_a_network_runs_on_blocks_as_it_does_on_arrays():
 
 def test_what_makes_no_sense_is_refused():
     w, mask = drawn((32, 48), (8, 8), 0.4)
-    (kept,) = sf.to_blocks([w], [mask], sf.blocks(8))
+    (kept,) = sf.files.to_blocks([w], [mask], sf.plan.blocks(8))
     with pytest.raises(ValueError, match=r"x must be \(…, 32\).* got shape \(3, 48\)"):
         jnp.ones((3, 48)) @ kept
     with pytest.raises(TypeError, match="pattern must be a function"):
-        sf.to_blocks([w], [mask], 8)
+        sf.files.to_blocks([w], [mask], 8)
     with pytest.raises(TypeError, match=r"pattern must be blocks\(…\), with brackets"):
-        sf.to_blocks([w], [mask], sf.blocks)
+        sf.files.to_blocks([w], [mask], sf.plan.blocks)
     with pytest.raises(ValueError, match="shape of a unit"):
-        sf.to_blocks([w], [mask], lambda path, shape: (64, 8))
+        sf.files.to_blocks([w], [mask], lambda path, shape: (64, 8))
     with pytest.raises(TypeError, match="outside of jit"):
-        jax.jit(lambda m: sf.to_blocks([w], [m], sf.blocks(8)))(mask)
+        jax.jit(lambda m: sf.files.to_blocks([w], [m], sf.plan.blocks(8)))(mask)
     with pytest.raises(ValueError, match="masks must have the shapes"):
-        sf.to_blocks([w], [mask.T], sf.blocks(8))
+        sf.files.to_blocks([w], [mask.T], sf.plan.blocks(8))
 
 
 @pytest.mark.parametrize("batch", [1, 16, 21])
 def test_the_kernel_multiplies_as_plain_jax_does(batch):
     w, mask = drawn((64, 96), (16, 16), 0.4)
     mask[:, 32:48] = False  # a column without blocks
-    (kept,) = sf.to_blocks([w], [mask], sf.blocks(16))
+    (kept,) = sf.files.to_blocks([w], [mask], sf.plan.blocks(16))
     x = jnp.asarray(np.random.default_rng(1).standard_normal((batch, 64)), jnp.float32)
     np.testing.assert_allclose(pallas_product(x, kept, interpret=True), x @ (w * mask), **NEAR)
 
 
 def test_the_kernel_becomes_a_program_for_gpus():
     w, mask = drawn((64, 128), (32, 32), 0.4)
-    (kept,) = sf.to_blocks([w], [mask], sf.blocks(32))
+    (kept,) = sf.files.to_blocks([w], [mask], sf.plan.blocks(32))
     traced = pallas_product.trace(jnp.ones((16, 64)), kept)
     assert "triton" in traced.lower(lowering_platforms=("cuda",)).as_text()

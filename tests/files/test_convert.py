@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.sparse import BCOO
-from tests.support.meshes import differ
-from tests.support.nets import mlp, mlp_params
 from scipy.sparse import csr_array
 
 import synflow_jax as sf
+from tests.support.meshes import differ
+from tests.support.nets import mlp, mlp_params
 
 RNG = np.random.default_rng(0)
 SHAPES = {
@@ -35,7 +35,7 @@ def name_of(path):
 
 
 def test_every_entry_stands_where_pytorch_has_it():
-    found = sf.to_torch(MASKS, name_of)
+    found = sf.files.to_torch(MASKS, name_of)
     assert list(found) == [
         *("conv_0.bias", "conv_0.weight", "conv_1.weight", "conv_2.weight"),
         *("dense_0.bias", "dense_0.weight", "embed_0.weight", "linear.weight"),
@@ -57,9 +57,9 @@ def test_every_entry_stands_where_pytorch_has_it():
 
 @pytest.mark.parametrize("dtype", [bool, np.float32, np.uint8])
 def test_there_and_back(dtype):
-    arrays = {name: mask.astype(dtype) for name, mask in sf.to_torch(MASKS, name_of).items()}
+    arrays = {name: mask.astype(dtype) for name, mask in sf.files.to_torch(MASKS, name_of).items()}
     arrays["running_mean"] = np.full(3, 0.5)  # a state dict holds more
-    found = sf.from_torch(arrays, MASKS, name_of)
+    found = sf.files.from_torch(arrays, MASKS, name_of)
     assert differ(found, MASKS | {"step": np.array(True)}) == 0
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(bool)}
 
@@ -68,18 +68,18 @@ def test_axes_of_ones_own():
     """A kernel of attention that another library has as (heads, width, in)."""
     masks = {"query": {"kernel": RNG.random((8, 2, 4)) < 0.5}}
     order = lambda path, ndim: (1, 2, 0)
-    found = sf.to_torch(masks, {"query/kernel": "q"}, axes=order)
+    found = sf.files.to_torch(masks, {"query/kernel": "q"}, axes=order)
     np.testing.assert_array_equal(found["q"], np.einsum("ihw->hwi", masks["query"]["kernel"]))
     like = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, jnp.float32), masks)
-    assert differ(sf.from_torch(found, like, {"query/kernel": "q"}, axes=order), masks) == 0
+    assert differ(sf.files.from_torch(found, like, {"query/kernel": "q"}, axes=order), masks) == 0
 
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_files_hold_the_arrays(suffix, tmp_path):
-    arrays = sf.to_torch(MASKS, name_of)
+    arrays = sf.files.to_torch(MASKS, name_of)
     arrays["turned"] = np.arange(6, dtype=np.float32).reshape(2, 3).T
-    sf.save_arrays(tmp_path / f"masks.{suffix}", arrays)
-    found = sf.load_arrays(str(tmp_path / f"masks.{suffix}"))
+    sf.files.save_arrays(tmp_path / f"masks.{suffix}", arrays)
+    found = sf.files.load_arrays(str(tmp_path / f"masks.{suffix}"))
     assert found.keys() == arrays.keys()
     for name, array in arrays.items():
         np.testing.assert_array_equal(found[name], array, strict=True)
@@ -89,7 +89,7 @@ def test_files_hold_the_arrays(suffix, tmp_path):
 def test_a_file_of_pickles_is_refused(tmp_path):
     np.savez(tmp_path / "bad.npz", weight=np.array([{}, None], object))
     with pytest.raises(ValueError, match="allow_pickle"):
-        sf.load_arrays(tmp_path / "bad.npz")
+        sf.files.load_arrays(tmp_path / "bad.npz")
 
 
 PARAMS = jax.tree.map(
@@ -105,7 +105,7 @@ def is_sparse(leaf):
 
 
 def test_bcoo_is_the_masked_leaf_and_multiplies_as_it_does():
-    sparse = sf.to_bcoo(PARAMS, KEPT)
+    sparse = sf.files.to_bcoo(PARAMS, KEPT)
     assert jax.tree.structure(sparse, is_leaf=is_sparse) == jax.tree.structure(PARAMS)
     conv, dense = sparse["Conv_0"]["kernel"], sparse["Dense_0"]["kernel"]
     assert conv.shape == (3, 2, 4, 5)
@@ -129,13 +129,13 @@ def test_a_whole_network_runs_on_bcoo(flax_promotes):
     params = mlp_params(0)
     masks = jax.tree.map(lambda p: np.random.default_rng(1).random(p.shape) < 0.3, params)
     x = jnp.asarray(RNG.standard_normal((4, params["layer0"]["kernel"].shape[0])), jnp.float32)
-    found = jax.jit(mlp)(sf.to_bcoo(params, masks), x)
+    found = jax.jit(mlp)(sf.files.to_bcoo(params, masks), x)
     # Three layers of float32 sums in another order.
     np.testing.assert_allclose(found, mlp(sf.apply_masks(params, masks), x), rtol=1e-4, atol=1e-5)
 
 
 def test_csr_is_the_masked_leaf_and_multiplies_as_it_does():
-    sparse = sf.to_csr(PARAMS, KEPT)
+    sparse = sf.files.to_csr(PARAMS, KEPT)
     conv, dense = sparse["Conv_0"]["kernel"], sparse["Dense_0"]["kernel"]
     assert conv.shape == (3 * 2 * 4, 5)
     assert conv.nnz == KEPT["Conv_0"]["kernel"].sum() > np.count_nonzero(DENSE["Conv_0"]["kernel"])
@@ -153,12 +153,12 @@ def test_csr_is_the_masked_leaf_and_multiplies_as_it_does():
         atol=1e-6,
     )
     wide = jax.tree.map(np.float64, PARAMS) | {"step": np.int32(3)}
-    assert sf.to_csr(wide, KEPT)["linear"]["w"].dtype == np.float64
+    assert sf.files.to_csr(wide, KEPT)["linear"]["w"].dtype == np.float64
 
 
 def test_a_leaf_without_kept_weights():
     params, masks = {"w": np.ones((3, 2), np.float32)}, {"w": np.zeros((3, 2), bool)}
-    for convert, xp in ((sf.to_bcoo, jnp), (sf.to_csr, np)):
+    for convert, xp in ((sf.files.to_bcoo, jnp), (sf.files.to_csr, np)):
         found = xp.ones(3, np.float32) @ convert(params, masks)["w"]
         np.testing.assert_array_equal(found, [0, 0])
 
@@ -167,13 +167,13 @@ def test_a_leaf_without_kept_weights():
 def test_any_name_and_any_number_of_axes(suffix, tmp_path):
     masks = {"file": np.array(False), "allow_pickle": np.array([[True, False]]).T}
     path = tmp_path / f"masks.{suffix}"
-    sf.save_arrays(path, sf.to_torch(masks, str))
-    found = sf.load_arrays(path)
+    sf.files.save_arrays(path, sf.files.to_torch(masks, str))
+    found = sf.files.load_arrays(path)
     assert {name: array.shape for name, array in found.items()} == {
         "file": (),
         "allow_pickle": (2, 1),
     }
-    back = sf.from_torch(found, masks, str)
+    back = sf.files.from_torch(found, masks, str)
     assert jax.tree.map(np.array_equal, back, masks) == {"file": True, "allow_pickle": True}
 
 
@@ -186,14 +186,14 @@ def test_what_is_no_dict_of_arrays_is_not_written(suffix, tmp_path):
         ({3: mask}, "3 is a ndarray"),
     ):
         with pytest.raises(TypeError, match=f"arrays must be {{name: array}}.*{said}"):
-            sf.save_arrays(tmp_path / f"masks.{suffix}", arrays)
+            sf.files.save_arrays(tmp_path / f"masks.{suffix}", arrays)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("suffix", ["npz", "safetensors"])
 def test_a_damaged_file_is_refused_by_name(suffix, tmp_path):
     path = tmp_path / f"masks.{suffix}"
-    sf.save_arrays(path, {"fc": np.arange(999)})
+    sf.files.save_arrays(path, {"fc": np.arange(999)})
     whole = path.read_bytes()
     with path.with_suffix(".npy").open("wb") as file:
         np.save(file, np.ones(2))
@@ -202,14 +202,14 @@ def test_a_damaged_file_is_refused_by_name(suffix, tmp_path):
     for content in (b"", whole[:-9], other, flipped if suffix == "npz" else whole[9:]):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=f"masks.{suffix}' cannot be loaded: "):
-            sf.load_arrays(path)
+            sf.files.load_arrays(path)
     with pytest.raises(FileNotFoundError):
-        sf.load_arrays(tmp_path / f"none.{suffix}")
+        sf.files.load_arrays(tmp_path / f"none.{suffix}")
 
 
 def test_without_safetensors_it_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-    for call in (lambda p: sf.save_arrays(p, {}), sf.load_arrays):
+    for call in (lambda p: sf.files.save_arrays(p, {}), sf.files.load_arrays):
         with pytest.raises(ImportError, match=r"pip install safetensors, or take .* \.npz"):
             call(tmp_path / "masks.safetensors")
     assert not list(tmp_path.iterdir())
@@ -217,23 +217,43 @@ def test_without_safetensors_it_says_what_to_do(tmp_path, monkeypatch):
 
 def test_what_makes_no_sense_is_refused(tmp_path):
     masks, name = {"w": np.ones((3, 2), bool)}, {"w": "fc"}
-    arrays = sf.to_torch(masks, name)
+    arrays = sf.files.to_torch(masks, name)
     two = masks | {"v": np.ones(2, bool)}
     half = {"w": np.ones((3, 2), np.float16)}
     some = {"w": np.array([[True, False]] * 3)}
     for call, error, message in (
-        (lambda: sf.to_torch({"w": np.ones(3)}, name), TypeError, "masks must be bool arrays"),
-        (lambda: sf.to_torch(masks, "fc"), TypeError, "names must be"),
-        (lambda: sf.to_torch(masks, {"v": "fc"}), ValueError, r"names has \['v'\].*\['w'\]"),
-        (lambda: sf.to_torch(two, lambda path: "fc"), ValueError, r"\['fc'\] are given twice"),
-        (lambda: sf.from_torch({}, masks, name), ValueError, r"arrays must hold .* \['fc'\]"),
-        (lambda: sf.from_torch({"fc": masks["w"]}, masks, name), ValueError, r"must be \(2, 3\)"),
-        (lambda: sf.from_torch({"fc": arrays["fc"] * 0.5}, masks, name), ValueError, "0 and 1"),
-        (lambda: sf.save_arrays(tmp_path / "masks.pt", arrays), ValueError, r"must end in \.npz"),
-        (lambda: sf.to_bcoo(masks, two), ValueError, "tree structure"),
-        (lambda: sf.to_csr(half, some), TypeError, "no float16: cast 'w'"),
-        (lambda: jax.jit(sf.to_bcoo)(half, some), TypeError, "outside of jit"),
-        (lambda: jax.jit(lambda m: sf.to_torch(m, name))(some), TypeError, "outside of jit"),
+        (
+            lambda: sf.files.to_torch({"w": np.ones(3)}, name),
+            TypeError,
+            "masks must be bool arrays",
+        ),
+        (lambda: sf.files.to_torch(masks, "fc"), TypeError, "names must be"),
+        (lambda: sf.files.to_torch(masks, {"v": "fc"}), ValueError, r"names has \['v'\].*\['w'\]"),
+        (
+            lambda: sf.files.to_torch(two, lambda path: "fc"),
+            ValueError,
+            r"\['fc'\] are given twice",
+        ),
+        (lambda: sf.files.from_torch({}, masks, name), ValueError, r"arrays must hold .* \['fc'\]"),
+        (
+            lambda: sf.files.from_torch({"fc": masks["w"]}, masks, name),
+            ValueError,
+            r"must be \(2, 3\)",
+        ),
+        (
+            lambda: sf.files.from_torch({"fc": arrays["fc"] * 0.5}, masks, name),
+            ValueError,
+            "0 and 1",
+        ),
+        (
+            lambda: sf.files.save_arrays(tmp_path / "masks.pt", arrays),
+            ValueError,
+            r"must end in \.npz",
+        ),
+        (lambda: sf.files.to_bcoo(masks, two), ValueError, "tree structure"),
+        (lambda: sf.files.to_csr(half, some), TypeError, "no float16: cast 'w'"),
+        (lambda: jax.jit(sf.files.to_bcoo)(half, some), TypeError, "outside of jit"),
+        (lambda: jax.jit(lambda m: sf.files.to_torch(m, name))(some), TypeError, "outside of jit"),
     ):
         with pytest.raises(error, match=message):
             call()

@@ -16,11 +16,11 @@ from flax import nnx
 from flax.core import freeze
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support.meshes import differ, mesh_of, same_layout, spread
-from tests.support.nets import mlp_params
 
 import synflow_jax as sf
-from synflow_jax import packed
+from synflow_jax.files import _format as packed
+from tests.support.meshes import differ, mesh_of, same_layout, spread
+from tests.support.nets import mlp_params
 
 
 def draw(*shape, density=0.3, seed=0):
@@ -96,10 +96,10 @@ def test_kept_values_of_every_dtype_come_back_to_the_bit(tmp_path):
     floating = {name: jnp.issubdtype(params[name].dtype, jnp.floating) for name in params}
     masks = {name: draw(40, 30, density=0.1) | (not floating[name]) for name in params}
     path = tmp_path / "net"
-    sf.save_sparse(path, params, masks)
+    sf.files.save_sparse(path, params, masks)
     values = sum(int(masks[name].sum()) * params[name].itemsize for name in params)
     assert path.stat().st_size == header_of(path) + values + sum(map(code_size, masks.values()))
-    for loaded, found in (sf.load_sparse(path, params), sf.load_sparse(path)):
+    for loaded, found in (sf.files.load_sparse(path, params), sf.files.load_sparse(path)):
         assert differ(found, masks) == 0
         for name, leaf in loaded.items():
             want = np.where(masks[name], params[name], np.zeros((), leaf.dtype))
@@ -110,10 +110,10 @@ def test_a_sparse_checkpoint_is_the_pruned_params(tmp_path):
     params = mlp_params(0, dtype=jnp.bfloat16)
     params["layer0"]["steps"] = jnp.arange(3)
     masks = thin(params)
-    sf.save_sparse(tmp_path / "net", params, masks)
+    sf.files.save_sparse(tmp_path / "net", params, masks)
     shapes = jax.eval_shape(lambda: params)
     for like in (params, shapes):
-        loaded, found = sf.load_sparse(tmp_path / "net", like)
+        loaded, found = sf.files.load_sparse(tmp_path / "net", like)
         assert differ(loaded, sf.apply_masks(params, masks)) == 0
         assert differ(found, masks) == 0
         dtypes = jax.tree.map(
@@ -128,7 +128,7 @@ def test_what_is_loaded_lies_as_like_does(kind, tmp_path):
     params = spread(mlp_params(0, widths=(8, 64, 4)), mesh, "both")
     masks = thin(params)
     sf.save_masks(tmp_path / "masks", masks)
-    sf.save_sparse(tmp_path / "net", params, masks)
+    sf.files.save_sparse(tmp_path / "net", params, masks)
     shapes = jax.tree.map(
         lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding), params
     )
@@ -136,7 +136,7 @@ def test_what_is_loaded_lies_as_like_does(kind, tmp_path):
         found = sf.load_masks(tmp_path / "masks", like)
         assert same_layout(params, found)
         assert differ(found, masks) == 0
-        loaded, found = sf.load_sparse(tmp_path / "net", like)
+        loaded, found = sf.files.load_sparse(tmp_path / "net", like)
         assert same_layout(params, loaded)
         assert same_layout(params, found)
         assert differ(loaded, sf.apply_masks(params, masks)) == 0

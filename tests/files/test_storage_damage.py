@@ -5,11 +5,11 @@ import json
 import jax
 import numpy as np
 import pytest
-from tests.support.meshes import differ
 
 import synflow_jax as sf
 from benchmarks import fuzz_masks
-from synflow_jax import packed
+from synflow_jax.files import _format as packed
+from tests.support.meshes import differ
 
 
 def draw(*shape):
@@ -30,8 +30,8 @@ FITTING = {"a": {"w": draw(4, 6)}, "b": np.ones(3, bool)}
 )
 def test_a_like_of_another_shape_is_refused(like, message, tmp_path):
     sf.save_masks(tmp_path / "masks", FITTING)
-    sf.save_sparse(tmp_path / "net", LIKE, FITTING)
-    for load, name in ((sf.load_masks, "masks"), (sf.load_sparse, "net")):
+    sf.files.save_sparse(tmp_path / "net", LIKE, FITTING)
+    for load, name in ((sf.load_masks, "masks"), (sf.files.load_sparse, "net")):
         with pytest.raises(ValueError, match=f"{name}' cannot be loaded.*{message}"):
             load(tmp_path / name, like)
 
@@ -39,27 +39,35 @@ def test_a_like_of_another_shape_is_refused(like, message, tmp_path):
 def test_what_makes_no_sense_is_refused(tmp_path):
     path, net = tmp_path / "masks", tmp_path / "net"
     sf.save_masks(path, FITTING)
-    sf.save_sparse(net, LIKE, FITTING)
+    sf.files.save_sparse(net, LIKE, FITTING)
     other = jax.tree.map(lambda leaf: leaf.astype(np.float16), LIKE)
     wide = jax.tree.map(lambda leaf: leaf.astype(np.float64), LIKE)
-    sf.save_sparse(tmp_path / "wide", wide, FITTING)
+    sf.files.save_sparse(tmp_path / "wide", wide, FITTING)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float64), wide)
     key = {"k": jax.random.key(0)}
     for call, error, message in (
-        (lambda: sf.load_sparse(net, other), ValueError, "'a/w' is float32 in it and float16"),
-        (lambda: sf.load_sparse(tmp_path / "wide", shapes), ValueError, "jax_enable_x64"),
-        (lambda: sf.load_sparse(path), ValueError, "it is one for load_masks"),
+        (
+            lambda: sf.files.load_sparse(net, other),
+            ValueError,
+            "'a/w' is float32 in it and float16",
+        ),
+        (lambda: sf.files.load_sparse(tmp_path / "wide", shapes), ValueError, "jax_enable_x64"),
+        (lambda: sf.files.load_sparse(path), ValueError, "it is one for load_masks"),
         (lambda: sf.load_masks(net), ValueError, "it is one for load_sparse"),
         (lambda: sf.load_masks(path, limit=26), ValueError, "27 bytes, limit allows 26"),
-        (lambda: sf.load_sparse(net, limit=134), ValueError, "135 bytes, limit allows 134"),
+        (lambda: sf.files.load_sparse(net, limit=134), ValueError, "135 bytes, limit allows 134"),
         (lambda: sf.load_masks(path, {"a": 1.0}), TypeError, "like must be a pytree of arrays"),
         (lambda: sf.load_masks(tmp_path / "gone"), FileNotFoundError, "gone"),
         (lambda: sf.save_masks(path / "in", FITTING), FileNotFoundError, "folder that .*masks/in'"),
         (lambda: sf.save_masks(tmp_path, FITTING), IsADirectoryError, "path must be a file, and"),
         (lambda: sf.save_masks(path, LIKE), TypeError, "masks must be bool arrays"),
         (lambda: sf.save_masks(path, {"a/b": draw(2), "a": {"b": draw(2)}}), ValueError, "'a/b'"),
-        (lambda: sf.save_sparse(net, LIKE, {"a": FITTING["a"]}), ValueError, "tree structure"),
-        (lambda: sf.save_sparse(net, key, {"k": np.array(True)}), TypeError, "key_data"),
+        (
+            lambda: sf.files.save_sparse(net, LIKE, {"a": FITTING["a"]}),
+            ValueError,
+            "tree structure",
+        ),
+        (lambda: sf.files.save_sparse(net, key, {"k": np.array(True)}), TypeError, "key_data"),
         (lambda: jax.jit(lambda m: sf.save_masks(path, m))(FITTING), TypeError, "outside of jit"),
     ):
         with pytest.raises(error, match=message):
@@ -103,7 +111,7 @@ def test_a_header_is_believed_in_nothing(row, body, message, tmp_path):
 def test_a_bool_that_is_none_is_refused(tmp_path):
     packed.write(tmp_path / "net", packed.SPARSE, [["w", [2], 2, 0, "bool"]], [b"\x01\x02"])
     with pytest.raises(ValueError, match="'w' has a bool that is neither 0 nor 1"):
-        sf.load_sparse(tmp_path / "net")
+        sf.files.load_sparse(tmp_path / "net")
 
 
 def test_a_wild_header_is_an_error(tmp_path, monkeypatch):

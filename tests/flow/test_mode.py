@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.nets import run_flow
 
 import synflow_jax as sf
+from tests.support.nets import run_flow
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 # Sums of some hundred float32 products, each rounded at 6e-8.
@@ -17,13 +17,13 @@ Y = jnp.asarray(np.random.default_rng(0).uniform(0.1, 2.0, (3, 8)), jnp.float32)
 def test_what_has_no_rule_is_named_with_its_place():
     network = lambda p, x: jnp.sort(x @ p["w"])
     params = {"w": jnp.ones((2, 3))}
-    with pytest.warns(sf.FlowWarning, match=r"sort at .*test_flow_mode\.py:\d+"):
+    with pytest.warns(sf.flow.FlowWarning, match=r"sort at .*test_mode\.py:\d+"):
         sf.flow_mode(network)(params, jnp.ones((1, 2)))
-    found = sf.homogeneity_report(params, network, (2,))
+    found = sf.flow.homogeneity_report(params, network, (2,))
     assert [row.operation for row in found.unrecognised] == ["sort"]
     assert "left as it is" in str(found)
     loop = lambda p, x: jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: 2 * x, x)
-    with pytest.warns(sf.FlowWarning, match="while"):
+    with pytest.warns(sf.flow.FlowWarning, match="while"):
         sf.flow_mode(loop)(params, jnp.ones((1, 2)))
 
 
@@ -33,7 +33,7 @@ def test_what_prints_breaks_nothing():
         jax.debug.print("{}", y)
         return y
 
-    assert not sf.homogeneity_report({"w": jnp.ones((2, 3))}, network, (2,)).rows
+    assert not sf.flow.homogeneity_report({"w": jnp.ones((2, 3))}, network, (2,)).rows
 
 
 @pytest.mark.parametrize(
@@ -53,11 +53,11 @@ def test_loops_and_branches_are_walked_through():
 
     params = {"n": jnp.array(1), "w": jax.random.normal(jax.random.key(0), (4, 3, 3))}
     flow = sf.flow_mode(network)
-    assert float(sf.conservation_gap(params, network, (3,))) > 0.1
-    assert float(sf.conservation_gap(params, flow, (3,))) < RTOL
+    assert float(sf.measure.conservation_gap(params, network, (3,))) > 0.1
+    assert float(sf.measure.conservation_gap(params, flow, (3,))) < RTOL
     assert (
-        sf.stacked_layers(params, network, (3,))
-        == sf.stacked_layers(params, flow, (3,))
+        sf.measure.stacked_layers(params, network, (3,))
+        == sf.measure.stacked_layers(params, flow, (3,))
         == {"w": 4}
     )
 
@@ -86,7 +86,7 @@ def test_closed_leaves_are_opened_for_scores_and_a_pruned_one_stays_shut():
         "gamma": jnp.full(3, 1e-6),
         "w": jnp.zeros((4, 3)),
     }
-    assert sf.closed_leaves(params) == ("alpha", "gamma", "w")
+    assert sf.flow.closed_leaves(params) == ("alpha", "gamma", "w")
     network = sf.flow_mode(lambda p, x: p["alpha"] * p["gamma"] * (x @ p["w"] + p["b"]))
     opened = network.prepare(params)
     assert float(opened["alpha"]) == 1.0 and opened["w"][0, 0] == 0.5 and opened["gamma"][0] == 1.0
@@ -98,13 +98,13 @@ def test_closed_leaves_are_opened_for_scores_and_a_pruned_one_stays_shut():
 def test_the_table_says_what_breaks_and_where():
     network = lambda p, x: jax.nn.softmax(jax.nn.gelu(x @ p["w"] + p["b"]))
     params = {"b": jnp.ones(3), "w": jnp.zeros((2, 3))}
-    found = sf.homogeneity_report(params, network, (2,))
+    found = sf.flow.homogeneity_report(params, network, (2,))
     kinds = {row.breaks for row in found.rows}
     assert kinds == {"source", "elementwise", "centring", "softmax", "normaliser"}
-    assert all("test_flow_mode.py" in row.where for row in found.rows)
+    assert all("test_mode.py" in row.where for row in found.rows)
     assert found.closed == ("w",) and not found.unrecognised
-    assert sf.homogeneity_report(params, sf.flow_mode(network), (2,)) == found
-    plain = sf.homogeneity_report(
+    assert sf.flow.homogeneity_report(params, sf.flow_mode(network), (2,)) == found
+    plain = sf.flow.homogeneity_report(
         {"w": jnp.ones((2, 3))}, lambda p, x: jax.nn.relu(x @ p["w"]), (2,)
     )
     assert not plain.rows and "homogeneous" in str(plain)
@@ -134,4 +134,4 @@ def test_the_gap_in_flow_mode_counts_no_names():
     params = {"up": jax.random.normal(keys[0], (4, 6)), "weight": jnp.ones((6,))}
     params["down"] = jax.random.normal(keys[1], (6, 2))
     with jax.numpy_rank_promotion("allow"):
-        assert float(sf.conservation_gap(params, sf.flow_mode(network), (4,))) < 1e-5
+        assert float(sf.measure.conservation_gap(params, sf.flow_mode(network), (4,))) < 1e-5

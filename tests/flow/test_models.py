@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.modern import IMAGE, NETWORKS, TEXT
 
 import synflow_jax as sf
 from synflow_jax import linen
+from tests.support.modern import IMAGE, NETWORKS, TEXT
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 # Sums of some thousand float32 products, each rounded at 6e-8.
@@ -119,7 +119,7 @@ def test_the_flow_is_of_degree_one_in_the_input(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_report_names_what_is_replaced(name):
     params, apply_fn, shape, _, _ = made(name)
-    found = sf.homogeneity_report(params, apply_fn, shape)
+    found = sf.flow.homogeneity_report(params, apply_fn, shape)
     assert {row.breaks for row in found.rows} == FOUND[name]
     assert not found.unrecognised
     if name != "gru":  # its cell is Flax's own
@@ -149,7 +149,7 @@ def test_no_layer_is_emptied(name):
 
 def test_a_scanned_stack_is_its_layers():
     params, apply_fn, shape, flow, scores = made("llama_scanned")
-    stacked = sf.stacked_layers(params, apply_fn, shape)
+    stacked = sf.measure.stacked_layers(params, apply_fn, shape)
     assert set(stacked) == {path for path in scores if path.startswith("layers/")}
     assert set(stacked.values()) == {3}
     by_layer = scores["layers/q/kernel"].sum((1, 2)) / flow
@@ -158,4 +158,4 @@ def test_a_scanned_stack_is_its_layers():
 
 def test_without_flow_mode_a_transformer_is_not_conserved():
     params, apply_fn, _, _, _ = made("vit")
-    assert float(sf.conservation_gap(params, apply_fn, IMAGE)) > 0.1
+    assert float(sf.measure.conservation_gap(params, apply_fn, IMAGE)) > 0.1

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tests.support.nets import run_flow
 
 import synflow_jax as sf
+from tests.support.nets import run_flow
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 # Sums of some hundred float32 products, each rounded at 6e-8.
@@ -128,7 +128,7 @@ def test_weight_norm_freezes_the_length(library):
             nnx.WeightNorm(nnx.Linear(8, 5, use_bias=False, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
         )
         apply_fn = lambda p, x: nnx.merge(graph, p)(x)
-    flows = sf.layer_flow(params, sf.flow_mode(apply_fn), (8,))
+    flows = sf.measure.layer_flow(params, sf.flow_mode(apply_fn), (8,))
     flow = 2 ** float(sf.log2_flow(params, sf.flow_mode(apply_fn), (8,)))
     assert len(flows) == 2
     np.testing.assert_allclose(list(flows.values()), flow, rtol=RTOL)
@@ -167,10 +167,10 @@ def test_a_product_shares_its_flow_by_halves(gate):
     x = jnp.ones((1, 4))
     np.testing.assert_allclose(flow(positive, x), network(positive, x), rtol=RTOL)
     total = float(network(positive, x).sum())
-    flows = sf.layer_flow(params, flow, (4,))
+    flows = sf.measure.layer_flow(params, flow, (4,))
     shares = [float(flows[name]) / total for name in ("down", "gate", "up")]
     np.testing.assert_allclose(shares, [1.0, 0.5, 0.5], rtol=RTOL)
-    assert float(sf.conservation_gap(params, flow, (4,))) < RTOL
+    assert float(sf.measure.conservation_gap(params, flow, (4,))) < RTOL
 
 
 def test_softmax_is_linear_and_its_rows_sum_to_one():
@@ -200,12 +200,12 @@ def test_attention_gives_q_k_and_v_a_third_each(library):
         graph, params, rest = nnx.split(made, nnx.Param, ...)
         apply_fn = lambda p, x: nnx.merge(graph, p, rest)(x)
     flow = sf.flow_mode(apply_fn)
-    flows = sf.layer_flow(params, flow, (4, 8))
+    flows = sf.measure.layer_flow(params, flow, (4, 8))
     total = float(flows["out/kernel"])
     assert total == pytest.approx(2 ** float(sf.log2_flow(params, flow, (4, 8))), rel=RTOL)
     for name in ("query", "key", "value"):
         assert float(flows[f"{name}/kernel"]) / total == pytest.approx(1 / 3, rel=RTOL)
-    assert float(sf.conservation_gap(params, flow, (4, 8))) < RTOL
+    assert float(sf.measure.conservation_gap(params, flow, (4, 8))) < RTOL
 
 
 def test_routing_is_uniform():

@@ -3,9 +3,18 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from tests.support.nets import CONV_SHAPE, WIDTHS, all_true, batches, mlp, mlp_params, residual, residual_params
 
 import synflow_jax as sf
+from tests.support.nets import (
+    CONV_SHAPE,
+    WIDTHS,
+    all_true,
+    batches,
+    mlp,
+    mlp_params,
+    residual,
+    residual_params,
+)
 
 SHAPE = WIDTHS[:1]
 

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tests.support.frameworks import CLASSES, FRAMEWORKS, SHAPE, plain, weights
-from tests.pages.test_readme import run_blocks
 
 import synflow_jax as sf
+from tests.pages.test_readme import run_blocks
+from tests.support.frameworks import CLASSES, FRAMEWORKS, SHAPE, plain, weights
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "howto" / "frameworks.md"
@@ -19,7 +19,7 @@ PAGE = pathlib.Path(__file__).parents[2] / "docs" / "howto" / "frameworks.md"
 
 def prunable(path, leaf):
     """Prune all but Haiku's offsets, whose axes are as many as the image's."""
-    return sf.is_prunable(path, leaf) and not path.endswith("/offset")
+    return sf.plan.is_prunable(path, leaf) and not path.endswith("/offset")
 
 
 def labelled():

@@ -112,7 +112,7 @@ def test_token_ids():
     params, apply_fn = linen.from_linen(Tokens(), variables)
     network = sf.flow_mode(apply_fn)
     # The flow starts at the row of id 1; float32 sums of some hundred products.
-    assert float(sf.conservation_gap(params, network, shape)) < 1e-5
+    assert float(sf.measure.conservation_gap(params, network, shape)) < 1e-5
     masks = sf.synflow(params, network, shape, 3.0, rounds=5)
     table = sf.report(params, masks)
     assert table.kept == 62

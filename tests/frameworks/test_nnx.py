@@ -7,11 +7,11 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from tests.support.nnx_nets import Net, Two, arrays
 
 import synflow_jax as sf
 from synflow_jax.nnx import from_nnx, to_nnx
-from synflow_jax.tree import path_string
+from synflow_jax.trees import path_string
+from tests.support.nnx_nets import Net, Two, arrays
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 ONES = jnp.ones((4, 6))

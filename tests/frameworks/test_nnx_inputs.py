@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tests.support.nnx_nets import Two, arrays
 
 import synflow_jax as sf
 from synflow_jax.nnx import from_nnx
+from tests.support.nnx_nets import Two, arrays
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 SPECS = {
@@ -40,7 +40,7 @@ def test_an_embedding_is_not_pruned():
 def test_inputs_in_a_row_and_another_method():
     params, apply_fn = from_nnx(Two(nnx.Rngs(0)), method="encode")
     pair = (SPECS["tokens"], SPECS["features"])
-    shares = sf.layer_flow(params, lambda p, x: apply_fn(p, *x), pair)
+    shares = sf.measure.layer_flow(params, lambda p, x: apply_fn(p, *x), pair)
     kernel = np.abs(arrays(params)["dense"]["kernel"])
     assert float(shares["dense/kernel"]) == pytest.approx(float(kernel.sum()), rel=1e-5)
     assert float(shares["heads/0/kernel"]) == 0.0

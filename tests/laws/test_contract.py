@@ -7,9 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.nets import WIDTHS, batches, batches_like, equal, kept, mlp, mlp_params, squared_loss
 
 import synflow_jax as sf
+from tests.support.nets import (
+    WIDTHS,
+    batches,
+    batches_like,
+    equal,
+    kept,
+    mlp,
+    mlp_params,
+    squared_loss,
+)
 
 N = sum(a * b for a, b in itertools.pairwise(WIDTHS))
 KEY = jax.random.key(0)
@@ -29,7 +38,7 @@ METHODS = {
         params, squared_loss, batches_like(params), rho, rounds=3, **kw
     ),
     "own objective": lambda params, rho, **kw: sf.prune(
-        params, sf.gradient_saliency(sf.weight_energy), rho, 1, **kw
+        params, sf.gradient_saliency(sf.saliency.weight_energy), rho, 1, **kw
     )[0],
     "own function": lambda params, rho, **kw: sf.prune(params, smallest, rho, 2, **kw)[0],
 }

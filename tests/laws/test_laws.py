@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import synflow_jax as sf
+from synflow_jax.scaled import unscale
 from tests.support.nets import (
     CONV_SHAPE,
     MLP,
@@ -23,9 +26,6 @@ from tests.support.nets import (
     seeds,
 )
 
-import synflow_jax as sf
-from synflow_jax.scaled import unscale
-
 few = settings(max_examples=15, deadline=None)
 
 
@@ -39,7 +39,7 @@ def total(scores, *path):
 @few
 def test_p1_what_enters_a_hidden_unit_leaves_it(seed):
     params = mlp_params(seed)
-    flows = sf.neuron_flow(params, mlp, WIDTHS[:1])
+    flows = sf.measure.neuron_flow(params, mlp, WIDTHS[:1])
     scores = score(MLP, params, all_true(params))
     for i in range(2):
         into = flows[f"layer{i}/kernel"].into + scores[f"layer{i}"]["bias"]
@@ -68,7 +68,7 @@ def test_p1_holds_for_the_training_loss_as_well(seed):
 @few
 def test_p2_layers_carry_the_flow_and_biases_add_to_it(seed):
     params = mlp_params(seed)
-    flows = {k: float(v) for k, v in sf.layer_flow(params, mlp, WIDTHS[:1]).items()}
+    flows = {k: float(v) for k, v in sf.measure.layer_flow(params, mlp, WIDTHS[:1]).items()}
     for i in range(2):
         into = flows[f"layer{i}/kernel"] + flows[f"layer{i}/bias"]
         assert into == pytest.approx(flows[f"layer{i + 1}/kernel"], rel=RTOL)
@@ -101,7 +101,7 @@ def test_p3_euler_a_group_of_degree_d_sums_to_d_times_the_flow(seed, degree):
         return x
 
     flow = 2.0 ** float(sf.log2_flow({"w": weight}, tied, (4,)))
-    sums = sf.layer_flow({"w": weight}, tied, (4,))
+    sums = sf.measure.layer_flow({"w": weight}, tied, (4,))
     assert float(sums["w"]) == pytest.approx(degree * flow, rel=RTOL)
 
 

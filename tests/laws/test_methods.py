@@ -7,9 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.nets import WIDTHS, batches, batches_like, equal, kept, mlp, mlp_params, squared_loss
 
 import synflow_jax as sf
+from tests.support.nets import (
+    WIDTHS,
+    batches,
+    batches_like,
+    equal,
+    kept,
+    mlp,
+    mlp_params,
+    squared_loss,
+)
 
 N = sum(a * b for a, b in itertools.pairwise(WIDTHS))
 FLOAT32 = batches()
@@ -19,13 +28,17 @@ FLOAT32 = batches()
 def test_snip_may_revive_what_nested_keeps_out(nested):
     revived = []
 
-    def watch(params, masks):  # SNIP, noting what the masks are each time it is asked
-        revived.append(jax.tree.map(jnp.copy, masks))
-        return saliency(params, masks)
+    class Watch(sf.saliency.Saliency):
+        """SNIP, noting what the masks are each time it is asked."""
 
-    watch.on_host = True
-    saliency = sf.snip_saliency(squared_loss, FLOAT32)
-    last, _ = sf.prune(mlp_params(9), watch, 6.0, 6, nested=nested)
+        on_host = True
+
+        def scores(self, params, masks):
+            revived.append(jax.tree.map(jnp.copy, masks))
+            return snip.scores(params, masks)
+
+    snip = sf.saliency.snip_saliency(squared_loss, FLOAT32)
+    last, _ = sf.prune(mlp_params(9), Watch(), 6.0, 6, nested=nested)
     steps = itertools.pairwise([*revived, last])
     back = [
         bool((new["kernel"] & ~old["kernel"]).any())
@@ -47,7 +60,7 @@ def test_snip_sums_the_mean_losses_of_uneven_batches():
     params, (x, y) = mlp_params(11), FLOAT32[0]
     parts = [(x[:1], y[:1]), (x[1:], y[1:])]
     ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
-    got = sf.snip_saliency(squared_loss, parts)(params, ones)
+    got = sf.saliency.snip_saliency(squared_loss, parts)(params, ones)
 
     def total(p):
         return squared_loss(p, parts[0]) + squared_loss(p, parts[1])
@@ -76,13 +89,13 @@ def test_grasp_is_the_gradient_of_half_the_gradient_norm(x64):
 
     kernels = {n: params[n]["kernel"] for n in params}
     want = jax.grad(energy)(kernels)
-    got = sf.grasp_saliency(squared_loss, loaded)(params, mask)
+    got = sf.saliency.grasp_saliency(squared_loss, loaded)(params, mask)
     for name in params:
         # float64 sums of some hundred terms in another order
         np.testing.assert_allclose(
             got[name]["kernel"], kernels[name] * want[name], rtol=1e-9, atol=1e-14
         )
-    everything = jax.grad(lambda p: sf.gradient_norm(total, p, None))(params)
+    everything = jax.grad(lambda p: sf.saliency.gradient_norm(total, p, None))(params)
     assert jax.tree.structure(everything) == jax.tree.structure(params)
 
 
@@ -137,7 +150,7 @@ def test_info_measures_what_it_says():
 
 
 def test_info_of_methods_without_flow_has_no_flow():
-    _, info = sf.prune(mlp_params(16), sf.magnitude_saliency(), 4.0, 2)
+    _, info = sf.prune(mlp_params(16), sf.saliency.magnitude_saliency(), 4.0, 2)
     assert bool(jnp.isnan(info.log2_flow).all()) and bool(jnp.isnan(info.share).all())
     assert int(info.collapsed_at) == 0
 

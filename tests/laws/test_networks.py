@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+
 from tests.support.networks import NETWORKS, conv
 
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
+
+import synflow_jax as sf
 from tests.support.nets import (
     RES,
     RTOL,
@@ -19,8 +21,6 @@ from tests.support.nets import (
     score,
     seeds,
 )
-
-import synflow_jax as sf
 
 
 def brute_force(kernels):

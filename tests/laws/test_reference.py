@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.networks import FIXTURES, NETWORKS, Network, get
 
 import synflow_jax as sf
+from tests.support.networks import FIXTURES, NETWORKS, Network, get
 
 # Many of the reference's cases lose layers: here that is a result like any other.
 pytestmark = pytest.mark.filterwarnings("ignore::synflow_jax.CollapseWarning")
@@ -110,12 +110,12 @@ def dense_scores(net: Network, name: str):
     """The first round's scores, flat, normalised as in the reference."""
     case, params = net.case(name), net.params(np.float64)
     if case["method"] == "magnitude":
-        saliency = sf.magnitude_saliency()
+        saliency = sf.saliency.magnitude_saliency()
     elif case["method"] == "snip":
-        saliency = sf.snip_saliency(sf.cross_entropy(net.apply), batches_of(net, case))
+        saliency = sf.saliency.snip_saliency(sf.cross_entropy(net.apply), batches_of(net, case))
     else:
         loss = sf.cross_entropy(net.apply, temperature=200.0)
-        saliency = sf.grasp_saliency(loss, batches_of(net, case))
+        saliency = sf.saliency.grasp_saliency(loss, batches_of(net, case))
     scores = net.to_flat(saliency(params, all_kept(params)), case["names"])
     total = {"snip": scores.sum(), "grasp": abs(scores.sum()) + 1e-10}.get(case["method"], 1.0)
     return scores / total
@@ -139,7 +139,7 @@ def test_scores_of_the_dense_network(net):
 @pytest.mark.parametrize("name", ["fc_digits", "conv_digits"])
 def test_flow_of_the_dense_network_and_of_its_biases(name):
     net = NETWORKS[name]
-    flows = sf.layer_flow(net.params(np.float64), net.apply, net.shape)
+    flows = sf.measure.layer_flow(net.params(np.float64), net.apply, net.shape)
     log2_flow = sf.log2_flow(net.params(np.float64), net.apply, net.shape)
     # All terms are positive, so float64 sums keep about 14 digits.
     assert float(log2_flow) == pytest.approx(np.log2(net.spec["flow"]), abs=1e-10)
@@ -156,7 +156,7 @@ def test_flow_into_and_out_of_units(name):
     params, saliency = net.params(np.float64), sf.synflow_saliency(net.apply, net.shape)
     scores, flows = (
         jax.jit(saliency)(params, all_kept(params)),
-        sf.neuron_flow(params, net.apply, net.shape),
+        sf.measure.neuron_flow(params, net.apply, net.shape),
     )
     for i, key in enumerate(net.spec["prunable"]):
         path = net.paths[key]

@@ -4,9 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.nets import CONV_SHAPE, WIDTHS, all_true, conv, mlp, mlp_params, residual, residual_params
 
 import synflow_jax as sf
+from tests.support.nets import (
+    CONV_SHAPE,
+    WIDTHS,
+    all_true,
+    conv,
+    mlp,
+    mlp_params,
+    residual,
+    residual_params,
+)
 
 
 def chain(params, x):
@@ -19,8 +28,8 @@ CHAIN = {"one": jnp.array([[1.0, -2.0], [3.0, 0.5]]), "two": jnp.array([[2.0], [
 def test_flow_of_a_chain_by_hand():
     # |one| sums to 4 and 2.5 a column; 4·2 + 2.5·1 = 10.5.
     assert float(sf.log2_flow(CHAIN, chain, (2,))) == pytest.approx(np.log2(10.5))
-    assert [float(v) for v in sf.layer_flow(CHAIN, chain, (2,)).values()] == [10.5, 10.5]
-    flows = sf.neuron_flow(CHAIN, chain, (2,))
+    assert [float(v) for v in sf.measure.layer_flow(CHAIN, chain, (2,)).values()] == [10.5, 10.5]
+    flows = sf.measure.neuron_flow(CHAIN, chain, (2,))
     assert flows["one"].into.tolist() == [8.0, 2.5]
     assert flows["one"].out_of.tolist() == [4.0, 6.5]
     assert flows["two"].out_of.tolist() == [8.0, 2.5]
@@ -50,7 +59,7 @@ def test_flow_is_traceable():
 )
 def test_homogeneous_networks_conserve(net, params, shape):
     # Rounding of a few hundred float32 operations.
-    assert float(sf.conservation_gap(params, net, shape)) < 1e-5
+    assert float(sf.measure.conservation_gap(params, net, shape)) < 1e-5
 
 
 @pytest.mark.parametrize(
@@ -63,7 +72,7 @@ def test_homogeneous_networks_conserve(net, params, shape):
     ],
 )
 def test_networks_that_break_the_laws_show_a_gap(breaker):
-    gap = sf.conservation_gap(CHAIN, lambda p, x: breaker(x @ p["one"]) @ p["two"], (2,))
+    gap = sf.measure.conservation_gap(CHAIN, lambda p, x: breaker(x @ p["one"]) @ p["two"], (2,))
     assert float(gap) > 0.01
 
 
@@ -71,13 +80,16 @@ def test_collapsed_layers_and_dead_branches():
     params = residual_params(0)
     masks = all_true(params)
     assert sf.collapsed_layers(masks) == ()
-    assert sf.dead_branches(params, masks, residual, CONV_SHAPE) == ()
+    assert sf.measure.dead_branches(params, masks, residual, CONV_SHAPE) == ()
     masks["up"]["kernel"] = jnp.zeros_like(masks["up"]["kernel"])
     assert sf.collapsed_layers(masks) == ("up/kernel",)
-    assert sf.dead_branches(params, masks, residual, CONV_SHAPE) == ("down/kernel", "up/kernel")
+    assert sf.measure.dead_branches(params, masks, residual, CONV_SHAPE) == (
+        "down/kernel",
+        "up/kernel",
+    )
     masks["head"]["kernel"] = jnp.zeros_like(masks["head"]["kernel"])
     assert sf.collapsed_layers(masks) == ("head/kernel", "up/kernel")
-    assert sf.dead_branches(params, masks, residual, CONV_SHAPE) == ()
+    assert sf.measure.dead_branches(params, masks, residual, CONV_SHAPE) == ()
 
 
 def live_by_hand(masks):
@@ -138,7 +150,7 @@ def test_biases_are_known_without_names():
         named = {f"layer{i}": {"kernel": w, "bias": b} for i, (w, b) in enumerate(params)}
         return mlp(named, x)
 
-    assert float(sf.conservation_gap(layers, net, WIDTHS[:1])) < 1e-5
+    assert float(sf.measure.conservation_gap(layers, net, WIDTHS[:1])) < 1e-5
     masks = all_true(layers)
     masks[0] = (jnp.zeros_like(masks[0][0]), masks[0][1])
     assert sf.effective_density(layers, masks, net, WIDTHS[:1]) == 0.0
@@ -146,11 +158,13 @@ def test_biases_are_known_without_names():
 
 def test_max_and_critical_compression():
     params = {"small": jnp.full((2, 5), 3.0), "large": jnp.full((10, 5), 1.0)}
-    assert sf.max_compression(params) == 30.0
+    assert sf.measure.max_compression(params) == 30.0
     # The 10 large weights of `small` go last, so `large` empties below 11 kept of 60.
-    got = sf.critical_compression(lambda rho: sf.magnitude(params, rho), params, tolerance=0.001)
+    got = sf.measure.critical_compression(
+        lambda rho: sf.magnitude(params, rho), params, tolerance=0.001
+    )
     assert 60 / 11 <= got < 60 / 10
-    even = sf.critical_compression(
+    even = sf.measure.critical_compression(
         lambda rho: sf.magnitude(params, rho, scope=sf.layerwise), params
     )
     assert even == pytest.approx(30.0)
@@ -158,12 +172,14 @@ def test_max_and_critical_compression():
 
 def test_synflow_bears_more_compression_than_its_rivals():
     params = mlp_params(0, widths=(8, 64, 8, 64, 4), bias=0.0)
-    best = sf.critical_compression(lambda rho: sf.synflow(params, mlp, (8,), rho), params)
-    rival = sf.critical_compression(lambda rho: sf.magnitude(params, rho), params)
-    chance = sf.critical_compression(lambda rho: sf.random(jax.random.key(0), params, rho), params)
+    best = sf.measure.critical_compression(lambda rho: sf.synflow(params, mlp, (8,), rho), params)
+    rival = sf.measure.critical_compression(lambda rho: sf.magnitude(params, rho), params)
+    chance = sf.measure.critical_compression(
+        lambda rho: sf.random(jax.random.key(0), params, rho), params
+    )
     assert best > 1.5 * rival
     assert best > 1.5 * chance
-    assert best <= sf.max_compression(params)
+    assert best <= sf.measure.max_compression(params)
 
 
 def test_report_reads_well():
@@ -193,23 +209,23 @@ def test_report_reads_well():
 
 def test_controls_keep_what_they_promise():
     params = residual_params(0)
-    masks, _ = sf.prune(params, sf.magnitude_saliency(), 3.0, 1)
-    mixed = sf.shuffle(jax.random.key(0), masks)
+    masks, _ = sf.prune(params, sf.saliency.magnitude_saliency(), 3.0, 1)
+    mixed = sf.pruning.shuffle(jax.random.key(0), masks)
     for a, b in zip(jax.tree.leaves(masks), jax.tree.leaves(mixed), strict=True):
         assert int(a.sum()) == int(b.sum())
     assert not bool((masks["up"]["kernel"] == mixed["up"]["kernel"]).all())
-    new = sf.reinitialise(jax.random.key(0), params)
+    new = sf.pruning.reinitialise(jax.random.key(0), params)
     assert bool((new["norm"]["scale"] == params["norm"]["scale"]).all())
     old, drawn = (np.sort(np.ravel(p["up"]["kernel"])) for p in (params, new))
     np.testing.assert_array_equal(old, drawn)
-    fresh = sf.reinitialise(jax.random.key(0), params, lambda key: residual_params(5))
+    fresh = sf.pruning.reinitialise(jax.random.key(0), params, lambda key: residual_params(5))
     assert bool((fresh["up"]["kernel"] == residual_params(5)["up"]["kernel"]).all())
     assert bool((fresh["norm"]["scale"] == params["norm"]["scale"]).all())
 
 
 def test_shuffle_under_vmap():
     masks = {"w": jnp.arange(20).reshape(4, 5) < 7}
-    many = jax.vmap(lambda key: sf.shuffle(key, masks)["w"])(
+    many = jax.vmap(lambda key: sf.pruning.shuffle(key, masks)["w"])(
         jax.random.split(jax.random.key(0), 50)
     )
     assert bool((many.sum((1, 2)) == 7).all())

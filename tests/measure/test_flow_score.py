@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.tree_util import Partial
-from tests.support.nets import CONV_SHAPE, WIDTHS, conv, mlp, mlp_params, residual, residual_params
-from tests.pages.test_readme import run_blocks
 
 import synflow_jax as sf
+from tests.pages.test_readme import run_blocks
+from tests.support.nets import CONV_SHAPE, WIDTHS, conv, mlp, mlp_params, residual, residual_params
 
 
 def chain(params, x):
@@ -29,7 +29,7 @@ def chain_params(depth, width, scale):
 @pytest.mark.parametrize(("depth", "scale"), [(3, 1.0), (16, 1e-4), (16, 300.0)])
 def test_a_chain_of_l_layers_scores_l_times_its_flow(depth, scale):
     params = chain_params(depth, 8, scale)
-    score = float(sf.flow_score(params, chain, (8,)))
+    score = float(sf.measure.flow_score(params, chain, (8,)))
     flow = float(sf.log2_flow(params, chain, (8,))) * math.log10(2)
     # A number near 100 in float32 is known to 8e-6.
     assert score == pytest.approx(math.log10(depth) + flow, rel=1e-6, abs=1e-5)
@@ -56,7 +56,7 @@ def every_path(params):
 
 def test_with_biases_it_counts_the_kernels_of_every_path(x64):
     params = mlp_params(1, dtype=jnp.float64)
-    score = sf.flow_score(params, mlp, WIDTHS[:1])
+    score = sf.measure.flow_score(params, mlp, WIDTHS[:1])
     assert 10 ** float(score) == pytest.approx(every_path(params), rel=1e-12)
 
 
@@ -85,10 +85,10 @@ def test_the_published_recipe_with_and_without_norm(norm, x64):
     positive = jax.tree.map(jnp.abs, params)
     slopes = jax.grad(lambda p: normed(norm, p, jnp.ones((1, 6, 6, 2))).sum())(positive)
     parts = jax.tree.map(lambda theta, slope: jnp.abs(theta * slope).sum(), positive, slopes)
-    score = sf.flow_score(params, Partial(normed, norm), CONV_SHAPE)
+    score = sf.measure.flow_score(params, Partial(normed, norm), CONV_SHAPE)
     wanted = float(sum(jax.tree.leaves(parts)))
     assert 10 ** float(score) == pytest.approx(wanted, rel=1e-10)
-    signed = sf.layer_flow(params, Partial(normed, norm), CONV_SHAPE)
+    signed = sf.measure.layer_flow(params, Partial(normed, norm), CONV_SHAPE)
     cancels = float(sum(signed.values())) < 0.99 * wanted
     assert cancels == (norm is by_batch)  # statistics of the batch give weights of negative slope
 
@@ -96,27 +96,28 @@ def test_the_published_recipe_with_and_without_norm(norm, x64):
 def test_a_norm_at_its_running_statistics_at_initialisation_changes_nothing(x64):
     params = normed_params()
     scale = 1 / math.sqrt(1 + 1e-5)
-    running = sf.flow_score(params, Partial(normed, lambda x: scale * x), CONV_SHAPE)
-    without = sf.flow_score(params, Partial(normed, lambda x: x), CONV_SHAPE)
+    running = sf.measure.flow_score(params, Partial(normed, lambda x: scale * x), CONV_SHAPE)
+    without = sf.measure.flow_score(params, Partial(normed, lambda x: x), CONV_SHAPE)
     assert abs(float(running - without)) < 2 * 5e-6  # two norms, 1/√(1 + 1e-5) each
 
 
 def test_only_what_prunable_chooses_is_summed():
     params = residual_params(2)
     parts = {
-        path: 10 ** float(sf.flow_score(params, residual, CONV_SHAPE, prunable=sf.matching(path)))
+        path: 10
+        ** float(sf.measure.flow_score(params, residual, CONV_SHAPE, prunable=sf.matching(path)))
         for path in ("stem/kernel", "up/kernel", "down/kernel", "head/kernel")
     }
-    flows = sf.layer_flow(params, residual, CONV_SHAPE)
+    flows = sf.measure.layer_flow(params, residual, CONV_SHAPE)
     assert parts == pytest.approx({path: float(flows[path]) for path in parts}, rel=1e-5)
-    whole = 10 ** float(sf.flow_score(params, residual, CONV_SHAPE))
+    whole = 10 ** float(sf.measure.flow_score(params, residual, CONV_SHAPE))
     assert whole == pytest.approx(sum(parts.values()), rel=1e-5)
 
 
 def test_seeds_under_vmap_score_as_each_alone():
     def score(key):
         kernels = jax.random.normal(key, (2, 5, 5))
-        return sf.flow_score({"a": kernels[0], "b": kernels[1]}, chain, (5,))
+        return sf.measure.flow_score({"a": kernels[0], "b": kernels[1]}, chain, (5,))
 
     keys = jax.random.split(jax.random.key(0), 4)
     together = jax.jit(jax.vmap(score))(keys)
@@ -134,18 +135,18 @@ def test_a_choice_that_is_an_array_compiles_once():
         return jax.lax.switch(which, both, x)
 
     params = chain_params(2, 4, 1.0)
-    scores = [sf.flow_score(params, Partial(either, jnp.int32(i)), (4,)) for i in (0, 1)]
+    scores = [sf.measure.flow_score(params, Partial(either, jnp.int32(i)), (4,)) for i in (0, 1)]
     first = len(traces)
-    scores += [sf.flow_score(params, Partial(either, jnp.int32(i)), (4,)) for i in (0, 1)]
+    scores += [sf.measure.flow_score(params, Partial(either, jnp.int32(i)), (4,)) for i in (0, 1)]
     assert len(traces) == first <= 2
     # The other kernel has no flow: the score is that of a chain of the one.
-    alone = [sf.flow_score({"0": params[name]}, chain, (4,)) for name in ("000", "001")]
+    alone = [sf.measure.flow_score({"0": params[name]}, chain, (4,)) for name in ("000", "001")]
     np.testing.assert_allclose(scores, alone * 2, rtol=1e-6)
 
 
 def test_a_network_without_a_path_scores_minus_infinity():
     params = {"a": jnp.zeros((2, 2)), "b": jnp.ones((2, 2))}
-    assert float(sf.flow_score(params, chain, (2,))) == -np.inf
+    assert float(sf.measure.flow_score(params, chain, (2,))) == -np.inf
 
 
 @pytest.mark.parametrize(
@@ -159,7 +160,7 @@ def test_a_network_without_a_path_scores_minus_infinity():
 )
 def test_what_has_no_score_is_refused(params, apply_fn, said):
     with pytest.raises(ValueError, match=said):
-        sf.flow_score(params, apply_fn, (next(iter(params.values())).shape[0],))
+        sf.measure.flow_score(params, apply_fn, (next(iter(params.values())).shape[0],))
 
 
 def test_the_page_on_search_runs_and_holds():

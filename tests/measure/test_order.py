@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from tests.support.nets import mlp, mlp_params
 
 import synflow_jax as sf
+from tests.support.nets import mlp, mlp_params
 
 SQUARE = {name: jnp.ones((2, 2)) for name in ("z", "y", "x")}
 
@@ -47,7 +47,7 @@ def inside_calls(p, x):
     ],
 )
 def test_it_is_that_of_use_and_not_of_names(network, want):
-    assert sf.layer_order(SQUARE, network, (2,)) == want
+    assert sf.measure.layer_order(SQUARE, network, (2,)) == want
 
 
 def test_a_scan_over_layers_is_walked_through():
@@ -58,30 +58,33 @@ def test_a_scan_over_layers_is_walked_through():
         return jax.lax.scan(step, x @ p["z"], p["stack"])[0] @ p["y"]
 
     params = {**SQUARE, "stack": jnp.ones((3, 2, 2))}
-    assert sf.layer_order(params, network, (2,)) == ("z", "stack", "x", "y")
+    assert sf.measure.layer_order(params, network, (2,)) == ("z", "stack", "x", "y")
 
 
 def test_token_ids_meet_an_embedding():
     params = {"table": jnp.ones((5, 2)), "a": jnp.ones((2, 2))}
     shape = jax.ShapeDtypeStruct((3,), jnp.int32)
-    assert sf.layer_order(params, lambda p, ids: p["table"][ids] @ p["a"], shape) == ("table", "a")
+    assert sf.measure.layer_order(params, lambda p, ids: p["table"][ids] @ p["a"], shape) == (
+        "table",
+        "a",
+    )
 
 
 def test_only_prunable_leaves_are_named():
     params = mlp_params(0)
-    assert sf.layer_order(params, mlp, (5,)) == tuple(f"layer{i}/kernel" for i in range(3))
+    assert sf.measure.layer_order(params, mlp, (5,)) == tuple(f"layer{i}/kernel" for i in range(3))
     last = sf.matching("layer2/*")
-    assert sf.layer_order(params, mlp, (5,), prunable=last) == ("layer2/kernel",)
+    assert sf.measure.layer_order(params, mlp, (5,), prunable=last) == ("layer2/kernel",)
 
 
 def test_a_network_that_uses_no_layer_is_refused():
     with pytest.raises(ValueError, match="uses none of"):
-        sf.layer_order(SQUARE, lambda p, x: x, (2,))
+        sf.measure.layer_order(SQUARE, lambda p, x: x, (2,))
 
 
 def test_what_makes_no_sense_is_refused():
     params = mlp_params(0)
     with pytest.raises(ValueError, match=r"ones of float32\[1, 4\] made from `shape`"):
-        sf.layer_order(params, mlp, (4,))
+        sf.measure.layer_order(params, mlp, (4,))
     with pytest.raises(TypeError, match="apply_fn must be a function"):
-        sf.layer_order(params, None, (5,))
+        sf.measure.layer_order(params, None, (5,))

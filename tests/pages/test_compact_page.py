@@ -5,9 +5,9 @@ import json
 import pathlib
 
 from rich.console import Console
-from tests.pages.test_readme import ROOT, run_blocks
 
 from benchmarks import compact_shown
+from tests.pages.test_readme import ROOT, run_blocks
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "howto" / "compact.md"
 

@@ -7,10 +7,10 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from tests.support.recipes import kept_only, second_gradient, spread, trained
-from tests.pages.test_readme import ROOT, run_blocks
 
 import synflow_jax as sf
+from tests.pages.test_readme import ROOT, run_blocks
+from tests.support.recipes import kept_only, second_gradient, spread, trained
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 

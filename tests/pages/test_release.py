@@ -12,9 +12,9 @@ import sys
 
 import jax
 import pytest
-from tests.pages.test_readme import README, ROOT
 
 import synflow_jax as sf
+from tests.pages.test_readme import README, ROOT
 
 SETUP = configparser.ConfigParser(interpolation=None)
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")

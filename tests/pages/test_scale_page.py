@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
-from tests.support.meshes import same_layout
+
 from tests.pages.test_readme import ROOT, run_blocks
+from tests.support.meshes import same_layout
 
 
 @pytest.fixture(scope="module")

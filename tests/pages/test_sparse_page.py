@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 from rich.console import Console
-from tests.pages.test_readme import ROOT, run_blocks
 
 from benchmarks import sparse, sparse_shown
+from tests.pages.test_readme import ROOT, run_blocks
 
 PAGE = ROOT / "docs" / "howto" / "sparse.md"
 ROWS = json.loads((ROOT / "benchmarks" / "results" / "sparse_cpu.json").read_text())["rows"]

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
-from tests.support.meshes import differ, same_layout
-from tests.pages.test_readme import ROOT, run_blocks
 
 import synflow_jax as sf
+from tests.pages.test_readme import ROOT, run_blocks
+from tests.support.meshes import differ, same_layout
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_the_page_states_the_sizes_that_files_have(tmp_path):
     for rho, flags, bits, dense, sparse in (map(float, row) for row in rows):
         masks = {"w": np.random.default_rng(0).permutation(10**6) < 10**6 / rho}
         sf.save_masks(tmp_path / "masks", masks)
-        sf.save_sparse(tmp_path / "net", weights, masks)
+        sf.files.save_sparse(tmp_path / "net", weights, masks)
         assert (flags, dense) == (1, 4)
         for name, said in (("masks", bits), ("net", sparse)):
             # A header of some ninety bytes, one draw of the gaps, and three digits.

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import synflow_jax as sf
-from synflow_jax.budget import budgets
-from synflow_jax.tree import find_layers
+from synflow_jax.plan import make_plan
 
 SHAPES = ((3, 3, 16, 32), (32, 64), (64, 10))
 SIZES = [4608, 2048, 640]
@@ -78,13 +77,19 @@ def test_more_weights_than_int32_counts_have_a_budget():
         "experts": {"kernel": jax.ShapeDtypeStruct((8, 2**15, 2**15), jnp.bfloat16)},
         "output": {"kernel": jax.ShapeDtypeStruct((2**15, 2**15), jnp.bfloat16)},
     }
-    layers = find_layers(params, sf.is_prunable)
-    counts = budgets(layers, (2.0,), 2, sf.linear, sf.globally)
+
+    def count(rho):
+        kept = make_plan(params, rho, 2, schedule=sf.linear, prunable=sf.plan.is_prunable)[1]
+        return kept
+
+    counts = count(2.0)
     assert counts.dtype == jnp.int64
     assert counts.tolist() == [[27 * 2**28], [9 * 2**29]]
-    traced = jax.jit(lambda rho: budgets(layers, (rho,), 2, sf.linear, sf.globally))(2.0)
+    traced = jax.jit(count)(2.0)
     assert traced.tolist() == counts.tolist()
-    masks, info = jax.eval_shape(lambda p: sf.prune(p, sf.magnitude_saliency(), 2.0, 1), params)
+    masks, info = jax.eval_shape(
+        lambda p: sf.prune(p, sf.saliency.magnitude_saliency(), 2.0, 1), params
+    )
     assert masks["experts"]["kernel"].shape == (8, 2**15, 2**15)
     assert info.kept.dtype == jnp.int64
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.meshes import mesh_of, spread
-from tests.support.nets import batches, equal, kept, mlp, mlp_params, squared_loss
 
 import synflow_jax as sf
+from tests.support.meshes import mesh_of, spread
+from tests.support.nets import batches, equal, kept, mlp, mlp_params, squared_loss
 
 SIZES = {"layer0": 35, "layer1": 42, "layer2": 24}
 GROUPS = {"layer1/*": 6.0, "*": 2.0}
@@ -138,7 +138,7 @@ def test_a_scope_holds_inside_of_each_group(scope):
 
 
 def test_groups_are_traced_with_their_ratios():
-    params, saliency = mlp_params(4), sf.magnitude_saliency()
+    params, saliency = mlp_params(4), sf.saliency.magnitude_saliency()
     run = jax.jit(lambda rho: sf.prune(params, saliency, rho, 1, min_keep=2)[0])
     ratios = {"layer1/*": jnp.array([6.0, 3.0]), "*": jnp.array([2.0, 12.0])}
     together = jax.vmap(run)(ratios)
@@ -189,7 +189,7 @@ def test_one_group_is_no_group():
 
 def test_patterns_choose_leaves():
     params = mlp_params(6)
-    order = sf.layer_order(params, mlp, (5,))
+    order = sf.measure.layer_order(params, mlp, (5,))
     masks = sf.magnitude(params, 4.0, prunable=sf.matching(but=[order[0], order[-1]]))
     assert counts(masks) == {"layer0": 35, "layer1": 11, "layer2": 24}
     assert counts(sf.magnitude(params, 5.0, prunable=sf.matching("*0/*")))["layer0"] == 7

@@ -3,10 +3,10 @@
 import re
 
 import pytest
-from tests.support.nets import mlp, mlp_params
-from tests.plan.test_choose import GROUPS
 
 import synflow_jax as sf
+from tests.plan.test_choose import GROUPS
+from tests.support.nets import mlp, mlp_params
 
 BAD = {
     "no pattern": ({"layer1/*": 2.0}, 0, ValueError, "none matches layer0/kernel, layer2/kernel"),

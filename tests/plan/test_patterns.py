@@ -8,18 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.meshes import WIDTHS, any_mlp, differ, mesh_of, on_host, same_layout, spread
-from tests.support.nets import mlp, mlp_params
 
 import synflow_jax as sf
+from tests.support.meshes import WIDTHS, any_mlp, differ, mesh_of, on_host, same_layout, spread
+from tests.support.nets import mlp, mlp_params
 
 WIDE = (6, 10, 7, 4)
 SHAPE = WIDE[:1]
 PATTERNS = {
-    "blocks(2)": (sf.blocks(2), (2, 2)),
-    "blocks(3, 4), ragged": (sf.blocks(3, 4), (3, 4)),
+    "blocks(2)": (sf.plan.blocks(2), (2, 2)),
+    "blocks(3, 4), ragged": (sf.plan.blocks(3, 4), (3, 4)),
     "channels": (sf.channels, (None, 1)),
-    "rows": (sf.slices(0), (1, None)),
+    "rows": (sf.plan.slices(0), (1, None)),
 }
 
 
@@ -96,11 +96,14 @@ def test_methods_with_data_and_magnitude_add_up_their_own_scores(plain):
     ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), plain)
     channels = {"pattern": sf.channels}
     found = {
-        "magnitude": (sf.magnitude(plain, 3.0, **channels), sf.magnitude_saliency()),
-        "snip": (sf.snip(plain, loss, batches, 3.0, **channels), sf.snip_saliency(loss, batches)),
+        "magnitude": (sf.magnitude(plain, 3.0, **channels), sf.saliency.magnitude_saliency()),
+        "snip": (
+            sf.snip(plain, loss, batches, 3.0, **channels),
+            sf.saliency.snip_saliency(loss, batches),
+        ),
         "grasp": (
             sf.grasp(plain, loss, batches, 3.0, **channels),
-            sf.grasp_saliency(loss, batches),
+            sf.saliency.grasp_saliency(loss, batches),
         ),
     }
     for masks, saliency in found.values():
@@ -110,7 +113,7 @@ def test_methods_with_data_and_magnitude_add_up_their_own_scores(plain):
             np.testing.assert_array_equal(layer["kernel"], wanted)
 
 
-@pytest.mark.parametrize("pattern", [sf.channels, sf.blocks(2)])
+@pytest.mark.parametrize("pattern", [sf.channels, sf.plan.blocks(2)])
 def test_no_more_flow_is_lost_than_the_units_carried(pattern, plain):
     saliency = sf.synflow_saliency(mlp, SHAPE)
     _, info = sf.prune(plain, saliency, 6.0, 8, nested=True, pattern=pattern)
@@ -207,7 +210,7 @@ def test_units_do_not_depend_on_how_params_lie(kind, x64):
     mesh = mesh_of(kind)
     runs = (
         lambda p: sf.synflow(p, any_mlp, WIDTHS[:1], 4.0, rounds=4, pattern=sf.channels),
-        lambda p: sf.magnitude(p, 4.0, pattern=sf.blocks(8, 3)),
+        lambda p: sf.magnitude(p, 4.0, pattern=sf.plan.blocks(8, 3)),
         lambda p: sf.magnitude(p, 4.0, scope=sf.runs(4)),
     )
     for run in runs:
@@ -220,7 +223,7 @@ def test_units_do_not_depend_on_how_params_lie(kind, x64):
 
 
 def test_what_counts_units_says_so(plain):
-    _, info = sf.prune(plain, sf.magnitude_saliency(), 2.0, pattern=sf.channels)
+    _, info = sf.prune(plain, sf.saliency.magnitude_saliency(), 2.0, pattern=sf.channels)
     assert info.units == "units"
-    assert [column.header for column in sf.summary(info).__rich__().columns][1] == "units"
-    assert sf.prune(plain, sf.magnitude_saliency(), 2.0)[1].units == "weights"
+    assert [column.header for column in sf.show.summary(info).__rich__().columns][1] == "units"
+    assert sf.prune(plain, sf.saliency.magnitude_saliency(), 2.0)[1].units == "weights"

@@ -31,7 +31,7 @@ BAD = {
         r"a whole number from 1 .* got \(1.5, 1\)",
     ),
     "blocks of no size": (
-        call(pattern=sf.blocks),
+        call(pattern=sf.plan.blocks),
         TypeError,
         r"pattern must be blocks\(…\), with brackets",
     ),
@@ -41,7 +41,7 @@ BAD = {
         r"pattern must say what a unit is, and runs\(…\) is a scope",
     ),
     "a pattern for a scope": (
-        call(scope=sf.blocks(2)),
+        call(scope=sf.plan.blocks(2)),
         TypeError,
         r"scope must say what competes, and Blocks\(rows=2, columns=2\) is a pattern",
     ),
@@ -66,7 +66,7 @@ BAD = {
         r"rho must be at most 2, got 3: runs\(2\) keep",
     ),
     "no such axis": (
-        call(pattern=sf.slices(2)),
+        call(pattern=sf.plan.slices(2)),
         ValueError,
         r"slices\(2\).* 'v' has shape \(6, 2\)",
     ),
@@ -77,9 +77,9 @@ BAD = {
         ValueError,
         r"slices\(-1\) \(as channels are\) must name an axis .* 's' has shape \(\)",
     ),
-    "axis of a wrong kind": (lambda: sf.slices(1.0), TypeError, "axis must be an int"),
-    "size of a wrong kind": (lambda: sf.blocks(2.0), TypeError, "rows must be an int"),
-    "size 0": (lambda: sf.blocks(2, 0), ValueError, "columns must be at least 1, got 0"),
+    "axis of a wrong kind": (lambda: sf.plan.slices(1.0), TypeError, "axis must be an int"),
+    "size of a wrong kind": (lambda: sf.plan.blocks(2.0), TypeError, "rows must be an int"),
+    "size 0": (lambda: sf.plan.blocks(2, 0), ValueError, "columns must be at least 1, got 0"),
     "runs of 1": (lambda: sf.runs(1), ValueError, "length must be at least 2, got 1"),
     "runs along axis 0": (lambda: sf.runs(4, axis=0), ValueError, "below 0, got 0"),
     "runs along a float": (lambda: sf.runs(4, axis=-2.0), TypeError, "axis must be an int"),
@@ -90,7 +90,12 @@ BAD = {
     ),
     "a sweep of blocks": (
         lambda: sf.synflow(
-            WEIGHTS, lambda p, x: x @ p["w"] @ p["v"], (4,), 2, sweep=True, pattern=sf.blocks(2)
+            WEIGHTS,
+            lambda p, x: x @ p["w"] @ p["v"],
+            (4,),
+            2,
+            sweep=True,
+            pattern=sf.plan.blocks(2),
         ),
         ValueError,
         "pattern=unstructured",

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import synflow_jax as sf
+from synflow_jax.scaled import unscale
 from tests.support.nets import (
     CONV_SHAPE,
     MLP,
@@ -22,9 +25,6 @@ from tests.support.nets import (
     mlp_params,
     residual_params,
 )
-
-import synflow_jax as sf
-from synflow_jax.scaled import unscale
 
 N = sum(a * b for a, b in itertools.pairwise(WIDTHS))
 CERTIFIED = sf.certified()
@@ -63,7 +63,7 @@ def hundred(widths):
 @pytest.mark.parametrize(("widths", "most"), [(WIDTHS, 12), (DEEP, 30)])
 def test_reaches_one_weight_a_layer_on_every_seed(widths, most):
     saliency, params = sf.synflow_saliency(mlp, widths[:1]), hundred(widths)
-    rho = sf.max_compression(mlp_params(0, widths))
+    rho = sf.measure.max_compression(mlp_params(0, widths))
     run = jax.vmap(lambda p: sf.prune(p, saliency, rho, schedule=sf.certified(most=most)))
     masks, info = jax.jit(run)(params)
     for layer in masks.values():
@@ -76,7 +76,7 @@ def test_reaches_one_weight_a_layer_on_every_seed(widths, most):
 
 def test_exponential_does_not_where_certified_does():
     saliency, params = sf.synflow_saliency(mlp, DEEP[:1]), hundred(DEEP)
-    rho = sf.max_compression(mlp_params(0, DEEP))
+    rho = sf.measure.max_compression(mlp_params(0, DEEP))
     info = jax.jit(jax.vmap(lambda p: sf.prune(p, saliency, rho, 10)[1]))(params)
     lost = np.asarray(info.collapsed_at) > 0
     assert 10 <= lost.sum() < 100

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import synflow_jax as sf
 from tests.support.nets import (
     MLP,
     WIDTHS,
@@ -15,8 +17,6 @@ from tests.support.nets import (
     mlp,
     mlp_params,
 )
-
-import synflow_jax as sf
 
 N = sum(a * b for a, b in itertools.pairwise(WIDTHS))
 CERTIFIED = sf.certified()
@@ -131,7 +131,7 @@ def test_a_round_that_prunes_all_the_flow_there_was_warns_with_the_remedy():
     assert float(info.share[0]) >= 1
     assert not bool(info.certified)
     assert int(info.collapsed_at) == 0
-    assert not bool(sf.prune(params, sf.magnitude_saliency(), 6.0, 1)[1].certified)
+    assert not bool(sf.prune(params, sf.saliency.magnitude_saliency(), 6.0, 1)[1].certified)
 
 
 def test_equal_settings_share_a_program():

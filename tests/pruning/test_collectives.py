@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from tests.support.meshes import any_mlp, mesh_of, spread
-from tests.support.nets import mlp_params
 
 import synflow_jax as sf
-from synflow_jax.select import select
+from synflow_jax.selection import select
+from tests.support.meshes import any_mlp, mesh_of, spread
+from tests.support.nets import mlp_params
 
 FULLY_COMPILED = True  # it reads compiled programs
 COLLECTIVES = (

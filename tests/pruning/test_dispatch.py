@@ -9,9 +9,9 @@ import time
 import jax
 import jax.numpy as jnp
 import pytest
-from tests.support.meshes import mesh_of, spread
 
 import synflow_jax as sf
+from tests.support.meshes import mesh_of, spread
 
 
 class Clock:

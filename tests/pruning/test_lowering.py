@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from synflow_jax.scaled.lowering import as_product, is_better_as_product
+from synflow_jax.scaled import as_product, is_better_as_product
 
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
 CASES = {

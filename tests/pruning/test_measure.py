@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from synflow_jax.measure import measure
+from synflow_jax.pruning import measure
 
 
 def test_counts_costs_and_tops_of_each_layer():

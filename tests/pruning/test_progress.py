@@ -5,11 +5,11 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
-from tests.support.meshes import mesh_of, spread
-from tests.support.nets import batches, equal, mlp, mlp_params, squared_loss
 
 import synflow_jax as sf
-from synflow_jax import progress
+from synflow_jax import _progress as progress
+from tests.support.meshes import mesh_of, spread
+from tests.support.nets import batches, equal, mlp, mlp_params, squared_loss
 
 SALIENCY = sf.synflow_saliency(mlp, (5,))
 

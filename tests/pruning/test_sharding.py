@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
-from tests.support.meshes import WIDTHS, any_mlp, differ, mesh_of, on_host, same_layout, spread
-from tests.support.nets import mlp, mlp_params
 
 import synflow_jax as sf
+from tests.support.meshes import WIDTHS, any_mlp, differ, mesh_of, on_host, same_layout, spread
+from tests.support.nets import mlp, mlp_params
 
 SHAPE = WIDTHS[:1]
 KEY = jax.random.key(0)
@@ -36,8 +36,8 @@ METHODS = {
     "snip": lambda p: sf.snip(p, loss, data(p), 7.0),
     "grasp": lambda p: sf.grasp(p, loss, data(p), 7.0),
     "mostly tied": lambda p: sf.magnitude(jax.tree.map(jnp.round, p), 3.0),
-    "shuffled": lambda p: sf.shuffle(KEY, sf.magnitude(p, 7.0)),
-    "drawn anew": lambda p: sf.reinitialise(KEY, p),
+    "shuffled": lambda p: sf.pruning.shuffle(KEY, sf.magnitude(p, 7.0)),
+    "drawn anew": lambda p: sf.pruning.reinitialise(KEY, p),
     "pruned": lambda p: sf.apply_masks(p, sf.magnitude(p, 7.0)),
 }
 
@@ -204,14 +204,14 @@ def test_measurements_agree(x64):
 def measured(params, masks, context):
     with context:
         table = sf.report(params, masks, any_mlp, SHAPE)
-        neurons = sf.neuron_flow(params, any_mlp, SHAPE, masks)["layer1/kernel"]
+        neurons = sf.measure.neuron_flow(params, any_mlp, SHAPE, masks)["layer1/kernel"]
         return {
             "kept": [row.kept for row in table.rows],
             "shares": [row.flow for row in table.rows],
-            "layer": np.asarray(sf.layer_flow(params, any_mlp, SHAPE)["layer1/kernel"]),
+            "layer": np.asarray(sf.measure.layer_flow(params, any_mlp, SHAPE)["layer1/kernel"]),
             "into": np.asarray(neurons.into),
             "effective": sf.effective_density(params, masks, any_mlp, SHAPE),
-            "1 + gap": np.asarray(1 + sf.conservation_gap(params, any_mlp, SHAPE)),
-            "broken": len(sf.homogeneity_report(params, any_mlp, SHAPE).rows),
-            "closed": len(sf.closed_leaves(params)),
+            "1 + gap": np.asarray(1 + sf.measure.conservation_gap(params, any_mlp, SHAPE)),
+            "broken": len(sf.flow.homogeneity_report(params, any_mlp, SHAPE).rows),
+            "closed": len(sf.flow.closed_leaves(params)),
         }

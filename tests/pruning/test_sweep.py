@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.nets import CONV_SHAPE, mlp, mlp_params, residual, residual_params
-from tests.pruning.test_certified import chain, chain_params
 
 import synflow_jax as sf
-from synflow_jax.sweep import candidate_scores, sweep_dead
-from synflow_jax.tree import find_layers, pick
+from synflow_jax.plan import find_layers
+from synflow_jax.pruning import sweep_dead
+from synflow_jax.trees import pick
+from tests.pruning.test_certified import chain, chain_params
+from tests.support.nets import CONV_SHAPE, mlp, mlp_params, residual, residual_params
 
 WIDE = (12, 30, 30, 4)
 
@@ -75,8 +76,8 @@ def test_what_is_alive_stays_and_the_best_candidate_comes():
         "two": jnp.array([[True], [False]]),
     }
     saliency = sf.synflow_saliency(lambda p, x: jax.nn.relu(x @ p["one"]) @ p["two"], (3,))
-    layers = find_layers(params, sf.is_prunable)
-    chosen, dead = sweep_dead(params, saliency, layers, pick(masks, layers.chosen))
+    layers = find_layers(params, sf.plan.is_prunable)
+    chosen, dead = sweep_dead(params, saliency, layers, pick(masks, layers.prunable))
     assert dead == 0
     assert chosen[0].tolist() == [[True, False], [False, False], [True, False]]
     assert chosen[1].tolist() == [[True], [False]]
@@ -85,10 +86,10 @@ def test_what_is_alive_stays_and_the_best_candidate_comes():
 def test_candidates_score_what_their_flow_would_be():
     params = mlp_params(3, bias=0.0)
     saliency = sf.synflow_saliency(mlp, (5,))
-    layers = find_layers(params, sf.is_prunable)
+    layers = find_layers(params, sf.plan.is_prunable)
     masks, _ = sf.prune(params, saliency, 3.0, 20)
-    chosen = pick(masks, layers.chosen)
-    scores = candidate_scores(params, saliency, chosen, layers=layers)
+    chosen = pick(masks, layers.prunable)
+    scores = saliency.candidate_scores(params, chosen, layers.prunable)
     flow = 2.0 ** float(sf.log2_flow(params, mlp, (5,), masks))
     middle = np.asarray(chosen[1])
     gains = 0
@@ -131,7 +132,7 @@ def test_only_in_eager_use_and_where_flow_is_measured():
     with pytest.raises(TypeError, match="outside of jit and vmap"):
         jax.jit(lambda p: sf.prune(p, saliency, 2.0, 2, sweep=True))(params)
     with pytest.raises(TypeError, match="sweep=True needs a saliency that measures flow"):
-        sf.prune(params, sf.magnitude_saliency(), 2.0, 1, sweep=True)
+        sf.prune(params, sf.saliency.magnitude_saliency(), 2.0, 1, sweep=True)
     with pytest.raises(ValueError, match="sweep=True needs scope=globally"):
         sf.prune(params, saliency, 2.0, 2, sweep=True, scope=sf.layerwise)
 

@@ -5,10 +5,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.nets import CONV_SHAPE, WIDTHS, batches, mlp, mlp_params, residual, residual_params
 
 import synflow_jax as sf
-from synflow_jax.rounds import fixed_loop
+from synflow_jax.pruning import fixed_loop
+from tests.support.nets import (
+    CONV_SHAPE,
+    WIDTHS,
+    batches,
+    mlp,
+    mlp_params,
+    residual,
+    residual_params,
+)
 
 FULLY_COMPILED = True  # it reads compiled programs
 
@@ -48,8 +56,8 @@ def test_a_second_call_does_not_compile():
 def test_saliencies_compare_and_hash_by_value():
     pairs = [
         [sf.synflow_saliency(mlp, (5,)) for _ in range(2)],
-        [sf.magnitude_saliency() for _ in range(2)],
-        [sf.gradient_saliency(sf.weight_energy) for _ in range(2)],
+        [sf.saliency.magnitude_saliency() for _ in range(2)],
+        [sf.gradient_saliency(sf.saliency.weight_energy) for _ in range(2)],
         [sf.cross_entropy(mlp, 2.0) for _ in range(2)],
     ]
     for one, two in pairs:
@@ -59,7 +67,9 @@ def test_saliencies_compare_and_hash_by_value():
         assert jax.tree.structure(one) == jax.tree.structure(two)
     assert sf.synflow_saliency(mlp, (5,)) != sf.synflow_saliency(mlp, (6,))
     assert sf.synflow_saliency(mlp, (5,)) != sf.synflow_saliency(residual, (5,))
-    assert sf.gradient_saliency(sf.weight_energy) != sf.gradient_saliency(sf.weight_energy, True)
+    assert sf.gradient_saliency(sf.saliency.weight_energy) != sf.gradient_saliency(
+        sf.saliency.weight_energy, True
+    )
 
 
 def test_snip_and_grasp_trace_once_whatever_the_rounds():

@@ -8,10 +8,18 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from tests.support.nets import CONV_SHAPE, all_true, batches, mlp, mlp_params, residual, residual_params
-from tests.support.nets import squared_loss as loss
 
 import synflow_jax as sf
+from tests.support.nets import (
+    CONV_SHAPE,
+    all_true,
+    batches,
+    mlp,
+    mlp_params,
+    residual,
+    residual_params,
+)
+from tests.support.nets import squared_loss as loss
 
 PARAMS = mlp_params(0)
 
@@ -86,7 +94,7 @@ def test_masks_that_do_not_fit():
     with pytest.raises(ValueError, match="densities must have the tree structure"):
         sf.random(jax.random.key(0), PARAMS, densities={})
     with pytest.raises(TypeError, match="masks must be bool"):
-        sf.shuffle(jax.random.key(0), floats)
+        sf.pruning.shuffle(jax.random.key(0), floats)
 
 
 def test_random_wants_rho_or_masks():
@@ -111,9 +119,11 @@ def test_old_style_keys_work():
 
 def test_reinitialise_wants_the_same_tree():
     with pytest.raises(ValueError, match="tree structure of params"):
-        sf.reinitialise(jax.random.key(0), PARAMS, lambda key: {})
+        sf.pruning.reinitialise(jax.random.key(0), PARAMS, lambda key: {})
     with pytest.raises(ValueError, match=r"'layer0/kernel' is \(5, 7\) in params and \(5, 8\)"):
-        sf.reinitialise(jax.random.key(0), PARAMS, lambda key: mlp_params(0, widths=(5, 8, 6, 4)))
+        sf.pruning.reinitialise(
+            jax.random.key(0), PARAMS, lambda key: mlp_params(0, widths=(5, 8, 6, 4))
+        )
 
 
 def test_own_saliency_and_own_scope():
@@ -126,7 +136,7 @@ def test_own_saliency_and_own_scope():
     with pytest.raises(ValueError, match="finite scores: round 1"):
         sf.prune(PARAMS, lambda p, m: jax.tree.map(lambda leaf: leaf * jnp.nan, p), 2.0, 1)
     with pytest.raises(ValueError, match="scope must return counts"):
-        sf.prune(PARAMS, sf.magnitude_saliency(), 2.0, scope=lambda shapes, d: d)
+        sf.prune(PARAMS, sf.saliency.magnitude_saliency(), 2.0, scope=lambda shapes, d: d)
 
 
 def test_fewer_weights_than_layers_warns_with_the_largest_rho():
@@ -141,7 +151,7 @@ def test_report_and_searches():
     with pytest.raises(ValueError, match="both apply_fn and shape"):
         sf.report(PARAMS, all_true(PARAMS), mlp)
     with pytest.raises(ValueError, match="tolerance must be above 0"):
-        sf.critical_compression(lambda rho: sf.magnitude(PARAMS, rho), PARAMS, tolerance=0)
+        sf.measure.critical_compression(lambda rho: sf.magnitude(PARAMS, rho), PARAMS, tolerance=0)
 
 
 def test_keep_masks_wants_a_transform_and_params():

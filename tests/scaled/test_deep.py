@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from tests.support.nets import all_true
 
 import synflow_jax as sf
 from synflow_jax.scaled import scaled
+from tests.support.nets import all_true
 
 WIDTH = 16
 # Each layer rounds each number once or twice at 6e-8, either way: a walk of 1000 steps.

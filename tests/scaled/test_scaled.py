@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.nets import CONV_SHAPE, mlp, mlp_params, residual, residual_params
 
 import synflow_jax as sf
 from synflow_jax import linen
 from synflow_jax.scaled import log2, scaled, unscale
+from tests.support.nets import CONV_SHAPE, mlp, mlp_params, residual, residual_params
 
 
 def both_gradients(fn, *args):

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synflow_jax.prefix import prefix_size
+from synflow_jax.selection import prefix_size
 
 
 def by_sorting(scores, kept, budget):

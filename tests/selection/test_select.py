@@ -7,9 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synflow_jax.cut import compare, cut_scores, key_of, total, value_of
-from synflow_jax.packing import packing_of
-from synflow_jax.select import flat_index, select
+from synflow_jax.selection import (
+    compare,
+    cut_scores,
+    flat_index,
+    key_of,
+    packing_of,
+    select,
+    total,
+    value_of,
+)
 
 SHAPES = ((3, 4), (5,), (2, 1, 3))
 SIZE = 23

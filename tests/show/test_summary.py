@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.nets import mlp, mlp_params
 
 import synflow_jax as sf
+from tests.support.nets import mlp, mlp_params
 
 SIZES = np.array([35, 42, 24])
 
@@ -20,7 +20,7 @@ def run(seed=0, rho=5.0):
 
 def test_scalars_are_those_of_the_masks():
     masks, info = run()
-    found = sf.summary(info).scalars()
+    found = sf.show.summary(info).scalars()
     kept = np.array([int(layer["kernel"].sum()) for layer in masks.values()])
     assert found["prune/density"] == pytest.approx(kept.sum() / 101)
     assert found["prune/rho"] == pytest.approx(101 / kept.sum())
@@ -36,7 +36,7 @@ def test_scalars_are_those_of_the_masks():
 
 def test_history_makes_a_file_of_comma_separated_values():
     info = run()[1]
-    rows = sf.summary(info).history(prefix="")
+    rows = sf.show.summary(info).history(prefix="")
     file = io.StringIO()
     writer = csv.DictWriter(file, rows[0])
     writer.writeheader()
@@ -45,26 +45,28 @@ def test_history_makes_a_file_of_comma_separated_values():
     assert [float(row["round"]) for row in read] == [1, 2, 3, 4, 5, 6]
     want = [np.ceil(101 * 5 ** (-k / 6)) / 101 for k in range(1, 7)]
     assert [float(row["density"]) for row in read] == pytest.approx(want)
-    assert float(read[-1]["log2_flow"]) == pytest.approx(sf.summary(info).scalars("")["log2_flow"])
+    assert float(read[-1]["log2_flow"]) == pytest.approx(
+        sf.show.summary(info).scalars("")["log2_flow"]
+    )
 
 
 def test_what_was_not_measured_is_left_out():
-    info = sf.prune(mlp_params(1), sf.magnitude_saliency(), 2.0, 1)[1]
-    names = set(sf.summary(info).scalars("")) | set(sf.summary(info).history("")[0])
+    info = sf.prune(mlp_params(1), sf.saliency.magnitude_saliency(), 2.0, 1)[1]
+    names = set(sf.show.summary(info).scalars("")) | set(sf.show.summary(info).history("")[0])
     assert not names & {"log2_flow", "log2_flow_before", "largest_share", "share"}
-    assert "log2 flow" not in str(sf.summary(info))
+    assert "log2 flow" not in str(sf.show.summary(info))
 
 
 def test_it_reads_as_a_table():
     params = mlp_params(2)
     params["layer1"]["kernel"] *= 1e-3
-    text = str(sf.summary(sf.prune(params, sf.magnitude_saliency(), 20.0, 1)[1]))
+    text = str(sf.show.summary(sf.prune(params, sf.saliency.magnitude_saliency(), 20.0, 1)[1]))
     line = next(line for line in text.splitlines() if "layer1/kernel" in line)
     assert "collapsed" in line and "0.000%" in line
     assert text.count("collapsed") == 1
     total = next(line for line in text.splitlines() if "total" in line)
     assert "101" in total and "6" in total
-    caption = " ".join(str(sf.summary(run(3)[1])).split())
+    caption = " ".join(str(sf.show.summary(run(3)[1])).split())
     assert "ρ = 4.81 in 6 rounds" in caption  # 101 / 21
     assert "of the flow a round" in caption
 
@@ -72,12 +74,14 @@ def test_it_reads_as_a_table():
 def test_several_runs_and_other_things_are_refused():
     stacked = jax.vmap(lambda rho: run(0, rho)[1])(jnp.array([2.0, 3.0]))
     with pytest.raises(ValueError, match="info must be of one run, got runs of shape"):
-        sf.summary(stacked)
+        sf.show.summary(stacked)
     one = jax.tree.map(lambda column: column[1], stacked)
-    assert sf.summary(one).density == pytest.approx(34 / 101)
+    assert sf.show.summary(one).density == pytest.approx(34 / 101)
     with pytest.raises(TypeError, match="info must be a PruneInfo"):
-        sf.summary({"density": 1})
+        sf.show.summary({"density": 1})
     with pytest.raises(TypeError, match="outside of jit"):
-        jax.jit(lambda p: sf.summary(sf.prune(p, sf.magnitude_saliency(), 2.0, 1)[1]).density)(
-            mlp_params(0)
-        )
+        jax.jit(
+            lambda p: (
+                sf.show.summary(sf.prune(p, sf.saliency.magnitude_saliency(), 2.0, 1)[1]).density
+            )
+        )(mlp_params(0))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
-from tests.support.nets import mlp, mlp_params
 
 import synflow_jax as sf
-from synflow_jax import drawing
-from synflow_jax.sides import find_sides
+from synflow_jax.measure import find_sides
+from synflow_jax.show import _drawing as drawing
+from tests.support.nets import mlp, mlp_params
 
 ROWS = ("dense", "masked", "compact")
 SHAPE = (5,)
@@ -56,7 +56,7 @@ def test_the_totals_are_those_of_report_and_compact(pruned):
 
 def test_the_numbers_of_units_are_those_with_flow(pruned):
     params, masks, figure = pruned
-    flows = sf.neuron_flow(params, mlp, SHAPE, masks)
+    flows = sf.measure.neuron_flow(params, mlp, SHAPE, masks)
     live = [int((flow.into > 0).sum()) for flow in flows.values()]
     small = sf.compact(params, masks, mlp, SHAPE).params
     assert counts(figure, 0)[1:] == [40, 30, 4]
@@ -72,7 +72,7 @@ def test_the_numbers_of_units_are_those_with_flow(pruned):
 
 def test_units_and_weights_are_coloured_by_flow_and_density(pruned):
     params, masks, figure = pruned
-    shares = sf.neuron_flow(params, mlp, SHAPE, masks)["layer0/kernel"].into
+    shares = sf.measure.neuron_flow(params, mlp, SHAPE, masks)["layer0/kernel"].into
     shares = np.sort(np.asarray(shares / shares.sum()))[::-1]
     colours = np.asarray(figure.axes[1].images[0].get_array())[:, 0]
     middle = drawing._flow_colours(shares[:1])[0]

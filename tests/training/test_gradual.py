@@ -9,10 +9,10 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from tests.support.meshes import any_mlp, differ, mesh_of, same_layout, spread
-from tests.support.nets import mlp, mlp_params
 
 import synflow_jax as sf
+from tests.support.meshes import any_mlp, differ, mesh_of, same_layout, spread
+from tests.support.nets import mlp, mlp_params
 
 WIDTHS = (5, 9, 4)
 PARAMS = mlp_params(0, widths=WIDTHS)
@@ -135,7 +135,7 @@ def test_counts_are_exact_and_pruned_weights_zero_at_every_step():
 def test_erk_never_lets_a_layer_grow_and_ends_as_erk():
     params = mlp_params(0, widths=(5, 9, 5, 4))
     shapes = tuple(k.shape for k in kernels(params))
-    plain = sf.erk(shapes, sf.cubic(np.arange(1, 13), 12, 8.0))
+    plain = sf.erk(shapes, sf.plan.cubic(np.arange(1, 13), 12, 8.0))
     assert (np.diff(plain, axis=0) > 0).any()  # rounded anew, a layer would
     tx = sf.gradual_magnitude(optax.sgd(0.1), 8.0, end=12, every=1, scope=sf.erk)
     _, (_, masks) = train(tx, params, tx.init(params), 12)

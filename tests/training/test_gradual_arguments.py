@@ -6,15 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from tests.training.test_gradual import PARAMS, SIZES
 
 import synflow_jax as sf
+from tests.training.test_gradual import PARAMS, SIZES
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 
 
 def test_the_cubic_schedule_is_one_of_prune():
-    masks, info = sf.prune(PARAMS, sf.magnitude_saliency(), 5.0, 10, schedule=sf.cubic)
+    masks, info = sf.prune(
+        PARAMS, sf.saliency.magnitude_saliency(), 5.0, 10, schedule=sf.plan.cubic
+    )
     want = [int(np.ceil(sum(SIZES) * (0.2 + 0.8 * (1 - k / 10) ** 3) - 1e-9)) for k in range(1, 11)]
     assert info.kept.sum(1).tolist() == want
     chex.assert_trees_all_equal(masks, sf.magnitude(PARAMS, 5.0))

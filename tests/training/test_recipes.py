@@ -11,10 +11,10 @@ import numpy as np
 import optax
 import pytest
 from flax.training.dynamic_scale import DynamicScale
-from tests.support.nets import mlp, mlp_params
-from tests.support.recipes import STEPS, kept_only, second_gradient, spread, trained
 
 import synflow_jax as sf
+from tests.support.nets import mlp, mlp_params
+from tests.support.recipes import STEPS, kept_only, second_gradient, spread, trained
 
 WIDTHS = (5, 9, 4)
 X = np.random.default_rng(0).standard_normal((16, WIDTHS[0]))

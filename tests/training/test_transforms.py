@@ -7,9 +7,9 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from tests.support.nets import WIDTHS, mlp, mlp_params
 
 import synflow_jax as sf
+from tests.support.nets import WIDTHS, mlp, mlp_params
 
 PARAMS = mlp_params(0)
 MASKS = sf.magnitude(PARAMS, 4.0)

@@ -6,10 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
-from tests.support.nets import WIDTHS, batches, mlp, mlp_params
-from tests.support.nets import squared_loss as loss
 
 import synflow_jax as sf
+from tests.support.nets import WIDTHS, batches, mlp, mlp_params
+from tests.support.nets import squared_loss as loss
 
 PARAMS = mlp_params(0)
 SHAPE = WIDTHS[:1]
@@ -78,7 +78,7 @@ def test_any_function_of_a_user_is_a_saliency():
 
     bare = {"scores": scores}  # it has no __name__: what is written here is of no module
     exec("def of_no_module(params, masks):\n    return scores(params, masks)", bare)
-    wrapped = wraps(sf.magnitude_saliency)(lambda params, masks: params)
+    wrapped = wraps(sf.saliency.magnitude_saliency)(lambda params, masks: params)
     for saliency in (scores, bare["of_no_module"], wrapped, partial(scores), jax.jit(scores)):
         masks, _ = sf.prune({"w": jnp.array([[1.0, 2.0]])}, saliency, 2.0, 1)
         assert masks["w"].tolist() == [[False, True]]
@@ -195,7 +195,7 @@ def test_missing_rngs_are_named():
 
 def test_empty_leaves_are_no_layers():
     params = {"a": jnp.ones((4, 4)), "none": jnp.ones((0, 5))}
-    assert sf.max_compression(params) == 16.0
+    assert sf.measure.max_compression(params) == 16.0
     assert int(sf.magnitude(params, 4.0)["a"].sum()) == 4
 
 

@@ -1,0 +1,106 @@
+"""Pruned leaves as the sparse matrices of JAX and of SciPy: kept weights and where they stand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from synflow_jax.trees import Masks, Params, check_masks, is_floating, is_traced, named_leaves
+
+
+def to_bcoo(params: Params, masks: Masks) -> Params:
+    """Turn every pruned leaf of two or more axes into a jax.experimental.sparse.BCOO array.
+
+    A leaf of any number of axes stays one: all its axes are sparse. Kept weights that happen to be
+    0 are stored, so that the shapes are those of the masks alone.
+
+    Args:
+      params: any pytree of arrays.
+      masks: bool arrays with the treedef and shapes of params, True = keep.
+
+    Returns:
+      params with a BCOO in place of every floating leaf of two or more axes in whose mask there is
+      a False; other floating leaves, m ⊙ θ; the rest as they are.
+
+    Raises:
+      ValueError: masks does not fit params.
+      TypeError: a mask is not bool, or params or masks are traced: call it outside of jit.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> params = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+      >>> sparse = to_bcoo(params, {"w": jnp.array([[True, False], [False, True]])})
+      >>> sparse["w"].nse, (jnp.ones(2) @ sparse["w"]).tolist()
+      (2, [1.0, 4.0])
+    """
+    return _each(params, masks, _bcoo, jnp.asarray)
+
+
+def to_csr(params: Params, masks: Masks) -> Params:
+    """Turn every pruned leaf of two or more axes into a scipy.sparse.csr_array.
+
+    SciPy's matrices have two axes: a leaf of more becomes (the product of the others, last axis),
+    which is (window times input, output) for a convolution of Flax. Kept weights that happen to be
+    0 are stored.
+
+    Args:
+      params: any pytree of arrays; pruned leaves in float32 or float64.
+      masks: bool arrays with the treedef and shapes of params, True = keep.
+
+    Returns:
+      params with a csr_array in place of every floating leaf of two or more axes in whose mask
+      there is a False; other floating leaves, m ⊙ θ as NumPy arrays; the rest as they are.
+
+    Raises:
+      ValueError: masks does not fit params.
+      TypeError: a mask is not bool, params or masks are traced, or a pruned leaf has a dtype that
+        SciPy has not.
+
+    Example:
+      >>> import numpy as np
+      >>> params = {"w": np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)}
+      >>> sparse = to_csr(params, {"w": np.array([[True, False], [False, True]])})
+      >>> sparse["w"].nnz, (sparse["w"].T @ np.ones(2, np.float32)).tolist()
+      (2, [1.0, 4.0])
+    """
+    return _each(params, masks, _csr, np.asarray)
+
+
+def _each(
+    params: Params, masks: Masks, sparse: Callable[..., Any], dense: Callable[[Any], Any]
+) -> Params:
+    """Turn pruned leaves of two or more axes into sparse ones."""
+    if is_traced(params, masks):
+        raise TypeError("params or masks are traced: call this outside of jit, with arrays")
+    check_masks(params, masks)
+
+    def one(path: str, leaf: Any, mask: Any) -> Any:
+        if not is_floating(leaf):
+            return leaf
+        leaf, mask = np.asarray(leaf), np.asarray(mask)
+        if leaf.ndim >= 2 and not mask.all():
+            return sparse(path, leaf, mask)
+        return dense(np.where(mask, leaf, np.zeros((), leaf.dtype)))
+
+    leaves = zip(named_leaves(params), jax.tree.leaves(masks), strict=True)
+    new = [one(path, leaf, mask) for (path, leaf), mask in leaves]
+    return jax.tree.structure(params).unflatten(new)
+
+
+def _bcoo(_: str, leaf: np.ndarray, mask: np.ndarray) -> Any:
+    from jax.experimental.sparse import BCOO
+
+    pair = jnp.asarray(leaf[mask]), jnp.asarray(np.argwhere(mask), jnp.int32)
+    return BCOO(pair, shape=leaf.shape, indices_sorted=True, unique_indices=True)
+
+
+def _csr(path: str, leaf: np.ndarray, mask: np.ndarray) -> Any:
+    from scipy.sparse import csr_array
+
+    if leaf.dtype not in (np.float32, np.float64):
+        raise TypeError(f"params: SciPy has no {leaf.dtype}: cast {path!r} to float32")
+    rows = mask.reshape(-1, mask.shape[-1])
+    ends = np.concatenate([[0], np.cumsum(np.count_nonzero(rows, axis=1))])
+    return csr_array((leaf[mask], np.nonzero(rows)[1], ends), shape=rows.shape)

@@ -1,0 +1,121 @@
+"""Masks in the form that others have them: PyTorch's layout and names, arrays in a file."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from synflow_jax.trees import Masks, check_bool, is_traced, named_leaves
+
+Names = Mapping[str, str] | Callable[[str], str | None]
+Axes = Callable[[str, int], tuple[int, ...]]
+KERNELS = frozenset({"kernel", "w"})
+
+
+def torch_axes(path: str, ndim: int) -> tuple[int, ...]:
+    """Order the axes as PyTorch does: output, input, window; only what is named a kernel."""
+    if path.split("/")[-1] in KERNELS and ndim >= 2:
+        return (ndim - 1, ndim - 2, *range(ndim - 2))
+    return tuple(range(ndim))
+
+
+def to_torch(masks: Masks, names: Names, *, axes: Axes = torch_axes) -> dict[str, np.ndarray]:
+    """Give masks the names and the layout that they have in a PyTorch state dict.
+
+    Leaves named kernel or w (Flax, Haiku) have output and input put first: (in, out) becomes
+    (out, in), and (height, width, in, out) becomes (out, in, height, width). Others stay as they
+    are. What is no order of axes is yours: attention's kernels of three axes, which PyTorch has as
+    one matrix, and transposed convolutions, whose window PyTorch turns.
+
+    Args:
+      masks: bool arrays in any pytree, True = keep.
+      names: the name of each leaf in the state dict, as {path: name} or path -> name; leaves
+        without one, or with None, are left out.
+      axes: (path, number of axes) -> the axes of the leaf in PyTorch's order.
+
+    Returns:
+      {name: bool NumPy array}.
+
+    Raises:
+      TypeError: a mask is not bool, or is traced; names is neither a mapping nor a function.
+      ValueError: names has a path that is not there, or gives two leaves one name.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> masks = {"Dense_0": {"kernel": jnp.array([[True, False, True], [False, False, True]])}}
+      >>> to_torch(masks, {"Dense_0/kernel": "fc.weight"})["fc.weight"].astype(int).tolist()
+      [[1, 0], [0, 0], [1, 1]]
+    """
+    check_bool(masks)
+    if is_traced(masks):
+        raise TypeError("masks is traced: call to_torch outside of jit, with arrays")
+    leaves = dict(named_leaves(masks))
+    arrays = {}
+    for path, name in _names(list(leaves), names).items():
+        mask = np.asarray(leaves[path])
+        arrays[name] = np.asarray(np.transpose(mask, axes(path, mask.ndim)), order="C")
+    return arrays
+
+
+def from_torch(
+    arrays: Mapping[str, Any], like: Any, names: Names, *, axes: Axes = torch_axes
+) -> Masks:
+    """Make masks of those of a PyTorch state dict: the inverse of to_torch.
+
+    Args:
+      arrays: {name: array of 0 and 1}, as NumPy arrays or PyTorch tensors in the host's memory;
+        what `names` does not name is not looked at.
+      like: params or masks whose treedef and shapes the masks shall have.
+      names: as in to_torch; leaves without a name are kept whole.
+      axes: as in to_torch.
+
+    Returns:
+      A bool tree with the treedef of like.
+
+    Raises:
+      TypeError: names is neither a mapping nor a function.
+      ValueError: an array is missing, has another shape, or holds something but 0 and 1; names has
+        a path that is not there, or gives two leaves one name.
+
+    Example:
+      >>> import numpy as np
+      >>> like = {"Dense_0": {"kernel": np.ones((2, 3)), "bias": np.ones(3)}}
+      >>> arrays = {"fc.weight": np.array([[1, 0], [0, 0], [1, 1]])}
+      >>> masks = from_torch(arrays, like, {"Dense_0/kernel": "fc.weight"})
+      >>> masks["Dense_0"]["kernel"].astype(int).tolist()
+      [[1, 0, 1], [0, 0, 1]]
+    """
+    leaves = named_leaves(like)
+    named = _names([path for path, _ in leaves], names)
+    if missing := sorted(set(named.values()) - set(arrays)):
+        raise ValueError(f"arrays must hold what names names: {missing[:3]} of {len(missing)}")
+
+    def one(path: str, leaf: Any) -> jax.Array:
+        if path not in named:
+            return jnp.ones(leaf.shape, bool)
+        array, order = np.asarray(arrays[named[path]]), axes(path, len(leaf.shape))
+        if array.shape != (wanted := tuple(leaf.shape[axis] for axis in order)):
+            raise ValueError(f"arrays: {named[path]!r} must be {wanted}, got {array.shape}")
+        if not ((array == 0) | (array == 1)).all():
+            raise ValueError(f"arrays: {named[path]!r} must hold 0 and 1 alone")
+        return jnp.asarray(np.transpose(array.astype(bool), np.argsort(order)))
+
+    return jax.tree.structure(like).unflatten([one(path, leaf) for path, leaf in leaves])
+
+
+def _names(paths: list[str], names: Any) -> dict[str, str]:
+    """Give {path: name} for the leaves that have a name."""
+    if not callable(names) and not isinstance(names, Mapping):
+        raise TypeError(f"names must be {{path: name}} or path -> name, got {type(names).__name__}")
+    if isinstance(names, Mapping) and (unknown := sorted(set(map(str, names)) - set(paths))):
+        raise ValueError(f"names has {unknown[:3]}, and the leaves are {paths[:8]}")
+    name_of: Any = names if callable(names) else names.get
+    found = {path: name for path in paths if (name := name_of(path)) is not None}
+    taken = list(found.values())
+    if twice := sorted({name for name in taken if taken.count(name) > 1}):
+        raise ValueError(
+            f"names must give each leaf a name of its own: {twice[:3]} are given twice"
+        )
+    return found

@@ -1,0 +1,98 @@
+"""The rules of flow mode for scan and cond: their bodies are walked and rebuilt."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from synflow_jax.flow._values import Kind, Value, signal
+from synflow_jax.flow._walk import Walk
+from synflow_jax.jaxpr import scan_sizes
+from synflow_jax.trees import is_floating
+
+
+class Shape:
+    """What a value is apart from its array, to take values into a loop and out of it."""
+
+    def __init__(self, value: Value) -> None:
+        self.kind, self.count, self.ways = value.kind, value.count, value.ways
+
+    def join(self, other: "Shape") -> "Shape":
+        """Take the larger kind; counts that differ fall back to 1."""
+        joined = Shape(Value(max(self.kind, other.kind), None))
+        joined.count = self.count if self.count == other.count else 1
+        return joined
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shape) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def value(self, array: Any) -> Value:
+        """Put an array into the shape."""
+        if self.kind is Kind.SIGNAL and is_floating(array):
+            return signal(array, count=self.count)
+        return Value(self.kind, array, ways=self.ways)
+
+
+def arrays_of(walk: Walk, values: list[Value]) -> tuple[list[Shape], list[Any]]:
+    """Split values into what they are and their arrays."""
+    settled = [walk.settle(v) for v in values]
+    return [Shape(v) for v in settled], [walk.flow(v) for v in settled]
+
+
+def scan(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
+    """Walk the body once it is known which carries are signals."""
+    params = eqn.params
+    shapes, arrays = arrays_of(walk, values)
+    fixed, carried = scan_sizes(eqn)
+    first = fixed + carried
+    avals = params["jaxpr"].out_avals
+    found: list[Shape] = []
+    extra = {name: params[name] for name in ("length", "reverse", "unroll")}
+
+    def run() -> Any:
+        # A body of its own each time: JAX would remember the trace of one that it has seen.
+        def body(carry: Any, xs: Any) -> Any:
+            pairs = zip(shapes, [*arrays[:fixed], *carry, *xs], strict=True)
+            out = walk.run_closed(params["jaxpr"], [s.value(a) for s, a in pairs])
+            found[:], leaving = arrays_of(walk, out)
+            done = [jnp.asarray(a).astype(b.dtype) for a, b in zip(leaving, avals, strict=True)]
+            return done[:carried], done[carried:]
+
+        return jax.lax.scan(body, arrays[fixed:first], arrays[first:], **extra)
+
+    before, walk.muted = walk.muted, True
+    stable = False
+    while not stable:
+        jax.eval_shape(run)
+        pairs = zip(shapes[fixed:first], found[:carried], strict=True)
+        joined = [a.join(b) for a, b in pairs]
+        stable = joined == shapes[fixed:first]
+        shapes[fixed:first] = joined
+    walk.muted = before
+    carry, ys = run()
+    kinds = shapes[fixed:first] + found[carried:]
+    return [s.value(a) for s, a in zip(kinds, [*carry, *ys], strict=True)]
+
+
+def cond(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
+    """Walk every branch; an output is a signal where it is one in any."""
+    if values[0].kind >= Kind.ROUTED:
+        return walk.as_is(eqn, values)
+    branches = eqn.params["branches"]
+    shapes, arrays = arrays_of(walk, values[1:])
+    found: list[list[Shape]] = []
+
+    def branch(closed: Any, *inputs: Any) -> Any:
+        pairs = zip(shapes, inputs, strict=True)
+        kinds, leaving = arrays_of(walk, walk.run_closed(closed, [s.value(a) for s, a in pairs]))
+        found.append(kinds)
+        return [a.astype(b.dtype) for a, b in zip(leaving, closed.out_avals, strict=True)]
+
+    out = jax.lax.switch(values[0].array, [partial(branch, b) for b in branches], *arrays)
+    kinds = found[0]
+    for other in found[1:]:
+        kinds = [a.join(b) for a, b in zip(kinds, other, strict=True)]
+    return [s.value(a) for s, a in zip(kinds, out, strict=True)]

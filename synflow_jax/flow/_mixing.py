@@ -1,0 +1,227 @@
+"""The rules of flow mode where values meet: products, quotients, choices, sums over axes."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from synflow_jax.flow._rules import chain, kind_of, no_signal, one_root, settled, signals
+from synflow_jax.flow._values import (
+    Kind,
+    Value,
+    balanced,
+    coefficient,
+    freeze,
+    known,
+    reciprocal,
+    signal,
+)
+from synflow_jax.flow._walk import Walk
+from synflow_jax.jaxpr import bind
+from synflow_jax.trees import is_floating, zeros_as
+
+
+def mul(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Multiply: a number stays in the chain, a factor makes a new root, a signal shares."""
+    if not signals(values):
+        return walk.plainly(eqn, values)
+    a, b = values
+    if a.is_signal and b.is_signal and one_root(eqn, values) is not None:
+        return chain(eqn, values, frozen=a.frozen and b.frozen)
+    kept, factor = (a, b) if a.is_signal else (b, a)
+    if factor.kind is Kind.CONSTANT and eqn.outvars[0].aval.shape == kept.shape:
+        line = None if kept.line is None else kept.line * coefficient(factor.array)
+        at = kept.at if line is None else None
+        return chain(eqn, values, line=line, at=at, shifted=kept.shifted, frozen=kept.frozen)
+    return product(walk, eqn, values)
+
+
+def product(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Multiply by |W|, or two signals with each its share of the flow."""
+    a, b = settled(walk, values)
+    if not signals([a, b]):
+        return walk.plainly(eqn, [a, b])
+    arrays = [walk.flow(v) if v.is_signal else coefficient(v.array) for v in (a, b)]
+
+    def multiply(f: Any, g: Any) -> Any:
+        return bind(eqn, [f, g])[0]
+
+    if a.is_signal and b.is_signal:
+        walk.note("product", eqn)
+        return signal(balanced(a, b, (arrays[0], arrays[1]), multiply), count=a.count + b.count)
+    out, like = multiply(*arrays), a if a.is_signal else b
+    if eqn.primitive.name == "mul":
+        return signal(out, like)
+    weighed = Kind.WEIGHT in (a.kind, b.kind)
+    return signal(out, count=1 if weighed else like.count)
+
+
+def div(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Divide by a number, or by a frozen factor: a normaliser."""
+    a, b = values
+    if not b.is_signal:
+        if b.kind is Kind.CONSTANT and not a.is_signal:
+            return walk.plainly(eqn, values)
+        if b.kind is Kind.CONSTANT and eqn.outvars[0].aval.shape == a.shape:
+            line = None if a.line is None else a.line / coefficient(b.array)
+            return chain(eqn, values, line=line, at=a.at, shifted=a.shifted, frozen=a.frozen)
+        if b.kind is Kind.WEIGHT:
+            walk.note("normaliser", eqn)
+        factor = replace(b, array=freeze(reciprocal(b.array)))
+    elif one_root(eqn, values) is not None:
+        if a.is_signal:
+            return chain(eqn, values, frozen=a.frozen)
+        return chain(eqn, values, frozen=b.reduced > 0)
+    else:
+        walk.note("normaliser", eqn)
+        factor = Value(Kind.WEIGHT, freeze(reciprocal(b.plain)))
+    a = walk.settle(a)
+    if a.is_signal:
+        return signal(walk.flow(a) * coefficient(factor.array), a)
+    return Value(max(a.kind, factor.kind), a.array * factor.array, a.origin, a.reduced)
+
+
+def maximum(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Keep ReLU as it is, 0 at 0, and pass what only −∞ is compared with."""
+    if not signals(values):
+        return no_signal(walk, eqn, values)
+    a, b = values if values[0].is_signal else values[::-1]
+    number = known(b)
+    if number is not None and number == -np.inf:
+        return a
+    if number is not None and number == 0 and a.line is not None:
+        line = jnp.where(a.line > 0, a.line, jnp.zeros_like(a.line))
+        return chain(eqn, values, line=line)
+    if one_root(eqn, values) is not None:
+        return chain(eqn, values)
+    a, b = settled(walk, [a, b])
+    if a.is_signal and b.is_signal:
+        return signal(jnp.maximum(walk.flow(a), walk.flow(b)))
+    walk.note("source", eqn)
+    return signal(walk.flow(a), a) if a.is_signal else walk.plainly(eqn, [a, b])
+
+
+def select(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Choose: sources become 0, a mask is kept, a routed choice is uniform."""
+    which, *cases = values
+    chosen = known(which)
+    if chosen is not None:
+        return cases[int(chosen)]
+    if not which.is_signal and not signals(cases) and which.kind is not Kind.ROUTED:
+        return walk.plainly(eqn, values)
+    if which.is_signal and one_root(eqn, values) is not None:
+        return chain(eqn, values, shifted=False)
+    cases = settled(walk, cases)
+    if not signals(cases) and not which.is_signal and not is_floating(cases[0].array):
+        return Value(Kind.ROUTED, bind(eqn, [v.array for v in [which, *cases]])[0])
+    arrays = [walk.flow(v) if v.is_signal else zeros_as(v.array) for v in cases]
+    if which.kind is Kind.ROUTED:
+        if not which.ways or len(cases) != 2:
+            return walk.as_is(eqn, values)
+        walk.note("routing", eqn, "one-hot")
+        if not signals(cases):
+            arrays = [v.array for v in cases]
+        mean = arrays[0] * (1 - 1 / which.ways) + arrays[1] / which.ways
+        return signal(mean) if signals(cases) else Value(kind_of(cases), mean)
+    if not signals(cases):
+        arrays = [v.array for v in cases]
+        return Value(max(kind_of(cases), Kind.DISCRETE), bind(eqn, [freeze(which.raw), *arrays])[0])
+    if any(v.kind is Kind.WEIGHT for v in cases):
+        walk.note("source", eqn)
+    out = bind(eqn, [freeze(which.raw), *arrays])[0]
+    found = signals(cases)
+    alone = found[0] if all(v.origin is found[0].origin for v in found) else None
+    return signal(out, alone, shifted=found[0].shifted)
+
+
+def reduced(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Sum or take the maximum over axes, and remember of what."""
+    value, over = walk.settle(values[0]), eqn.primitive.name
+    steps = 0 if over == "reduce_window_max" else 1
+    if not value.is_signal:
+        out = walk.plainly(eqn, [value])[0]
+        return replace(out, origin=value.origin, reduced=value.reduced + steps)
+    out = bind(eqn, [walk.flow(value)])[0]
+    return signal(out, value, reduced=value.reduced + steps, maxed=over == "reduce_max")
+
+
+def linear(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Evaluate what is homogeneous as it is; into weights and constants flow is written on 0."""
+    values = settled(walk, values)
+    if not signals(values):
+        routed = [v for v in values if v.kind is Kind.ROUTED]
+        return walk.as_is(eqn, values) if routed else walk.plainly(eqn, values)
+    if any(v.kind is Kind.ROUTED for v in values):
+        return walk.as_is(eqn, values)
+    found = signals(values)
+    arrays = [
+        walk.flow(v)
+        if v.is_signal or not is_floating(v.array) or np.ndim(v.array) == 0
+        else zeros_as(v.array)
+        for v in values
+    ]
+    return signal(bind(eqn, arrays)[0], count=found[0].count)
+
+
+def pad(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Pad with 0, or with −∞ for a maximum."""
+    value, filler = walk.settle(values[0]), values[1]
+    if not value.is_signal:
+        return walk.plainly(eqn, [value, filler])
+    number = known(filler)
+    lowest = number is not None and number < MASKED_PAD
+    array = filler.array if lowest else jnp.zeros_like(filler.array)
+    return signal(bind(eqn, [walk.flow(value), array])[0], value)
+
+
+MASKED_PAD = -1e30
+
+
+def concatenate(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Join signals; a weight beside them (a class token) becomes the mean of the tokens."""
+    values = settled(walk, values)
+    found = signals(values)
+    if not found:
+        return walk.plainly(eqn, values)
+    axis = eqn.params["dimension"]
+    flows = [walk.flow(v) for v in found]
+    number = sum(flow.shape[axis] for flow in flows)
+    arrays = []
+    for value in values:
+        array = walk.flow(value)
+        if value.kind is Kind.WEIGHT and not walk.sources:
+            walk.note("source", eqn, "token")
+            total = sum(jnp.sum(flow, axis, keepdims=True) for flow in flows)
+            array = jnp.broadcast_to(total / number, array.shape)
+        elif not value.is_signal:
+            kept = value.kind is not Kind.CONSTANT
+            array = coefficient(array) if kept else zeros_as(array)
+        arrays.append(array)
+    count = found[0].count if all(v.count == found[0].count for v in found) else 1
+    return signal(bind(eqn, arrays)[0], count=count)
+
+
+def neg(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Turn the sign in the chain; of the flow it has none."""
+    value = values[0]
+    if not value.is_signal:
+        return walk.plainly(eqn, values)
+    return chain(eqn, values, line=value.line, at=value.at)
+
+
+def argmax(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Route by a signal: the choice is known to be one, no more."""
+    value = walk.settle(values[0])
+    if not value.is_signal:
+        return walk.plainly(eqn, [value])
+    return Value(Kind.ROUTED, bind(eqn, [freeze(walk.flow(value))])[0])
+
+
+def top_k(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Take the largest: homogeneous in the values, routed in the indices."""
+    value = walk.settle(values[0])
+    if not value.is_signal:
+        return walk.plainly(eqn, [value])
+    largest, index = bind(eqn, [walk.flow(value)])
+    return [signal(largest, value), Value(Kind.ROUTED, index)]

@@ -1,0 +1,67 @@
+"""The table of flow mode: which rule evaluates which primitive of JAX.
+
+A primitive that is not in the table is evaluated as it is, and named in a warning if a signal goes
+through it. To teach flow mode a primitive, write its rule and enter it here.
+"""
+
+from synflow_jax.flow._loops import cond, scan
+from synflow_jax.flow._mixing import (
+    argmax,
+    concatenate,
+    div,
+    linear,
+    maximum,
+    mul,
+    neg,
+    pad,
+    product,
+    reduced,
+    select,
+    top_k,
+)
+from synflow_jax.flow._rules import (
+    add,
+    convert,
+    elementwise,
+    passed_on,
+    reshaped,
+    rsqrt,
+    split,
+)
+from synflow_jax.flow._walk import Rule, walk_through
+from synflow_jax.jaxpr import CALLS, FUNCTIONS
+
+SHAPES = (
+    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "slice", "rev"),
+    *("copy", "copy_p", "stop_gradient", "name", "reduce_precision"),
+    *("sharding_constraint", "reshard", "mesh_cast", "layout_constraint"),
+)
+LINEAR = (
+    *("cumsum", "cummax", "cummin", "reduce_min", "reduce_window_sum", "reduce_window_min"),
+    *("reduce_window", "select_and_gather_add", "gather", "dynamic_slice"),
+    *("dynamic_update_slice", "scatter", "scatter_add", "scatter-add", "scatter-max"),
+)
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(CALLS, walk_through),
+    **dict.fromkeys(FUNCTIONS, elementwise),
+    **dict.fromkeys(SHAPES, reshaped),
+    **dict.fromkeys(LINEAR, linear),
+    **dict.fromkeys(("optimization_barrier", "device_put"), passed_on),
+    **dict.fromkeys(("add", "add_any", "sub"), add),
+    **dict.fromkeys(("dot_general", "conv_general_dilated"), product),
+    **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_window_max"), reduced),
+    **dict.fromkeys(("argmax", "argmin"), argmax),
+    "concatenate": concatenate,
+    "cond": cond,
+    "convert_element_type": convert,
+    "div": div,
+    "max": maximum,
+    "mul": mul,
+    "neg": neg,
+    "pad": pad,
+    "rsqrt": rsqrt,
+    "scan": scan,
+    "select_n": select,
+    "split": split,
+    "top_k": top_k,
+}

@@ -1,0 +1,259 @@
+"""Which layers and paths a mask has cut, and how much compression a method bears."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from synflow_jax.measure._flow import flow_scores, prepare
+from synflow_jax.plan import Layers, find_layers, is_prunable
+from synflow_jax.selection import count_kept, in_all
+from synflow_jax.trees import (
+    ApplyFn,
+    CollapseWarning,
+    Masks,
+    Params,
+    Prunable,
+    check_bool,
+    check_masks,
+    masked,
+    named_leaves,
+    pick,
+    place,
+    uniform_like,
+    widen,
+)
+
+
+def collapsed_layers(masks: Masks, *, stacked: Iterable[str] = ()) -> tuple[str, ...]:
+    """Name the layers without a kept weight.
+
+    Args:
+      masks: bool tree, True = keep.
+      stacked: paths of leaves of shape [L, …] that are L layers, as `stacked_layers` finds them.
+
+    Returns:
+      Paths, in tree order; path[i] for the slice i of a stacked leaf.
+
+    Raises:
+      TypeError: a leaf is not bool.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> collapsed_layers({"a": jnp.array([True, False]), "b": jnp.array([False])})
+      ('b',)
+
+    Source: Tanaka et al. 2020, section 3.
+    """
+    check_bool(masks)
+    pairs = [(path, leaf) for path, leaf in named_leaves(masks) if leaf.size]
+    whole = set(stacked)
+    layers = [
+        part
+        for path, leaf in pairs
+        for part in (slices_of_stack(path, leaf) if path in whole else [(path, leaf)])
+    ]
+    return tuple(path for path, leaf in layers if not leaf.any())
+
+
+def slices_of_stack(path: str, leaf: Any) -> list[tuple[str, Any]]:
+    """Take a stacked leaf apart, layer by layer."""
+    return [(f"{path}[{i}]", leaf[i]) for i in range(leaf.shape[0])]
+
+
+DRAWS = 32
+
+
+def _live(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable: Prunable) -> Any:
+    """Name the layers and find the kept weights that lie on a path from input to output."""
+    masks, saliency = prepare(params, masks, apply_fn, shape)
+    layers = find_layers(params, prunable)
+    return layers, live_weights(params, saliency, layers, masks)
+
+
+def live_weights(params: Params, saliency: Any, layers: Layers, masks: Masks) -> list[jax.Array]:
+    """Find the kept weights that lie on a path from input to output, a bool array a layer.
+
+    Weights are drawn anew, from ½ to 1½ over the mean number of weights that feed a unit: sums
+    then neither overflow nor underflow, and a max-pool lets each of its inputs win some draw.
+    """
+    plain = saliency.from_input_alone(widen(params), layers.prunable)
+    kept = [leaf != 0 for leaf in pick(masked(plain, masks), layers.prunable)]
+    live = [jnp.zeros_like(leaf) for leaf in kept]
+    for draw in range(DRAWS):
+        keys = jax.random.split(jax.random.key(draw), len(kept))
+        drawn = [_draw(key, leaf) for key, leaf in zip(keys, kept, strict=True)]
+        cast = [d.astype(p.dtype) for d, p in zip(drawn, pick(plain, layers.prunable), strict=True)]
+        scores = flow_scores(saliency, place(plain, layers.prunable, cast, lambda p: p), masks)
+        pairs = zip(live, pick(scores, layers.prunable), strict=True)
+        # One draw at a time: a row of programs with collectives, each sent off before the last has
+        # ended, can leave a busy CPU with many virtual devices waiting for ever.
+        live = jax.block_until_ready([one | (score > 0) for one, score in pairs])
+    return live
+
+
+@jax.jit
+def _draw(key: jax.Array, kept: jax.Array) -> jax.Array:
+    live = jnp.any(kept, axis=tuple(range(kept.ndim - 1)))
+    weights_kept, units = (jnp.sum(mask, dtype=jnp.float32) for mask in (kept, live))
+    feeding = jnp.maximum(weights_kept, 1) / jnp.maximum(units, 1)
+    weights = uniform_like(key, kept, 0.5, 1.5) / feeding
+    return jnp.where(kept, weights, jnp.zeros_like(weights))
+
+
+def effective_density(
+    params: Params,
+    masks: Masks,
+    apply_fn: ApplyFn,
+    shape: Any,
+    *,
+    prunable: Prunable = is_prunable,
+) -> float:
+    """Count only kept weights on a path from input to output, over all prunable weights.
+
+    Biases start no path: a weight that only biases feed is dead.
+
+    Args:
+      params: any pytree of arrays.
+      masks: bool tree with the treedef of params.
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode.
+      shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+      prunable: (path, leaf) -> bool, the weights to count.
+
+    Returns:
+      Effective density, at most the density.
+
+    Raises:
+      ValueError: an argument makes no sense.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"v": jnp.ones((2, 1)), "w": jnp.ones((1, 2))}
+      >>> masks = {"v": jnp.array([[True], [False]]), "w": jnp.array([[True, True]])}
+      >>> effective_density(weights, masks, lambda p, x: x @ p["w"] @ p["v"], (1,))
+      0.5
+
+    Source: Vysogorets and Kempe 2021 (arXiv 2107.02306).
+    """
+    layers, live = _live(params, masks, apply_fn, shape, prunable)
+    return in_all(count_kept(live)) / sum(layers.sizes)
+
+
+def dead_branches(
+    params: Params,
+    masks: Masks,
+    apply_fn: ApplyFn,
+    shape: Any,
+    *,
+    prunable: Prunable = is_prunable,
+) -> tuple[str, ...]:
+    """Name the layers that no path from input to output crosses, while others carry flow.
+
+    In a residual network a branch can die and the skip keep the flow alive: no layer collapse by
+    the flow's measure, and yet layers that compute nothing. Where the whole network is dead the
+    answer is empty: that is layer collapse.
+
+    Args:
+      params: any pytree of arrays.
+      masks: bool tree with the treedef of params.
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode.
+      shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+      prunable: (path, leaf) -> bool, the layers to look at.
+
+    Returns:
+      Paths, in tree order.
+
+    Raises:
+      ValueError: an argument makes no sense.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"up": jnp.ones((2, 2)), "down": jnp.ones((2, 2)), "out": jnp.ones((2, 1))}
+      >>> net = lambda p, x: (x + x @ p["up"] @ p["down"]) @ p["out"]
+      >>> masks = {"up": jnp.zeros((2, 2), bool), "down": jnp.ones((2, 2), bool),
+      ...          "out": jnp.ones((2, 1), bool)}
+      >>> dead_branches(weights, masks, net, (2,))
+      ('down', 'up')
+    """
+    layers, live = _live(params, masks, apply_fn, shape, prunable)
+    alive = [bool(leaf.any()) for leaf in live]
+    pairs = zip(layers.paths, alive, strict=True)
+    return tuple(path for path, lives in pairs if not lives) if any(alive) else ()
+
+
+def max_compression(params: Params, *, prunable: Prunable = is_prunable) -> float:
+    """Name the largest ρ that any method could reach on a plain chain without collapse, N/L.
+
+    Args:
+      params: any pytree of arrays.
+      prunable: (path, leaf) -> bool, the weights to count.
+
+    Returns:
+      ρ_max, one weight in each of the L layers.
+
+    Raises:
+      ValueError: params has no prunable leaf.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> max_compression({"v": jnp.ones((10, 10)), "w": jnp.ones((10, 2))})
+      60.0
+
+    Source: Tanaka et al. 2020, section 3.
+    """
+    layers = find_layers(params, prunable)
+    return sum(layers.sizes) / len(layers.sizes)
+
+
+def critical_compression(
+    method: Callable[[float], Masks],
+    params: Params,
+    *,
+    tolerance: float = 0.01,
+    prunable: Prunable = is_prunable,
+) -> float:
+    """Find the largest ρ at which a method empties no layer, by bisection, without training.
+
+    Args:
+      method: rho -> masks, such as lambda rho: magnitude(params, rho).
+      params: any pytree of arrays.
+      tolerance: width, in decades of ρ, at which the search ends.
+      prunable: (path, leaf) -> bool, the layers to watch.
+
+    Returns:
+      ρ_cr, at most `tolerance` decades below the first collapse, and at most ρ_max. Where a method
+      collapses, recovers and collapses again, one of its collapses is found.
+
+    Raises:
+      ValueError: tolerance is not above 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from synflow_jax import magnitude
+      >>> weights = {"v": jnp.ones((10, 10)), "w": 2.0 * jnp.ones((10, 10))}
+      >>> round(critical_compression(lambda rho: magnitude(weights, rho), weights), 1)
+      2.0
+
+    Source: Tanaka et al. 2020, section 3.
+    """
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be above 0, got {tolerance}")
+    layers = find_layers(params, prunable)
+
+    def survives(log10_rho: float) -> bool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CollapseWarning)
+            masks = method(10.0**log10_rho)
+        check_masks(params, masks, "method(rho)")
+        return all(bool(leaf.any()) for leaf in pick(masks, layers.prunable))
+
+    low, high = 0.0, math.log10(max_compression(params, prunable=prunable))
+    if survives(high):
+        return 10.0**high
+    while high - low > tolerance:
+        middle = (low + high) / 2
+        low, high = (middle, high) if survives(middle) else (low, middle)
+    return 10.0**low

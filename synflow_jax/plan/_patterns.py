@@ -1,0 +1,151 @@
+"""Patterns: which weights of a leaf are one unit, and stay or go together.
+
+A pattern maps a leaf's path and shape to the shape of its units, which tile the leaf; at the end of
+an axis a unit may be cut short. A unit's score is the sum of the scores of its weights, so that
+for SynFlow it is the flow through the unit, and no more than that is lost with it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from synflow_jax.plan._scope import Runs
+from synflow_jax.trees import Shape, check_int
+
+
+def unstructured(path: str, shape: Shape) -> Shape:
+    """Let every weight be a unit of its own.
+
+    Args:
+      path: where the leaf stands.
+      shape: of the leaf.
+
+    Returns:
+      The shape of a unit, ones.
+
+    Example:
+      >>> unstructured("dense/kernel", (300, 100))
+      (1, 1)
+    """
+    del path
+    return (1,) * len(shape)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What `blocks` returns; equal settings share a compiled program."""
+
+    rows: int
+    columns: int
+
+    def __call__(self, path: str, shape: Shape) -> Shape:
+        """Cut the last two axes in blocks."""
+        del path
+        wanted = (self.rows, self.columns)[-len(shape) :]
+        return (*(1,) * (len(shape) - 2), *map(min, wanted, shape[-2:]))
+
+
+def blocks(rows: int, columns: int | None = None) -> Blocks:
+    """Let blocks of the last two axes, inputs by outputs, be the units.
+
+    Args:
+      rows: along the last axis but one.
+      columns: along the last axis; as many as rows where it is not given.
+
+    Returns:
+      A value for the argument `pattern`.
+
+    Raises:
+      TypeError: a size is no int.
+      ValueError: a size is below 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from synflow_jax import magnitude
+      >>> weights = {"w": jnp.array([[1.0, 5.0, 2.0, 2.0], [1.0, 0.0, 2.0, 2.0]])}
+      >>> magnitude(weights, 2.0, pattern=blocks(2))["w"].tolist()
+      [[False, False, True, True], [False, False, True, True]]
+    """
+    columns = rows if columns is None else columns
+    for name, size in (("rows", rows), ("columns", columns)):
+        check_int(name, size)
+    return Blocks(int(rows), int(columns))
+
+
+@dataclass(frozen=True)
+class Slices:
+    """What `slices` returns; equal settings share a compiled program."""
+
+    axis: int
+
+    def __call__(self, path: str, shape: Shape) -> Shape:
+        """Take all that stands at one position of the axis."""
+        if not -len(shape) <= self.axis < len(shape):
+            own = " (as channels are)" if self.axis == -1 else ""
+            raise ValueError(
+                f"pattern=slices({self.axis}){own} must name an axis of every prunable leaf, and "
+                f"{path!r} has shape {shape}: leave it out by `prunable`"
+            )
+        axis = self.axis % len(shape)
+        return tuple(1 if k == axis else size for k, size in enumerate(shape))
+
+
+def slices(axis: int) -> Slices:
+    """Let all weights at one position of an axis be a unit: a channel, a neuron, a head.
+
+    Args:
+      axis: −1 for output channels, where leaves have them last, as Flax does.
+
+    Returns:
+      A value for the argument `pattern`.
+
+    Raises:
+      TypeError: axis is no int.
+
+    Example:
+      >>> slices(-2)("attention/query/kernel", (64, 8, 16))
+      (64, 1, 16)
+    """
+    if not isinstance(axis, int | np.integer) or isinstance(axis, bool):
+        raise TypeError(f"axis must be an int, got a {type(axis).__name__}")
+    return Slices(int(axis))
+
+
+def channels(path: str, shape: Shape) -> Shape:
+    """Let all weights into one output channel, or neuron, be a unit: slices of the last axis.
+
+    What is left of a network pruned so is dense, and `compact` makes it smaller; the output's own
+    layer is better left out by `prunable`.
+
+    Args:
+      path: where the leaf stands.
+      shape: of the leaf, output channels last, as in Flax.
+
+    Returns:
+      The shape of a unit.
+
+    Example:
+      >>> channels("conv/kernel", (3, 3, 64, 128))
+      (3, 3, 64, 1)
+    """
+    return slices(-1)(path, shape)
+
+
+def check_pattern(pattern: Any) -> None:
+    """Refuse what is no pattern: no function, one that makes patterns, or a scope."""
+    if not callable(pattern):
+        raise TypeError(
+            "pattern must be a function such as channels or blocks(4), that is (path, shape) -> "
+            f"shape of a unit, got {pattern!r}"
+        )
+    if any(pattern is maker for maker in (blocks, slices)):
+        raise TypeError(f"pattern must be {pattern.__name__}(…), with brackets")
+    if isinstance(pattern, Runs):
+        raise TypeError("pattern must say what a unit is, and runs(…) is a scope: pass it as scope")
+
+
+def is_pattern(value: Any) -> bool:
+    """Whether this is a pattern, or what makes one."""
+    named = (unstructured, channels, slices, blocks)
+    return isinstance(value, Blocks | Slices) or any(value is own for own in named)

@@ -1,0 +1,362 @@
+"""The plan: what competes with what, and how many units each competition keeps after each round.
+
+What the user asks for (prunable leaves, a pattern, a scope, a schedule, ratios and floors) is
+checked here once, and becomes one frozen `Plan` and an array of counts.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from synflow_jax.plan._layers import Layers, find_layers
+from synflow_jax.plan._matching import REST, check_matching, check_patterns, pattern_of
+from synflow_jax.plan._patterns import check_pattern, unstructured
+from synflow_jax.plan._schedule import exponential, one_shot
+from synflow_jax.plan._scope import Runs, globally, sizes_of
+from synflow_jax.plan._units import count_units, unit_shape
+from synflow_jax.selection import Packing, count_dtype, packing_of
+from synflow_jax.trees import (
+    CollapseWarning,
+    Params,
+    Pattern,
+    Prunable,
+    Schedule,
+    Scope,
+    Shape,
+    check_rho,
+    is_traced,
+    pick,
+    warn,
+)
+
+Members = tuple[tuple[int, ...], ...]  # the layers of each group
+
+
+@dataclass(frozen=True)
+class Together:
+    """All units of all layers compete in one competition."""
+
+
+@dataclass(frozen=True)
+class ByLayer:
+    """The units of each layer compete among themselves."""
+
+
+@dataclass(frozen=True)
+class ByGroup:
+    """The units of each group of layers compete among themselves."""
+
+    members: Members
+
+
+@dataclass(frozen=True)
+class InRuns:
+    """The M neighbours of each run compete among themselves; leaves without runs stay whole."""
+
+    runs: Runs
+
+
+Competition = Together | ByLayer | ByGroup | InRuns
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is pruned and what competes: static, so that one compiled program has one plan."""
+
+    layers: Layers
+    grids: tuple[Shape, ...]  # how many units each layer has along each axis
+    units: tuple[Shape, ...]  # the shape of each layer's units; () where a unit is one weight
+    competition: Competition
+    floors: tuple[int, ...]  # units that each layer keeps at least; () where there are none
+    packing: Packing
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths of the layers."""
+        return self.layers.paths
+
+    @property
+    def prunable(self) -> tuple[bool, ...]:
+        """Whether each leaf of the params is pruned."""
+        return self.layers.prunable
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Units of each layer."""
+        return tuple(math.prod(grid) for grid in self.grids)
+
+    @property
+    def counted(self) -> str:
+        """What the counts are of: weights, or units of several."""
+        return "units" if self.units else "weights"
+
+
+def make_plan(
+    params: Params,
+    rho: Any,
+    rounds: int = 1,
+    *,
+    schedule: Schedule = exponential,
+    scope: Scope = globally,
+    min_keep: Any = 0,
+    pattern: Pattern = unstructured,
+    prunable: Prunable,
+) -> tuple[Plan, jax.Array]:
+    """Check what is asked for, and turn it into a plan and the counts of each round.
+
+    Args:
+      params: any pytree of arrays.
+      rho: a compression ratio ρ, or a dict of them by pattern: a competition for each.
+      rounds: n; `one_shot` has one whatever it is.
+      schedule: (k[n], n, ρ) -> densities[n].
+      scope: (shapes, densities[n]) -> counts[n, 1] or counts[n, layers].
+      min_keep: the floor of every layer: a number, a share, or a dict of these by pattern.
+      pattern: (path, shape) -> the shape of a unit.
+      prunable: (path, leaf) -> bool.
+
+    Returns:
+      The plan, and int[n, competitions]: units kept after each round, computed in float64.
+    """
+    layers = find_layers(params, prunable)
+    units = _units(layers, pattern)
+    shapes = zip(layers.shapes, units, strict=True) if units else ()
+    grids = tuple(count_units(shape, unit) for shape, unit in shapes) or layers.shapes
+    check_matching(params, prunable, "prunable")
+    for name, table in (("rho", rho), ("min_keep", min_keep)):
+        check_patterns(layers.paths, table, name)
+    groups, ratios = _groups(layers, rho)
+    members = _members(groups)
+    sizes = tuple(math.prod(grid) for grid in grids)
+    floors = _floors(layers, sizes, min_keep)
+    _check_functions(schedule, scope)
+    if isinstance(scope, Runs):
+        _check_runs(scope, grids, floors)
+    packing = packing_of(pick(params, layers.prunable), grids, groups)
+    draft = Plan(layers, grids, units, Together(), floors, packing)
+    n = 1 if schedule is one_shot else rounds
+    counts, by_layer = _count_all(draft, members, ratios, n, schedule, scope)
+    competition = _competition(scope, members, by_layer)
+    return Plan(layers, grids, units, competition, floors, packing), counts
+
+
+def plan_by_layer(params: Params, prunable: Prunable) -> Plan:
+    """Plan one competition a layer, for counts that are known beforehand."""
+    layers = find_layers(params, prunable)
+    packing = packing_of(pick(params, layers.prunable), layers.shapes)
+    competition = ByLayer() if len(layers.paths) > 1 else Together()
+    return Plan(layers, layers.shapes, (), competition, (), packing)
+
+
+def check_ratios(rho: Any) -> None:
+    """Refuse what is neither a compression ratio nor a dict of them."""
+    if not isinstance(rho, Mapping):
+        return check_rho(rho)
+    for pattern, value in rho.items():
+        check_rho(value, f"rho[{pattern!r}]")
+    return None
+
+
+def _check_functions(schedule: Any, scope: Any) -> None:
+    for name, value in (("schedule", schedule), ("scope", scope)):
+        if not callable(value):
+            raise TypeError(
+                f"{name} must be a function such as those that synflow_jax exports, got {value!r}"
+            )
+
+
+def _check_runs(scope: Runs, grids: tuple[Shape, ...], floors: tuple[int, ...]) -> None:
+    if not any(map(scope.cuts, grids)):
+        raise ValueError(
+            f"scope=runs({scope.length}, axis={scope.axis}) must divide that axis of some prunable "
+            f"leaf, and their shapes are {list(grids)}"
+        )
+    if floors:
+        raise ValueError("scope=runs(…) says what every run keeps: it needs min_keep=0")
+
+
+def _competition(scope: Any, members: Members, by_layer: bool) -> Competition:
+    """Choose what competes, from the scope and from the counts that it gave."""
+    if isinstance(scope, Runs):
+        return InRuns(scope)
+    if len(members) == 1 and not by_layer:
+        return Together()
+    alone = all(len(group) == 1 for group in members)
+    if by_layer or alone:
+        return ByLayer() if sum(map(len, members)) > 1 else Together()
+    return ByGroup(members)
+
+
+def _units(layers: Layers, pattern: Pattern) -> tuple[Shape, ...]:
+    """List the shape of each layer's units; () where every weight is one."""
+    check_pattern(pattern)
+    if pattern is unstructured:
+        return ()
+    pairs = zip(layers.paths, layers.shapes, strict=True)
+    return tuple(unit_shape(pattern, path, shape) for path, shape in pairs)
+
+
+def _groups(layers: Layers, rho: Any) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """Number the group of each layer, in the order of their first layers, and list a ρ a group."""
+    check_ratios(rho)
+    if not isinstance(rho, Mapping):
+        return (0,) * len(layers.paths), (rho,)
+    found = [pattern_of(path, rho, "rho") for path in layers.paths]
+    without = [path for path, pattern in zip(layers.paths, found, strict=True) if pattern is None]
+    if without:
+        raise ValueError(
+            f"rho must have a pattern for every prunable leaf: none matches {', '.join(without)}; "
+            "add '*', which takes what no other pattern matches"
+        )
+    order = list(dict.fromkeys(found))
+    return tuple(order.index(pattern) for pattern in found), tuple(rho[name] for name in order)
+
+
+def _members(groups: tuple[int, ...]) -> Members:
+    """List the layers of each group."""
+    count = max(groups) + 1
+    return tuple(tuple(i for i, own in enumerate(groups) if own == g) for g in range(count))
+
+
+def _floors(layers: Layers, sizes: tuple[int, ...], min_keep: Any) -> tuple[int, ...]:
+    """List how many units each layer keeps at least; () where none keeps any."""
+    table = min_keep if isinstance(min_keep, Mapping) else {REST: min_keep}
+    for value in table.values():
+        _check_floor(value)
+    found = [pattern_of(path, table, "min_keep") for path in layers.paths]
+    asked = [0 if pattern is None else table[pattern] for pattern in found]
+    floors = [
+        min(size, int(floor) if floor >= 1 else math.ceil(size * floor - 1e-9))
+        for size, floor in zip(sizes, asked, strict=True)
+    ]
+    return tuple(floors) if any(floors) else ()
+
+
+def _check_floor(value: Any) -> None:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number:
+        raise TypeError(
+            "min_keep must be a number of weights, a share of a layer below 1, or a dict of these "
+            f"by pattern, got a {type(value).__name__}"
+        )
+    if isinstance(value, float) and value == 1:
+        raise ValueError(
+            "min_keep must not be 1.0: pass 1 for one weight; a whole leaf is kept "
+            "by leaving it out in `prunable`"
+        )
+    if not (math.isfinite(value) and value >= 0) or (value > 1 and value != int(value)):
+        raise ValueError(f"min_keep must be whole and at least 0, or a share below 1, got {value}")
+
+
+def _count_all(
+    plan: Plan,
+    members: Members,
+    ratios: tuple[Any, ...],
+    n: int,
+    schedule: Schedule,
+    scope: Scope,
+) -> tuple[jax.Array, bool]:
+    """Count what each competition keeps after each round, and tell if there is one a layer."""
+    shapes = [tuple(plan.grids[i] for i in group) for group in members]
+    pairs = list(zip(shapes, ratios, strict=True))
+    dtype = count_dtype(sum(plan.sizes))
+    if not is_traced(ratios):
+        parts = [_known_counts(own, float(rho), n, schedule, scope) for own, rho in pairs]
+        counts, by_layer = _joined(np, parts, members, plan)
+        _warn_of_collapse(counts, members, plan)
+        with jax.enable_x64(True):
+            return jnp.asarray(counts, dtype), by_layer
+    with jax.enable_x64(True):  # float32 would miss by several weights in ten million
+        parts = [_traced_counts(own, rho, n, schedule, scope) for own, rho in pairs]
+        counts, by_layer = _joined(jnp, parts, members, plan)
+        return lax.convert_element_type(counts, dtype), by_layer
+
+
+def _rounds(n: int) -> np.ndarray:
+    return np.arange(1, n + 1, dtype=np.float64)
+
+
+def _known_counts(shapes: Any, rho: float, n: int, schedule: Schedule, scope: Scope) -> np.ndarray:
+    densities = np.asarray(schedule(_rounds(n), n, np.float64(rho)), np.float64)
+    if densities.shape != (n,) or not ((densities >= 0) & (densities <= 1)).all():
+        raise ValueError(
+            "schedule(k, rounds, rho) must map the array k of rounds to as many densities "
+            f"from 0 to 1, got {densities.tolist()}"
+        )
+    counts = np.asarray(scope(shapes, densities))
+    _check_counts(counts, shapes, n)
+    return counts
+
+
+def _traced_counts(shapes: Any, rho: Any, n: int, schedule: Schedule, scope: Scope) -> jax.Array:
+    """Count for a ρ that cannot be checked: below 1 it keeps all, NaN and infinity nothing."""
+    wide = lax.convert_element_type(rho, jnp.float64)
+    counts = scope(shapes, schedule(jnp.asarray(_rounds(n)), n, wide))
+    most = jnp.float64(sizes_of(shapes).sum())
+    return jnp.clip(jnp.where(jnp.isnan(counts), 0.0, counts), 0.0, most)
+
+
+def _check_counts(counts: np.ndarray, shapes: Any, rounds: int) -> None:
+    sizes = sizes_of(shapes)
+    allowed = [(rounds, 1), (rounds, len(shapes))]
+    known = counts.shape in allowed and np.isfinite(counts).all()
+    most = sizes if counts.shape == allowed[1] else sizes.sum()
+    if not known or (counts < 0).any() or (counts > most).any():
+        raise ValueError(
+            f"scope must return counts of shape {allowed[0]} or {allowed[1]}, from 0 to the "
+            f"weights there are, got shape {counts.shape}: {counts.tolist()}"
+        )
+
+
+def _joined(xp: Any, parts: list[Any], members: Members, plan: Plan) -> tuple[Any, bool]:
+    """Join the counts of groups, each raised to its floors, and tell if they are a layer each."""
+    floors = np.array(plan.floors or (0,) * len(plan.paths), np.float64)
+    if all(part.shape[1] == 1 for part in parts):
+        counts = xp.concatenate(parts, axis=1)
+        least = np.array([floors[list(group)].sum() for group in members])
+        if xp is np:
+            _check_floors(counts[-1], least, members, plan)
+        return xp.maximum(counts, least[None]), False
+    if any(part.shape[1] != len(group) for part, group in zip(parts, members, strict=True)):
+        raise ValueError(
+            "scope must return counts of one kind for all groups of rho, one a group or one a "
+            f"layer, got {[part.shape[1] for part in parts]} for groups of "
+            f"{[len(group) for group in members]} layers"
+        )
+    order = np.argsort([i for group in members for i in group])
+    return xp.maximum(xp.concatenate(parts, axis=1)[:, order], floors[None]), True
+
+
+def _check_floors(last: np.ndarray, least: np.ndarray, members: Members, plan: Plan) -> None:
+    for kept, floor, group in zip(last, least, members, strict=True):
+        if kept < floor:
+            most = sum(plan.sizes[i] for i in group) / floor
+            raise ValueError(
+                f"rho leaves {kept:.0f} {plan.counted}{_of_group(group, plan)} and min_keep asks "
+                f"for {floor:.0f}: pass a smaller min_keep, or at most {most:.6g} as rho"
+            )
+
+
+def _warn_of_collapse(counts: np.ndarray, members: Members, plan: Plan) -> None:
+    """Warn where a group keeps fewer units than it has layers."""
+    last = counts[-1]
+    for at, group in enumerate(members):
+        kept = int(last[at] if len(last) == len(members) else last[list(group)].sum())
+        if kept < len(group):
+            most = sum(plan.sizes[i] for i in group) / len(group)
+            warn(
+                f"rho leaves {kept} {plan.counted} for {len(group)} layers"
+                f"{_of_group(group, plan)}, so some layer must collapse; the largest rho without "
+                f"is N/L = {most:.6g}",
+                CollapseWarning,
+            )
+
+
+def _of_group(group: tuple[int, ...], plan: Plan) -> str:
+    whole = len(group) == len(plan.paths)
+    return "" if whole else f" of {', '.join(plan.paths[i] for i in group)}"

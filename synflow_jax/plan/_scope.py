@@ -1,0 +1,174 @@
+"""Scopes: which weights compete with which, and how many of each competition stay."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from synflow_jax.trees import Shape, check_int, is_traced
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+def sizes_of(shapes: Shapes) -> np.ndarray:
+    """Weights of each layer."""
+    return np.array([np.prod(shape) for shape in shapes], np.float64)
+
+
+def whole(product: Any) -> Any:
+    """Round N·d up, counting a product within 1e-12 (relative) of an integer as that integer.
+
+    So ρ = N/L keeps L whatever float64 makes of it. A wider tolerance would decide real fractions:
+    at 1e-9, ten million weights lose one that the reference keeps, in one round of fifty.
+    """
+    xp = product.__array_namespace__()
+    nearest = xp.round(product)
+    return xp.where(abs(product - nearest) <= 1e-12 * product, nearest, xp.ceil(product))
+
+
+def globally(shapes: Shapes, density: Any) -> Any:
+    """Let all weights compete with all: keep ⌈N·d⌉ in the whole network.
+
+    Args:
+      shapes: of the prunable leaves.
+      density: d, of shape (n,), one a round.
+
+    Returns:
+      Counts of shape (n, 1).
+
+    Example:
+      >>> import numpy as np
+      >>> globally(((2, 3), (3, 4)), np.array([0.5, 0.1])).tolist()
+      [[9.0], [2.0]]
+    """
+    return whole(density * sizes_of(shapes).sum())[:, None]
+
+
+def layerwise(shapes: Shapes, density: Any) -> Any:
+    """Let weights compete inside their layer: keep ⌈N_l·d⌉ of each.
+
+    Args:
+      shapes: of the prunable leaves.
+      density: d, of shape (n,), one a round.
+
+    Returns:
+      Counts of shape (n, layers).
+
+    Example:
+      >>> import numpy as np
+      >>> layerwise(((2, 3), (3, 4)), np.array([0.5, 0.1])).tolist()
+      [[3.0, 6.0], [1.0, 2.0]]
+    """
+    return whole(density[:, None] * sizes_of(shapes)[None, :])
+
+
+uniform = layerwise
+
+
+def erk(shapes: Shapes, density: Any) -> Any:
+    """Give layer l the Erdős–Rényi-kernel density d_l = min(1, ε·Σ dims/Π dims).
+
+    ε is chosen so that exactly ⌈N·d⌉ weights stay in the whole network; fractions of a weight go
+    to the layers with the largest remainders, the first of equals first.
+
+    Args:
+      shapes: of the prunable leaves; dims are all axes of a leaf, kernel sizes included.
+      density: d, of shape (n,), one a round; of known value.
+
+    Returns:
+      Counts of shape (n, layers).
+
+    Raises:
+      TypeError: density is traced.
+
+    Example:
+      >>> import numpy as np
+      >>> erk(((10, 10), (10, 100)), np.array([0.1])).tolist()
+      [[17.0, 93.0]]
+
+    Source: Evci et al. 2020 (arXiv 1911.11134), section 3.
+    """
+    if is_traced(density):
+        raise TypeError("erk needs a rho of known value, and this one is traced")
+    return np.stack([_erk_counts(shapes, one) for one in np.asarray(density, np.float64)])
+
+
+def _erk_counts(shapes: Shapes, density: float) -> np.ndarray:
+    sizes = sizes_of(shapes)
+    sums = np.array([np.sum(shape) for shape in shapes], np.float64)
+    total = whole(np.float64(density * sizes.sum()))
+    full = np.zeros(len(sizes), bool)
+    while True:
+        weights = np.where(full, 0.0, sums)
+        left = total - sizes[full].sum()
+        wanted = np.where(full, sizes, weights * left / max(weights.sum(), 1e-300))
+        over = (wanted > sizes) & ~full
+        if not over.any():
+            break
+        full |= over
+    counts = np.floor(wanted + 1e-9)
+    missing = round(float(total - counts.sum()))
+    order = np.argsort(-(wanted - counts), kind="stable")
+    counts[order[:missing]] += 1
+    return counts
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What `runs` returns; equal settings share a compiled program."""
+
+    length: int
+    axis: int
+
+    def __call__(self, shapes: Shapes, density: Any) -> Any:
+        """Count what each layer keeps: ⌈M·d⌉ of every run, and all of what has no runs."""
+        if not is_traced(density) and density.min() * self.length < 1 - 1e-9:
+            raise ValueError(
+                f"rho must be at most {self.length}, got {1 / density.min():.6g}: "
+                f"runs({self.length}) keep a weight each"
+            )
+        of_each = whole(density * self.length)[:, None]
+        cut, sizes = np.array([self.cuts(shape) for shape in shapes]), sizes_of(shapes)
+        return (cut * sizes / self.length)[None] * of_each + (~cut * sizes)[None]
+
+    def cuts(self, shape: Shape) -> bool:
+        """Whether a leaf of this shape can be cut in runs."""
+        there = -len(shape) <= self.axis < len(shape)
+        return there and shape[self.axis] % self.length == 0
+
+
+def runs(length: int, axis: int = -2) -> Runs:
+    """Let weights compete in runs of M neighbours: N:M sparsity, of which ρ = M/N.
+
+    With rho=2, runs(4) is 2:4, which tensor cores multiply at twice the speed: 2 of every 4
+    neighbours along the axis that a product sums over. In a leaf whose axis is no multiple of M,
+    such as the kernel of a first convolution, all weights stay.
+
+    Args:
+      length: M.
+      axis: along which neighbours stand; −2 is that of inputs, where leaves end in inputs by
+        outputs, as Flax has it. It is counted from the end.
+
+    Returns:
+      A value for the argument `scope` (or `densities` of `random`).
+
+    Raises:
+      TypeError: an argument is no int.
+      ValueError: length is below 2, or axis is not negative; in use, rho is above M, or M divides
+        the axis of no prunable leaf.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from synflow_jax import magnitude
+      >>> weights = {"w": jnp.array([[4.0], [-3.0], [2.0], [1.0], [0.1], [0.2], [0.3], [0.4]])}
+      >>> magnitude(weights, rho=2, scope=runs(4))["w"][:, 0].tolist()
+      [True, True, False, False, False, False, True, True]
+
+    Source: Mishra et al. 2021 (arXiv 2104.08378), section 3.
+    """
+    check_int("length", length, 2)
+    if not isinstance(axis, int | np.integer) or isinstance(axis, bool):
+        raise TypeError(f"axis must be an int, got a {type(axis).__name__}")
+    if axis >= 0:
+        raise ValueError(f"axis must be counted from the end, so below 0, got {axis}")
+    return Runs(int(length), int(axis))

@@ -1,0 +1,97 @@
+"""What is said about a run: errors where its masks mean nothing, warnings where they may not."""
+
+import jax
+import numpy as np
+
+from synflow_jax.measure import explain_flow
+from synflow_jax.plan import Certified
+from synflow_jax.pruning._info import PruneInfo
+from synflow_jax.saliency import Saliency
+from synflow_jax.selection import in_all
+from synflow_jax.trees import CollapseWarning, Params, UncertifiedWarning, all_true, warn
+
+SOURCELESS = (
+    " The certified schedule leaves out what it takes for sources: means, embeddings and leaves of "
+    "one axis whose name holds none of scale, var, gamma, weight, gain and alpha."
+)
+
+
+def check_run(
+    info: PruneInfo,
+    idle: list[bool],
+    params: Params,
+    saliency: Saliency,
+    schedule: Certified | None = None,
+    target: int = 0,
+) -> None:
+    """Raise or warn where the numbers say that the masks mean nothing, or may."""
+    info = jax.tree.map(np.asarray, info)  # NumPy has nothing to compile
+    measured = saliency.measures_flow
+    if measured and not np.isfinite(info.log2_flow[0]):
+        said = explain_flow(saliency, params, jax.tree.map(all_true, params))
+        raise ValueError(said + (SOURCELESS if schedule else ""))
+    if not info.finite.all():
+        first = int(info.finite.argmin()) + 1
+        raise ValueError(f"saliency must return finite scores: round {first} had NaN or infinity")
+    if measured or saliency.on_host:
+        _report_idle([path for path, none in zip(info.layers, idle, strict=True) if none], info)
+    if schedule:
+        _report_standstill(info, schedule, target)
+    if int(info.collapsed_at):
+        _report_death(info)
+    elif measured and not schedule and not info.certified:
+        _report_luck(info)
+
+
+def _report_standstill(info: PruneInfo, schedule: Certified, target: int) -> None:
+    """Certified rounds end at the target, or nowhere that was asked for."""
+    kept, total, rounds = in_all(info.kept[-1]), sum(info.sizes), int(info.rounds)
+    if kept <= target:
+        return
+    where = f"{kept} {info.units} are kept, {target} are asked for, and the rho reached is"
+    chain = f"N/L = {total / len(info.layers):.6g} is the most that a plain chain of layers bears"
+    before = in_all(info.kept[-2]) if rounds > 1 else total
+    if kept == before:
+        raise ValueError(
+            f"certified pruning stands still: any further weight may carry all of the flow. After "
+            f"{rounds} rounds {where} {total / kept:.6g}: pass at most that as rho; {chain}"
+        )
+    raise ValueError(
+        f"certified(alpha={schedule.alpha}, most={schedule.most}) used up its {rounds} rounds: "
+        f"{where} {total / kept:.6g}: pass at most that as rho, or a larger most; {chain}"
+    )
+
+
+def _report_death(info: PruneInfo) -> None:
+    died = int(info.collapsed_at)
+    warn(
+        f"the flow is 0 from round {died} of {len(info.share)} on: the network as pruned "
+        "computes a constant; use schedule=certified(), more rounds or a smaller rho",
+        CollapseWarning,
+    )
+
+
+def _report_luck(info: PruneInfo) -> None:
+    worst = int(np.argmax(info.share))
+    warn(
+        f"round {worst + 1} of {len(info.share)} pruned {float(info.share[worst]):.3g} times the "
+        "flow there was: nothing but luck kept the flow alive; use schedule=certified(), or more "
+        "rounds",
+        UncertifiedWarning,
+    )
+
+
+def _report_idle(idle: list[str], info: PruneInfo) -> None:
+    """A layer whose scores are all 0 goes first, and in flat-index order: no method chose so."""
+    if len(idle) == len(info.layers):
+        raise ValueError(
+            "every score of the dense network is 0: the objective does not feel the prunable "
+            "leaves. A head that is all zero, or a function that ignores its params?"
+        )
+    if idle:
+        warn(
+            f"all scores are 0 in {', '.join(idle)}, which therefore go first: is something on "
+            "their path initialised to 0 (a norm's scale, a head)? Score them at another value, or "
+            "leave them out by `prunable`",
+            CollapseWarning,
+        )

@@ -1,0 +1,212 @@
+"""Saliencies of the training loss: SNIP and GraSP, which read batches on the host, one at a time.
+
+Each batch goes through one jitted step, so that memory is that of one batch, and gradients are
+summed: the objective is that of the sum of the batches' mean losses, as in the reference.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from synflow_jax.plan import find_layers, is_prunable
+from synflow_jax.saliency._gradient import highest_precision, zero_scores
+from synflow_jax.saliency._protocol import Saliency
+from synflow_jax.trees import (
+    Function,
+    LossFn,
+    Masks,
+    Params,
+    Prunable,
+    Scores,
+    as_function,
+    is_floating,
+    is_traced,
+    masked,
+    pick,
+    place,
+    widen,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class DataSaliency(Saliency):
+    """What SNIP and GraSP share: a loss, and batches that are read on the host, one at a time."""
+
+    loss_fn: Function
+    batches: Iterable[Any]
+    on_host: ClassVar[bool] = True
+
+    def gradients(self, start: list[jax.Array], params: Params, chosen: tuple[bool, ...]) -> Any:
+        """Sum ∂L/∂start over the batches: the gradient of the summed mean losses."""
+        total = None
+        for index, batch in enumerate(self.read()):
+            value, gradient = _loss_gradient(self.loss_fn, start, params, batch, chosen)
+            _check_loss(value, index)
+            total = gradient if total is None else jax.tree.map(jnp.add, total, gradient)
+        return total
+
+    def read(self) -> Iterator[Any]:
+        """Read all batches, half precision widened; a second reading must find some, too."""
+        empty = True
+        for batch in self.batches:
+            empty = False
+            yield widen(batch)
+        if empty:
+            raise ValueError(
+                "batches must hold at least one batch each time it is read, got none: pass "
+                "list(batches) where a loader is used up after the first reading"
+            )
+
+
+def _objective(loss_fn: Function, params: Params, batch: Any, chosen: tuple[bool, ...]) -> Any:
+    def loss(leaves: list[jax.Array]) -> jax.Array:
+        state = place(params, chosen, leaves, lambda leaf: leaf)
+        try:
+            value = loss_fn(state, batch)
+        except (TypeError, ValueError) as error:
+            shapes = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(batch)]
+            raise ValueError(
+                f"loss_fn(params, batch) failed on a batch with arrays of shapes {shapes}; "
+                "batches is a list of batches, as in [(x, labels)]. "
+                f"It said {type(error).__name__}: {error}"
+            ) from error
+        if getattr(value, "shape", None) != () or not is_floating(value):
+            found = getattr(value, "shape", type(value).__name__)
+            raise TypeError(f"loss_fn must return a floating scalar, got {found}")
+        return value
+
+    return loss
+
+
+@partial(jax.jit, static_argnames=("chosen",))
+@highest_precision
+def _loss_gradient(loss_fn: Function, start: Any, params: Params, batch: Any, chosen: Any) -> Any:
+    return jax.value_and_grad(_objective(loss_fn, params, batch, chosen))(start)
+
+
+@partial(jax.jit, static_argnames=("chosen",))
+@highest_precision
+def _hessian_product(
+    loss_fn: Function, start: Any, params: Params, batch: Any, chosen: Any, vector: Any
+) -> Any:
+    gradient = jax.grad(_objective(loss_fn, params, batch, chosen))
+    return jax.jvp(gradient, (start,), (vector,))[1]
+
+
+def _check_loss(value: jax.Array, index: int) -> None:
+    if not is_traced(value) and not bool(jnp.isfinite(value)):
+        raise ValueError(f"loss_fn must be finite, got {float(value)} on batch {index} of batches")
+
+
+def _check_batches(batches: Any) -> None:
+    alone = hasattr(batches, "shape") or isinstance(batches, dict | str)
+    if alone or not isinstance(batches, Iterable):
+        raise TypeError(
+            f"batches must be a list of batches, got {type(batches).__name__}: pass [batch]"
+        )
+    if iter(batches) is batches:
+        raise TypeError(
+            "batches must be read more than once (every round, and twice by GraSP), and an "
+            f"iterator such as this {type(batches).__name__} is used up after the first: "
+            "pass list(batches)"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SnipSaliency(DataSaliency):
+    """|θ ⊙ Σ ∂L/∂(m ⊙ θ)|; a pruned weight may score again."""
+
+    def scores(self, params: Params, masks: Masks) -> Scores:
+        """Score every floating weight."""
+        wide = widen(params)
+        floating = tuple(is_floating(leaf) for leaf in jax.tree.leaves(wide))
+        start = masked(wide, masks)
+        gradients = self.gradients(pick(start, floating), start, floating)
+        pairs = zip(pick(wide, floating), gradients, strict=True)
+        scores = [jnp.abs(theta * gradient) for theta, gradient in pairs]
+        return place(wide, floating, scores, zero_scores)
+
+
+@dataclass(frozen=True, eq=False)
+class GraspSaliency(DataSaliency):
+    """θ ⊙ H g with g = ∇L over the prunable leaves; signed, and low is pruned."""
+
+    prunable: Prunable
+
+    def scores(self, params: Params, masks: Masks) -> Scores:
+        """Score every prunable weight; two passes over the batches."""
+        wide = widen(params)
+        chosen = find_layers(params, self.prunable).prunable
+        whole = masked(wide, masks)
+        start, kept = pick(whole, chosen), pick(masks, chosen)
+        gradients = masked(self.gradients(start, whole, chosen), kept)
+        total = [jnp.zeros_like(leaf) for leaf in start]
+        for batch in self.read():
+            args = (self.loss_fn, start, whole, batch, chosen, gradients)
+            # One batch at a time, as in the first pass, where the loss is looked at.
+            total = jax.block_until_ready(jax.tree.map(jnp.add, total, _hessian_product(*args)))
+        scores = [theta * product for theta, product in zip(start, total, strict=True)]
+        return place(wide, chosen, scores, zero_scores)
+
+
+def snip_saliency(loss_fn: LossFn, batches: Iterable[Any]) -> SnipSaliency:
+    """Score each weight by how much the loss feels it, S = |Σ_b θ ⊙ ∂L_b/∂(m ⊙ θ)|.
+
+    Args:
+      loss_fn: loss_fn(params, batch) -> scalar mean loss; `cross_entropy` builds one.
+      batches: a list (or anything that can be read again) of batches; memory is that of one.
+
+    Returns:
+      saliency(params, masks) -> scores, the absolute value of the sum over batches.
+
+    Raises:
+      TypeError: batches is an iterator, which can be read only once.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> score = snip_saliency(lambda p, x: jnp.mean(x @ p["w"]), [jnp.ones((1, 2))])
+      >>> weights = {"w": jnp.array([[1.0], [-2.0]])}
+      >>> score(weights, {"w": jnp.array([[True], [True]])})["w"].tolist()
+      [[1.0], [2.0]]
+
+    Source: Lee, Ajanthan and Torr 2019 (arXiv 1810.02340), equations 4 to 6.
+    """
+    _check_batches(batches)
+    return SnipSaliency(as_function(loss_fn, "loss_fn"), batches)
+
+
+def grasp_saliency(
+    loss_fn: LossFn, batches: Iterable[Any], prunable: Prunable = is_prunable
+) -> GraspSaliency:
+    """Score each weight by what it does for the gradient's norm, S = θ ⊙ H g.
+
+    The gradient g of the loss, summed over the batches, and the Hessian H, a batch at a time, are
+    over the prunable leaves only. High is kept.
+
+    Args:
+      loss_fn: loss_fn(params, batch) -> scalar mean loss; for classifiers the reference divides
+        the logits by 200: cross_entropy(apply_fn, temperature=200.0).
+      batches: a list (or anything that can be read again) of batches, each read twice and the
+        same both times: a loader that reshuffles mixes g and H of different batches.
+      prunable: which leaves the gradient is taken over.
+
+    Returns:
+      saliency(params, masks) -> signed scores; what is pruned scores 0.
+
+    Raises:
+      TypeError: batches is an iterator, which can be read only once.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> score = grasp_saliency(lambda p, x: jnp.sum(p["w"] ** 2), [0])
+      >>> score({"w": jnp.array([[1.0, 3.0]])}, {"w": jnp.array([[True, True]])})["w"].tolist()
+      [[4.0, 36.0]]
+
+    Source: Wang, Zhang and Grosse 2020 (arXiv 2002.07376), equation 8; sign as in Tanaka et al.
+    """
+    _check_batches(batches)
+    return GraspSaliency(as_function(loss_fn, "loss_fn"), batches, prunable)

@@ -1,0 +1,233 @@
+"""Saliencies by flow: SynFlow, where |θ| enters the network, and SynFlow-L2, where θ² does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from synflow_jax.flow import Network, as_network, without_sources
+from synflow_jax.saliency._gradient import highest_precision, value_and_scores
+from synflow_jax.saliency._objectives import absolute, squared, synaptic_flow
+from synflow_jax.saliency._protocol import Saliency
+from synflow_jax.scaled import Scaled, scaled, unit_exponent, unscale
+from synflow_jax.selection import Leaves
+from synflow_jax.trees import (
+    ApplyFn,
+    Function,
+    Inputs,
+    Masks,
+    Params,
+    Scores,
+    all_true,
+    as_function,
+    floating_dtype,
+    is_floating,
+    is_traced,
+    largest,
+    masked,
+    read_shape,
+    widen,
+)
+
+EXTREME = 2.0**8  # weights are of usual size while the largest is between this and its inverse
+EXTREME_BITS = 96.0  # what is assumed of leaves where some are not
+
+
+@partial(jax.jit, static_argnames=("inputs", "sizes"))
+def _flow(params: Params, apply_fn: Function, inputs: Inputs, sizes: tuple[float, ...]) -> Scaled:
+    # Jitted by itself so that one trace of the user's function serves gradient and value alike.
+    return scaled(partial(synaptic_flow, apply_fn=apply_fn, inputs=inputs), sizes)(params)
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["held"],
+    meta_fields=["inputs", "power", "sizes"],
+)
+@dataclass(frozen=True)
+class FlowSaliency(Saliency):
+    """The flow through each weight, and the flow of the network beside it.
+
+    A weight enters as w = |θ|^p with p = 1 or 2, and scores S = w ⊙ ∂R/∂(m ⊙ w), R being the
+    network at w on ones. No sum over paths overflows or underflows: flow and scores are computed
+    as numbers times one power of two, 2^exponent, that all scores share.
+    """
+
+    held: Function  # holds a Network
+    inputs: Inputs
+    power: int = 1
+    sizes: tuple[float, ...] = ()  # of the leaves, in powers of two, where some are extreme
+
+    measures_flow: ClassVar[bool] = True
+    scores_pruned: ClassVar[bool] = True
+
+    @property
+    def network(self) -> Network:
+        """The network that is scored."""
+        return self.held.fn  # pyright: ignore[reportReturnType]
+
+    def fitted(self, params: Params) -> "FlowSaliency":
+        """Allow for weights of extreme size, where the params hold some."""
+        leaves = jax.tree.leaves(params)
+        found = largest([leaf for leaf in leaves if is_floating(leaf)])
+        if is_traced(found):
+            return self
+        tops = [float(top) ** self.power for top in found]
+        if all(not top or 1 / EXTREME < top < EXTREME for top in tops):
+            return self
+        sizes = (EXTREME_BITS if is_floating(leaf) else 0.0 for leaf in leaves)
+        return replace(self, sizes=tuple(sizes))
+
+    def scores(self, params: Params, masks: Masks) -> Scores:
+        """Score every weight; pruned weights score 0.
+
+        Where R is beyond about 2^±100 (2^±996 in float64), scores are in units of a power of two
+        near R, else they are S itself.
+        """
+        flow, scores = self.flow_and_scores(params, masks)
+        exponent = unit_exponent(flow)
+        return jax.tree.map(lambda score: unscale(score, exponent), scores)
+
+    @highest_precision
+    def flow(self, params: Params, masks: Masks) -> Scaled:
+        """Return R of the masked network."""
+        return _flow(self._entering(params, masks), self.held, self.inputs, self.sizes)
+
+    @highest_precision
+    def flow_and_scores(self, params: Params, masks: Masks) -> tuple[Scaled, Scores]:
+        """Return R and, from the same gradient, the scores in units of 2^exponent."""
+        # With |m ⊙ θ| as the factor, a pruned weight scores 0 whatever the slope of |·| at 0 is.
+        start = absolute(self._entering(params, masks))
+        rest = (self.held, self.inputs, self.sizes)
+        return value_and_scores(lambda p: _flow(p, *rest), start, start)
+
+    def _entering(self, params: Params, masks: Masks) -> Params:
+        """Return m ⊙ θ, or its square; the objective takes absolute values itself."""
+        # Masked first, then widened: what XLA finds the same in every round it holds in memory.
+        start = widen(masked(self.network.prepare(params), masks))
+        return squared(start) if self.power == 2 else start
+
+    def from_input_alone(self, params: Params, prunable: tuple[bool, ...]) -> Params:
+        """Set sources to 0, so that all flow starts at the input."""
+        return without_sources(params, prunable, self.inputs)
+
+    def candidate_scores(self, params: Params, kept: Leaves, prunable: tuple[bool, ...]) -> Leaves:
+        """Score every prunable weight by the flow through it if it were added to those kept."""
+        return _candidate_scores(params, self, kept, prunable)
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["held"], meta_fields=[])
+@dataclass(frozen=True)
+class _Gated(Network):
+    """The masked network with a gate of 1 for each weight, whose score is the weight's own.
+
+    A weight of 0 has no slope under |·|, but its gate has: the network is run at θ ⊙ (g − 1 + m),
+    which is m ⊙ θ, and g ⊙ ∂R/∂g = |θ| ⊙ ∂R/∂|m ⊙ θ|, pruned weights included.
+    """
+
+    held: Function
+
+    @property
+    def plain(self) -> ApplyFn:
+        """The network without gates."""
+        network: Any = self.held.fn
+        return network.plain
+
+    def prepare(self, params: Any) -> Any:
+        """Prepare the params as the network does."""
+        params, masks, gates = params
+        network: Any = self.held.fn
+        return network.prepare(params), masks, gates
+
+    def __call__(self, params: Any, x: Any) -> Any:
+        """Run the network at m ⊙ θ."""
+        params, masks, gates = params
+        leaves, treedef = jax.tree.flatten(params)
+        shut = [
+            leaf if gate is None else leaf * (gate - (~mask).astype(gate.dtype))
+            for leaf, mask, gate in zip(leaves, masks, gates, strict=True)
+        ]
+        return self.held(treedef.unflatten(shut), x)
+
+
+@partial(jax.jit, static_argnames=("prunable",))
+def _candidate_scores(
+    params: Params, saliency: FlowSaliency, kept: Leaves, prunable: tuple[bool, ...]
+) -> Leaves:
+    """Score |θ| ⊙ ∂R/∂|m ⊙ θ|, pruned weights included."""
+    wide = widen(params)
+    masks = iter(kept)
+    pairs = zip(jax.tree.leaves(wide), prunable, strict=True)
+    gates = [jnp.ones_like(leaf) if hit else None for leaf, hit in pairs]
+    given = [next(masks) if hit else None for hit in prunable]
+    gated = (wide, given, gates)
+    sizes = saliency.sizes and (*saliency.sizes, *[0.0] * (2 * len(kept)))
+    held = as_function(_Gated(saliency.held), "gated")
+    scores = replace(saliency, held=held, sizes=sizes).scores(gated, jax.tree.map(all_true, gated))
+    found = jax.tree.leaves(scores[2])
+    return [score.astype(floating_dtype(found)) for score in found]
+
+
+def flow_saliency(apply_fn: Callable[..., Any], shape: Any, power: int = 1) -> FlowSaliency:
+    """Build the flow saliency of a network, for weights that enter as |θ|^power."""
+    held = as_function(as_network(apply_fn), "apply_fn")
+    return FlowSaliency(held, read_shape(shape), power)
+
+
+def synflow_saliency(apply_fn: ApplyFn, shape: Any) -> FlowSaliency:
+    """Score each weight by the flow through it, S = |θ| ⊙ ∂R_SF/∂|θ|, without data.
+
+    Args:
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode.
+      shape: one example without the batch axis, (32, 32, 3), or a pytree of
+        jax.ShapeDtypeStruct, likewise without it.
+
+    Returns:
+      saliency(params, masks) -> scores, all non-negative for a network that has a flow.
+
+    Raises:
+      TypeError: shape is not a shape, or apply_fn is not a function.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.array([[1.0, -2.0]]), "v": jnp.array([[3.0], [0.5]])}
+      >>> score = synflow_saliency(lambda p, x: x @ p["w"] @ p["v"], (1,))
+      >>> score(weights, {"w": jnp.ones((1, 2), bool), "v": jnp.ones((2, 1), bool)})["w"].tolist()
+      [[3.0, 1.0]]
+
+    Source: Tanaka et al. 2020, section 6, equations 4 and 5.
+    """
+    return flow_saliency(apply_fn, shape)
+
+
+def synflow_l2_saliency(apply_fn: ApplyFn, shape: Any) -> FlowSaliency:
+    """Score each weight by the flow of squared weights through it, S = θ² ⊙ ∂R/∂θ², without data.
+
+    R = 1ᵀ ∏ₗ (θˡ)² 1 is the network at θ² on ones. The derivative is by the square, so that the
+    scores of a layer sum to R, as those of SynFlow do. Every floating leaf enters as its square,
+    biases and statistics included, as |·| is taken of every one in SynFlow.
+
+    Args:
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode.
+      shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+
+    Returns:
+      saliency(params, masks) -> scores, all non-negative for a network that has a flow.
+
+    Raises:
+      TypeError: shape is not a shape, or apply_fn is not a function.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.array([[1.0, -2.0]]), "v": jnp.array([[3.0], [0.5]])}
+      >>> score = synflow_l2_saliency(lambda p, x: x @ p["w"] @ p["v"], (1,))
+      >>> score(weights, {"w": jnp.ones((1, 2), bool), "v": jnp.ones((2, 1), bool)})["w"].tolist()
+      [[9.0, 1.0]]
+
+    Source: Gebhart, Saxena and Schrater 2021 (arXiv 2102.11068); Patil and Dovrolis 2021 (arXiv
+    2010.11354).
+    """
+    return flow_saliency(apply_fn, shape, power=2)

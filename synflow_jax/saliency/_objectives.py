@@ -1,0 +1,138 @@
+"""The model file: every method is a scalar R(θ), and its score is θ ⊙ ∂R/∂θ.
+
+To add a method, write one function params -> scalar with its equation and hand it to
+`gradient_saliency` (or, where it needs data, a loss to `snip_saliency` or `grasp_saliency`).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from synflow_jax.trees import (
+    ApplyFn,
+    Function,
+    Inputs,
+    LossFn,
+    Params,
+    as_function,
+    call_on_ones,
+    floating_dtype,
+    is_floating,
+    widen,
+)
+
+
+def synaptic_flow(params: Params, apply_fn: ApplyFn, inputs: Inputs) -> jax.Array:
+    """The synaptic flow R_SF = 1ᵀ (∏ₗ |θˡ|) 1: the network at |θ| on ones, outputs summed.
+
+    Every floating leaf is replaced by its absolute value, biases and buffers included, as in the
+    reference. Source: Tanaka et al. 2020 (arXiv 2006.05467), equation 4 of section 6.
+    """
+    return sum_outputs(call_on_ones(apply_fn, absolute(params), inputs))
+
+
+def absolute(params: Params) -> Params:
+    """Take |θ| of every floating leaf."""
+    return jax.tree.map(lambda leaf: jnp.abs(leaf) if is_floating(leaf) else leaf, params)
+
+
+def squared(params: Params) -> Params:
+    """Take θ² of every floating leaf."""
+    return jax.tree.map(lambda leaf: jnp.square(leaf) if is_floating(leaf) else leaf, params)
+
+
+def sum_outputs(outputs: Any) -> jax.Array:
+    """Add up every floating output, half precision in float32."""
+    arrays = [leaf for leaf in jax.tree.leaves(outputs) if hasattr(leaf, "dtype")]
+    found = widen([leaf for leaf in arrays if is_floating(leaf)])
+    wide = floating_dtype(found)
+    return sum((jnp.sum(leaf.astype(wide)) for leaf in found), start=jnp.zeros((), wide))
+
+
+def weight_energy(params: Params) -> jax.Array:
+    """Measure half the squared norm, R = ½‖θ‖²: its saliency is θ², which ranks as |θ| does.
+
+    Args:
+      params: any pytree of arrays.
+
+    Returns:
+      A floating scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(weight_energy({"w": jnp.array([3.0, 4.0])}))
+      12.5
+
+    Source: Tanaka et al. 2020, section 4.
+    """
+    found = [leaf for leaf in jax.tree.leaves(params) if is_floating(leaf)]
+    return 0.5 * sum_outputs([jnp.square(leaf) for leaf in found])
+
+
+def gradient_norm(loss_fn: LossFn, params: Params, batch: Any) -> jax.Array:
+    """Measure GraSP's R = ½‖∇L‖², whose saliency is θ ⊙ H∇L.
+
+    The library computes that product without this function (by a Jacobian-vector product a batch);
+    this is the definition, for tests and for readers.
+
+    Args:
+      loss_fn: loss_fn(params, batch) -> scalar.
+      params: any pytree of floating arrays.
+      batch: one batch.
+
+    Returns:
+      A floating scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(gradient_norm(lambda p, x: jnp.sum(p["w"] * x), {"w": jnp.ones(2)}, 3.0))
+      9.0
+
+    Source: Wang, Zhang and Grosse 2020 (arXiv 2002.07376), equation 8, in the sign of Tanaka et
+    al. 2020.
+    """
+    gradients = jax.grad(loss_fn)(params, batch)
+    return weight_energy(gradients)
+
+
+def cross_entropy(apply_fn: ApplyFn, temperature: float = 1.0) -> LossFn:
+    """Build the mean cross-entropy of a classifier: L = −mean log softmax(f(x)/T)[label].
+
+    Args:
+      apply_fn: apply_fn(params, x) -> logits of shape (batch, classes).
+      temperature: T, divides the logits; GraSP is used with 200.
+
+    Returns:
+      loss_fn(params, (x, labels)) -> scalar; labels are whole numbers of shape (batch,).
+
+    Raises:
+      ValueError: temperature is not above 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> loss = cross_entropy(lambda params, x: x @ params["w"])
+      >>> round(float(loss({"w": jnp.eye(2)}, (jnp.eye(2), jnp.array([0, 1])))), 4)
+      0.3133
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    return CrossEntropy(as_function(apply_fn, "apply_fn"), float(temperature))
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["apply_fn"], meta_fields=["temperature"])
+@dataclass(frozen=True)
+class CrossEntropy:
+    """The loss that `cross_entropy` builds; equal arguments make equal losses."""
+
+    apply_fn: Function
+    temperature: float
+
+    def __call__(self, params: Params, batch: Any) -> jax.Array:
+        """Return the mean loss of one batch (x, labels)."""
+        x, labels = batch
+        logits = self.apply_fn(params, x) / self.temperature
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=-1)
+        return -jnp.mean(chosen)

@@ -1,0 +1,162 @@
+"""A table of a pruned network that a person reads, in a terminal or a notebook."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from synflow_jax._table import Shown, new_table
+from synflow_jax.measure import (
+    any_log2_flow,
+    dead_branches,
+    flow_shares,
+    slices_of_stack,
+    stacked_layers,
+)
+from synflow_jax.plan import find_layers, is_prunable
+from synflow_jax.selection import count_kept
+from synflow_jax.trees import ApplyFn, Masks, Params, Prunable, check_masks, named_leaves, pick
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prunable layer. `flow` is its ΣS over R_SF of the network as pruned, where measured."""
+
+    layer: str
+    shape: tuple[int, ...]
+    weights: int
+    kept: int
+    flow: float | None = None
+    state: str = ""
+
+    @property
+    def density(self) -> float:
+        """Kept over all weights of the layer."""
+        return self.kept / max(self.weights, 1)
+
+
+@dataclass(frozen=True)
+class Report(Shown):
+    """Rows a layer, and what the whole network comes to; prints as a table."""
+
+    rows: tuple[Row, ...]
+    log2_flow: tuple[float, float] | None = None  # dense, as pruned
+
+    @property
+    def weights(self) -> int:
+        """Prunable weights before pruning."""
+        return sum(row.weights for row in self.rows)
+
+    @property
+    def kept(self) -> int:
+        """Weights kept."""
+        return sum(row.kept for row in self.rows)
+
+    def _caption(self) -> str:
+        rho = f"ρ = {self.weights / self.kept:.4g}" if self.kept else "nothing kept"
+        if self.log2_flow is None:
+            return rho
+        dense, pruned = self.log2_flow
+        return f"{rho} · log2 flow {dense:.2f} dense, {pruned:.2f} as pruned"
+
+    def __rich__(self) -> Any:
+        """Lay the rows out for rich."""
+        flows = self.log2_flow is not None
+        table = new_table(caption=self._caption())
+        table.add_column("layer", overflow="fold")
+        for name in ("shape", "weights", "kept", "density", *(["flow"] if flows else []), ""):
+            table.add_column(name, justify="right")
+        total = Row("total", (), self.weights, self.kept)
+        for row in self.rows:
+            table.add_row(*_cells(row, flows), style="red" if row.state else None)
+        table.add_section()
+        table.add_row(*_cells(total, flows), style="bold")
+        return table
+
+
+def _cells(row: Row, flows: bool) -> list[str]:
+    flow = [] if not flows else ["" if row.flow is None else f"{row.flow:.3g}"]
+    shape = "×".join(map(str, row.shape))
+    return [
+        row.layer,
+        shape,
+        f"{row.weights:,}",
+        f"{row.kept:,}",
+        f"{row.density:.3%}",
+        *flow,
+        row.state,
+    ]
+
+
+def report(
+    params: Params,
+    masks: Masks,
+    apply_fn: ApplyFn | None = None,
+    shape: Any = None,
+    *,
+    prunable: Prunable = is_prunable,
+) -> Report:
+    """Make a table of what is kept in each layer, and of the flow through it.
+
+    Args:
+      params: any pytree of arrays.
+      masks: bool tree with the treedef of params.
+      apply_fn: apply_fn(params, x) -> y; with it and shape, flow is measured, too.
+      shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+      prunable: (path, leaf) -> bool, the layers to list.
+
+    Returns:
+      A Report: `print` shows it, a notebook draws it, `.rows` has the numbers. A layer is marked
+      collapsed where it has no kept weight, dead where it has some that no flow reaches. With
+      apply_fn, a leaf that a scan over layers runs through is listed slice by slice, as path[i].
+
+    Raises:
+      ValueError: masks does not fit params, or only one of apply_fn and shape is given.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"w": jnp.ones((2, 2))}
+      >>> table = report(weights, {"w": jnp.array([[True, False], [False, False]])})
+      >>> table.rows[0].density
+      0.25
+    """
+    check_masks(params, masks)
+    if (apply_fn is None) != (shape is None):
+        raise ValueError("report needs both apply_fn and shape to measure flow, or neither")
+    layers = find_layers(params, prunable)
+    flow, dead, shares, stacked = None, (), {}, {}
+    if apply_fn is not None:
+        # A table of counts is worth reading even where the flow is beyond the dtype.
+        dense, pruned = (any_log2_flow(params, apply_fn, shape, m) for m in (None, masks))
+        flow = (float(dense), float(pruned))
+        dead = dead_branches(params, masks, apply_fn, shape, prunable=prunable)
+        stacked = stacked_layers(params, apply_fn, shape)
+        shares = _shares(params, apply_fn, shape, masks, stacked)
+    rows = [
+        Row(name, shape_, size, k, shares.get(name), _state(path, size, k, dead))
+        for path, leaf in zip(layers.paths, pick(masks, layers.prunable), strict=True)
+        for name, shape_, size, k in _layers_of(path, leaf, path in stacked)
+    ]
+    return Report(tuple(rows), flow)
+
+
+def _shares(
+    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks, stacked: dict[str, int]
+) -> dict[str, float]:
+    """Sum the shares of the flow of every layer; of a stacked leaf, slice by slice."""
+    found = named_leaves(flow_shares(params, apply_fn, shape, masks)[1])
+    parts = [
+        part
+        for path, s in found
+        for part in (slices_of_stack(path, s) if path in stacked else [(path, s)])
+    ]
+    return {name: float(share.sum()) for name, share in parts}
+
+
+def _layers_of(path: str, mask: Any, stacked: bool) -> list[tuple[str, tuple[int, ...], int, int]]:
+    parts = slices_of_stack(path, mask) if stacked else [(path, mask)]
+    return [(name, tuple(m.shape), int(m.size), int(count_kept([m])[0])) for name, m in parts]
+
+
+def _state(path: str, size: int, kept: int, dead: tuple[str, ...]) -> str:
+    if size and not kept:
+        return "collapsed"
+    return "dead" if path in dead else ""

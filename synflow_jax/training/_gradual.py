@@ -1,0 +1,185 @@
+"""Pruning during training: smaller and smaller networks on the way, in any Optax training loop."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from synflow_jax.plan import Plan, check_ratios, cubic, globally, is_prunable, make_plan
+from synflow_jax.pruning import fixed_loop, full_masks
+from synflow_jax.saliency import magnitude_saliency
+from synflow_jax.training._keep import as_transform, gated, gated_update, hold
+from synflow_jax.trees import (
+    Function,
+    Masks,
+    Params,
+    Prunable,
+    Schedule,
+    Scope,
+    all_true,
+    is_traced,
+    laid_as,
+    pick,
+    place,
+)
+
+
+class GradualState(NamedTuple):
+    """The masks so far, the number of updates so far, and the inner state."""
+
+    masks: Masks
+    step: jax.Array
+    inner_state: Any
+
+
+class _Settings(NamedTuple):
+    """What is pruned when."""
+
+    rho: Any
+    min_keep: Any
+    begin: int
+    end: int
+    every: int
+    schedule: Schedule
+    scope: Scope
+    prunable: Prunable
+
+
+def gradual_magnitude(
+    tx: Any,
+    rho: Any,
+    *,
+    end: int,
+    begin: int = 0,
+    every: int = 100,
+    schedule: Schedule = cubic,
+    scope: Scope = globally,
+    min_keep: Any = 0,
+    prunable: Prunable = is_prunable,
+) -> optax.GradientTransformationExtraArgs:
+    """Prune the smallest weights while training, from density 1 after `begin` to 1/ρ after `end`.
+
+    After updates begin + every, begin + 2·every, … and `end`, the weights of least |θ| are set to
+    zero, as many as the schedule says of (t − begin)/(end − begin); they stay at exactly zero, as
+    under `keep_masks`, and so do all parts of the inner state that have the structure of the params
+    (moments, averages). Magnitudes are those after the update, in the dtype of the params. Put it
+    outermost, or in optax.MultiSteps, where an update is one that is emitted; inside of it, each
+    micro-step is one. `state.masks` are the masks so far.
+
+    Args:
+      tx: any Optax transform.
+      rho: compression ratio ρ at the end, prunable weights before over after, at least 1; or a
+        dict of these by pattern.
+      end: the update after which the density is 1/ρ; training goes on from there as it likes.
+      begin: the number of updates before which all weights stay.
+      every: updates between one round of pruning and the next.
+      schedule: cubic, exponential, linear, or schedule(k, n, rho) -> density after k updates of n.
+      scope: globally, layerwise, erk; a layer never grows again.
+      min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
+        dict of these by pattern.
+      prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
+
+    Returns:
+      An Optax transform; its update needs params. Its state is a GradualState.
+
+    Raises:
+      ValueError: rho, begin, end or every is out of range, no leaf is prunable (at init), or update
+        was called without params.
+      TypeError: an argument is of the wrong kind.
+
+    Warns:
+      CollapseWarning: rho leaves fewer weights than layers.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> params = {"w": jnp.array([[1.0, -3.0, 2.0, 4.0]])}
+      >>> tx = gradual_magnitude(optax.sgd(0.5), rho=2, end=1)
+      >>> updates, state = tx.update({"w": jnp.ones((1, 4))}, tx.init(params), params)
+      >>> optax.apply_updates(params, updates)["w"].tolist()
+      [[0.0, -3.5, 0.0, 3.5]]
+
+    Source: Zhu and Gupta 2017 (arXiv 1710.01878), section 3; they prune within layers.
+    """
+    check_ratios(rho)
+    _check_steps(begin, end, every)
+    if not callable(schedule):
+        raise TypeError(f"schedule must be a function such as cubic, got {schedule!r}")
+    inner = as_transform(tx)
+    settings = _Settings(rho, min_keep, begin, end, every, schedule, scope, prunable)
+
+    def init(params: Params) -> GradualState:
+        _plan_and_counts(settings, params)  # so that a bad plan is refused here
+        masks = jax.tree.map(all_true, params)
+        return GradualState(masks, jnp.zeros((), jnp.int32), inner.init(params))
+
+    def update(
+        updates: Any, state: GradualState, params: Params | None = None, **extra: Any
+    ) -> tuple[Any, GradualState]:
+        masks, before, inner_state = state
+        held, inner_state = gated_update(inner, updates, inner_state, params, masks, extra)
+        step: Any = optax.safe_increment(before)
+
+        def pruned() -> tuple[Any, GradualState]:
+            new = _smaller(settings, params, held, masks, step)
+            return hold(held, new, params), GradualState(new, step, gated(inner_state, params, new))
+
+        def kept() -> tuple[Any, GradualState]:
+            return held, GradualState(masks, step, inner_state)
+
+        due = (step > begin) & (step <= end) & ((step - begin) % every == 0) | (step == end)
+        if is_traced(due):
+            return lax.cond(due, pruned, kept)
+        return pruned() if due else kept()
+
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _smaller(
+    settings: _Settings, params: Params, changes: Any, masks: Masks, step: jax.Array
+) -> Masks:
+    """Keep the largest of the weights that an update is about to make."""
+    plan, counts = _plan_and_counts(settings, params)
+    flags = plan.prunable
+    moved: Any = optax.apply_updates(pick(params, flags), pick(changes, flags))
+    new = place(params, flags, moved, lambda leaf: leaf)
+    now = (step - settings.begin - 1) // settings.every
+    with jax.enable_x64(True):
+        count = lax.dynamic_slice_in_dim(counts, now, 1)
+    held = Function(magnitude_saliency())
+    left, _ = fixed_loop(
+        new, held, pick(masks, flags), count, plan=plan, nested=True, progress=False
+    )
+    return jax.tree.map(laid_as, full_masks(params, plan, left), params)
+
+
+def _plan_and_counts(settings: _Settings, params: Params) -> tuple[Plan, jax.Array]:
+    """Plan, and count what is kept after each round: never more than before."""
+    span = settings.end - settings.begin
+    rounds = -(-span // settings.every)
+    steps = np.minimum(np.arange(1, rounds + 1, dtype=np.float64) * settings.every, span)
+    plan, counts = make_plan(
+        params,
+        settings.rho,
+        rounds,
+        schedule=lambda *rest: settings.schedule(steps, span, rest[-1]),
+        scope=settings.scope,
+        min_keep=settings.min_keep,
+        prunable=settings.prunable,
+    )
+    with jax.enable_x64(True):
+        # Shares of erk are rounded anew in each round.
+        return plan, lax.cummax(counts, reverse=True)
+
+
+def _check_steps(begin: Any, end: Any, every: Any) -> None:
+    """Refuse numbers of updates that are no whole numbers, or of which none is left."""
+    for name, value, least in (("begin", begin, 0), ("every", every, 1), ("end", end, 1)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    if end <= begin:
+        raise ValueError(f"end must be after begin, got begin={begin} and end={end}")

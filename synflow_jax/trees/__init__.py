@@ -1,0 +1,56 @@
+"""Pytrees as the library sees them: leaves with names, masks, and what is checked at the door.
+
+Knows how leaves are named, picked and put back, how functions are compared by value, how arrays lie
+across devices, what one example of ones is, and how the library refuses and warns. Knows nothing of
+pruning.
+"""
+
+from synflow_jax.trees._checks import check_bool as check_bool
+from synflow_jax.trees._checks import check_finite as check_finite
+from synflow_jax.trees._checks import check_int as check_int
+from synflow_jax.trees._checks import check_key as check_key
+from synflow_jax.trees._checks import check_masks as check_masks
+from synflow_jax.trees._checks import check_rho as check_rho
+from synflow_jax.trees._checks import check_rounds as check_rounds
+from synflow_jax.trees._checks import check_structure as check_structure
+from synflow_jax.trees._checks import is_traced as is_traced
+from synflow_jax.trees._checks import largest as largest
+from synflow_jax.trees._functions import Function as Function
+from synflow_jax.trees._functions import as_function as as_function
+from synflow_jax.trees._inputs import Inputs as Inputs
+from synflow_jax.trees._inputs import call_on_ones as call_on_ones
+from synflow_jax.trees._inputs import read_shape as read_shape
+from synflow_jax.trees._leaves import all_true as all_true
+from synflow_jax.trees._leaves import floating_dtype as floating_dtype
+from synflow_jax.trees._leaves import is_floating as is_floating
+from synflow_jax.trees._leaves import named_leaves as named_leaves
+from synflow_jax.trees._leaves import path_string as path_string
+from synflow_jax.trees._leaves import pick as pick
+from synflow_jax.trees._leaves import place as place
+from synflow_jax.trees._leaves import widen as widen
+from synflow_jax.trees._masks import apply_masks as apply_masks
+from synflow_jax.trees._masks import masked as masked
+from synflow_jax.trees._shardings import as_if_auto as as_if_auto
+from synflow_jax.trees._shardings import laid_as as laid_as
+from synflow_jax.trees._shardings import permuted as permuted
+from synflow_jax.trees._shardings import uniform_like as uniform_like
+from synflow_jax.trees._shardings import zeros_as as zeros_as
+from synflow_jax.trees._types import ApplyFn as ApplyFn
+from synflow_jax.trees._types import LossFn as LossFn
+from synflow_jax.trees._types import Masks as Masks
+from synflow_jax.trees._types import Params as Params
+from synflow_jax.trees._types import Pattern as Pattern
+from synflow_jax.trees._types import Prunable as Prunable
+from synflow_jax.trees._types import Schedule as Schedule
+from synflow_jax.trees._types import Scope as Scope
+from synflow_jax.trees._types import ScoreFn as ScoreFn
+from synflow_jax.trees._types import Scores as Scores
+from synflow_jax.trees._types import Shape as Shape
+from synflow_jax.trees._warnings import CollapseWarning as CollapseWarning
+from synflow_jax.trees._warnings import UncertifiedWarning as UncertifiedWarning
+from synflow_jax.trees._warnings import is_library as is_library
+from synflow_jax.trees._warnings import warn as warn
+
+__all__ = [
+    "apply_masks",
+]

@@ -1,0 +1,152 @@
+"""What is checked before anything runs, and how the library says no."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.tree_util import tree_flatten_with_path
+
+from synflow_jax.trees._leaves import is_floating, named_leaves, path_string
+
+
+def is_traced(*trees: Any) -> bool:
+    """Whether any leaf is a tracer, so that its value cannot be looked at."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def check_rho(rho: Any, name: str = "rho") -> None:
+    """Refuse what is no compression ratio: prunable weights before over after, at least 1."""
+    if is_traced(rho):
+        if rho.shape != () or not is_floating(rho):
+            raise TypeError(
+                f"{name} must be a floating scalar, got a traced {rho.dtype}{rho.shape}: pass a "
+                "float"
+            )
+        return
+    try:
+        value = None if isinstance(rho, str | bool) else float(rho)
+    except (TypeError, ValueError):
+        value = None
+    if value is None:
+        raise TypeError(f"{name} must be a number, at least 1, got a {type(rho).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be a finite number, at least 1, got {value}")
+    if value < 1:
+        hint = f"; for the density {value:g} pass rho={1 / value:g}" if value > 0 else ""
+        raise ValueError(
+            f"{name} must be at least 1, got {value:g}: it is the compression ratio, "
+            f"weights before over weights after{hint}"
+        )
+
+
+def check_rounds(rounds: Any) -> None:
+    """Refuse a number of rounds that is no positive whole number."""
+    if not isinstance(rounds, int | np.integer) or isinstance(rounds, bool):
+        raise TypeError(f"rounds must be an int, got {type(rounds).__name__}")
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}")
+
+
+def check_masks(params: Any, masks: Any, name: str = "masks") -> None:
+    """Refuse masks that do not fit the params leaf by leaf."""
+    check_structure(params, masks, name)
+    check_bool(masks, name)
+    pairs = zip(named_leaves(params), jax.tree.leaves(masks), strict=True)
+    for (path, leaf), mask in pairs:
+        if tuple(mask.shape) != tuple(leaf.shape):
+            raise ValueError(
+                f"{name} must have the shapes of params: {path!r} is {tuple(leaf.shape)} "
+                f"in params and {tuple(mask.shape)} in {name}"
+            )
+
+        if not is_floating(leaf) and not is_traced(mask) and not mask.all():
+            raise ValueError(
+                f"{name} must be True on leaves that are not floating: {path!r} is {leaf.dtype}"
+            )
+
+
+def check_bool(masks: Any, name: str = "masks") -> None:
+    """Refuse masks that are not bool arrays."""
+    for path, mask in tree_flatten_with_path(masks)[0]:
+        if getattr(mask, "dtype", None) != jnp.bool_:
+            found = getattr(mask, "dtype", type(mask).__name__)
+            where = path_string(path)
+            raise TypeError(f"{name} must be bool arrays (True = keep): {where!r} is {found}")
+
+
+def check_structure(params: Any, other: Any, name: str) -> None:
+    """Refuse a tree that is not built as params is, and say where they part."""
+    if jax.tree.structure(params) == jax.tree.structure(other):
+        return
+    mine, theirs = (
+        {path_string(path) for path, _ in tree_flatten_with_path(tree)[0]}
+        for tree in (params, other)
+    )
+    more, less = sorted(mine - theirs)[:3], sorted(theirs - mine)[:3]
+    where = f"only params has {more}, only {name} has {less}"
+    if mine == theirs:
+        where = f"the names agree, the containers do not ({type(params).__name__} and "
+        where += f"{type(other).__name__} at the top; a FrozenDict is no dict)"
+    raise ValueError(f"{name} must have the tree structure of params: {where}")
+
+
+def check_key(key: Any) -> None:
+    """Refuse what is no random key."""
+    dtype = getattr(key, "dtype", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and dtype != jnp.uint32:
+        raise TypeError(
+            f"key must be a random key such as jax.random.key(0), got a {type(key).__name__}"
+        )
+    if len(key.shape) != (0 if typed else 1):
+        raise TypeError(f"key must be one random key, got an array of shape {key.shape}")
+
+
+@jax.jit
+def largest(leaves: list[jax.Array]) -> list[jax.Array]:
+    """Find max|θ| of each leaf: NaN where it holds one."""
+    return [jnp.max(jnp.abs(leaf), initial=0) for leaf in leaves]
+
+
+def check_devices(params: Any) -> None:
+    """Refuse params that lie on different sets of devices: one program runs on one set."""
+    sets: dict[frozenset[Any], str] = {}
+    for path, leaf in named_leaves(params):
+        # What was put nowhere in particular goes along with the rest.
+        if not is_traced(leaf) and getattr(leaf, "committed", False):
+            sets.setdefault(frozenset(leaf.devices()), path)
+    if len(sets) > 1:
+        (few, path), (many, other) = sorted(sets.items(), key=lambda pair: len(pair[0]))[:2]
+        raise ValueError(
+            f"params must lie on one set of devices: {path!r} is on {_named(few)} and {other!r} is "
+            f"on {_named(many)}; to have a leaf whole on every device of a mesh, "
+            "jax.device_put(leaf, NamedSharding(mesh, PartitionSpec()))"
+        )
+
+
+def _named(devices: frozenset[Any]) -> str:
+    """Name a device, or count several."""
+    return str(next(iter(devices))) if len(devices) == 1 else f"{len(devices)} devices"
+
+
+def check_finite(params: Any) -> None:
+    """Refuse params with NaN or infinity, by name; tracers cannot be looked at and pass."""
+    check_devices(params)
+    pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf)]
+    found = largest([leaf for _, leaf in pairs])
+    if is_traced(found):
+        return
+    tops = map(float, jax.device_get(found))
+    bad = [path for (path, _), top in zip(pairs, tops, strict=True) if not math.isfinite(top)]
+    if bad:
+        raise ValueError(f"params must be finite: NaN or infinity in {', '.join(bad)}")
+
+
+def check_int(name: str, size: Any, least: int = 1) -> None:
+    if not isinstance(size, int | np.integer) or isinstance(size, bool):
+        raise TypeError(f"{name} must be an int, got a {type(size).__name__}")
+    if size < least:
+        raise ValueError(f"{name} must be at least {least}, got {size}")

@@ -1,0 +1,84 @@
+"""What the network is fed while the flow is measured: one example of ones."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from synflow_jax.trees._leaves import floating_dtype, is_floating, path_string
+from synflow_jax.trees._types import ApplyFn, Params
+
+EVALUATION = "apply_fn must run in evaluation mode (train=False, deterministic=True)"
+SHAPE = "shape is one example without the batch axis"
+HINTS = {
+    "InvalidRngError": f"{EVALUATION}: it asked for rngs; where it draws even so, "
+    'from_linen(model, variables, rngs={"name": key})',
+    "ModifyScopeVariableError": f"{EVALUATION}: it wanted to change a collection (mutable); where "
+    'it writes even so, from_linen(model, variables, mutable=["name"])',
+    "ScopeParamShapeError": SHAPE,
+    "ScopeCollectionNotFound": "the variables must hold all collections of model.init",
+    "TraceContextError": "an NNX model needs its own Variables in each call (from_nnx sees to it)",
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Shapes and dtypes of one example without the batch axis; None is the params' dtype."""
+
+    treedef: Any
+    specs: tuple[tuple[tuple[int, ...], Any], ...]
+
+    @property
+    def discrete(self) -> bool:
+        """Whether every input is made of whole numbers, as token ids are."""
+        return all(own is not None for _, own in self.specs)
+
+    def ones(self, dtype: Any) -> Any:
+        """Make a batch of one example of ones."""
+        leaves = [jnp.ones((1, *shape), own or dtype) for shape, own in self.specs]
+        return self.treedef.unflatten(leaves)
+
+
+def read_shape(shape: Any) -> Inputs:
+    """Understand `shape`: a tuple of sizes, or a pytree of jax.ShapeDtypeStruct."""
+    if isinstance(shape, tuple | list) and all(isinstance(n, int | np.integer) for n in shape):
+        if any(n < 1 for n in shape):
+            raise ValueError(f"shape must hold sizes of at least 1, got {tuple(shape)}")
+        return Inputs(jax.tree.structure(0), ((tuple(int(n) for n in shape), None),))
+    leaves, treedef = jax.tree.flatten(shape)
+    if not leaves or not all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
+        raise TypeError(
+            "shape must be one example without the batch axis, such as (32, 32, 3), or a pytree "
+            f"of jax.ShapeDtypeStruct, got {shape!r}"
+        )
+    specs = [(tuple(s.shape), None if is_floating(s) else jnp.dtype(s.dtype)) for s in leaves]
+    return Inputs(treedef, tuple(specs))
+
+
+def call_on_ones(apply_fn: ApplyFn, params: Params, inputs: Inputs) -> Any:
+    """Run the network on ones and say, where it fails, what it saw."""
+    x = inputs.ones(floating_dtype(params))
+    saw = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(x))
+    try:
+        outputs = apply_fn(params, x)
+    except Exception as error:  # whatever the user's network raises, with what it saw
+        usual = SHAPE if type(error) in (TypeError, ValueError) else "it must run under jax.jit"
+        hint = HINTS.get(type(error).__name__, usual)
+        raise ValueError(
+            f"apply_fn(params, x) failed on the ones of {saw} made from `shape`: {hint}. "
+            f"It said {type(error).__name__}: {error}"
+        ) from error
+    _check_outputs(outputs, saw)
+    return outputs
+
+
+def _check_outputs(outputs: Any, saw: str) -> None:
+    pairs = jax.tree_util.tree_flatten_with_path(outputs)[0]
+    if any("batch_stats" in path_string(path).split("/") for path, _ in pairs):
+        raise ValueError(f"{EVALUATION}: it returned updated batch_stats beside the output")
+    kinds = [(leaf.dtype, leaf.shape) for _, leaf in pairs if hasattr(leaf, "dtype")]
+    if not any(jnp.issubdtype(dtype, jnp.floating) and math.prod(s) for dtype, s in kinds):
+        raise TypeError(f"apply_fn must return a floating array, got {kinds or outputs} on {saw}")
