@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.deep_networks import convolving, plain_flow
 from benchmarks.peers import Contender
 from benchmarks.peers.naive_jax import all_kept, by_path
-from benchmarks.timed_networks import loaded
+from benchmarks.shared.networks import convolving, plain_flow
+from benchmarks.speed.timed_networks import loaded
 from experiments.common.models import layers
 
 BYTES_A_WEIGHT = 4 + (4 + 1 + 1)

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.deep_networks import plain_flow
 from benchmarks.peers import Contender, kept_after
-from benchmarks.timed_networks import loaded
+from benchmarks.shared.networks import plain_flow
+from benchmarks.speed.timed_networks import loaded
 from synflow_jax import is_prunable
 
 Masks = dict[str, jax.Array]

@@ -174,7 +174,7 @@ def as_flax(weight: Any) -> Any:
 
 
 def draw(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give a model the weights that benchmarks.deep_networks.draw gives its sibling in Flax."""
+    """Give a model the weights that benchmarks.shared.networks.draw gives its sibling in Flax."""
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():

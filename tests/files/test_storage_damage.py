@@ -5,11 +5,11 @@ import json
 import jax
 import numpy as np
 import pytest
-from tests.support.meshes import differ
 
 import synflow_jax as sf
-from benchmarks import fuzz_masks
+from benchmarks.exact import fuzz_masks
 from synflow_jax import packed
+from tests.support.meshes import differ
 
 
 def draw(*shape):

@@ -5,9 +5,9 @@ import pathlib
 from statistics import fmean
 
 import pytest
-from tests.pages.test_readme import run_blocks
 
-from benchmarks import slim
+from benchmarks.compaction import slim
+from tests.pages.test_readme import run_blocks
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "howto"
