@@ -1,4 +1,4 @@
-"""What is fast and what holds, measured: a folder a question, a module a command.
+"""Benchmarks: commands that measure speed or check exactness, in folders by what they measure.
 
     python -m benchmarks          # list the commands
     python -m benchmarks.run      # runs benchmarks/speed/run.py
@@ -8,8 +8,8 @@ the modules of this package; with the folders of commands added to it, `benchmar
 benchmarks/speed/. `python -m benchmarks.deep` and `python -m benchmarks.sparse` name folders, and
 run the `__main__.py` in them. No two folders have a module of the same name.
 
-Code imports a module by its full name, such as benchmarks.speed.run: Python would load a module
-that is imported under both names twice.
+Code imports a module by its full name, such as benchmarks.speed.run: Python would load it a second
+time under the short name.
 """
 
 from pathlib import Path

@@ -2,14 +2,14 @@
 
     python -m benchmarks.compact                     # some twenty minutes on two cores
     python -m benchmarks.compact --networks vgg16 --rhos 100
-    python -m benchmarks.compact --draw              # from the rows that are stored
+    python -m benchmarks.compact --draw              # measure nothing, draw the stored rows
 
 Networks for CIFAR-10 images (fc: digits of 28 × 28), pruned by SynFlow at initialisation; inference
 and a training step (cross-entropy, BatchNorm in training mode, SGD with momentum under keep_masks)
 on one batch, compiled before they are timed. "masked" is the network at whole shapes with its
 masks, "dense" the same without. Convolutions are XLA's own, as in any Flax network, or matrix
-products, which are quicker on CPUs. Each network has a process of its own. Writes compact.json, row
-by row, and compact.png.
+products, which are faster on CPUs. Each network is measured in a new process. Writes compact.json,
+row by row, and compact.png.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ class Config:
     networks: tuple[str, ...] = ("fc", "vgg16", "resnet18", "resnet50")
     """Which networks."""
     convolutions: tuple[str, ...] = ("xla", "product")
-    """Of what kind: xla or product; fc has none and is timed once."""
+    """Kinds of convolution, xla or product; fc has none and is timed once."""
     rhos: tuple[float, ...] = (10, 31.6, 100, 316, 1000)
     """Compression ratios."""
     batch: int = 32
@@ -46,17 +46,17 @@ class Config:
     turns: int = 5
     """How often each is timed."""
     limit: float = 1800.0
-    """Seconds after which a network is given up."""
+    """Seconds after which a measurement is stopped."""
     device: str = "cpu"
     """Where: cpu or gpu."""
     draw: bool = False
-    """Draw from the rows that are stored."""
+    """Measure nothing; draw the stored rows."""
     out: Path = ROOT / "benchmarks" / "results"
     """Folder of the results."""
 
 
 class Contender:
-    """One network in one form: its two programs, compiled, and what it is."""
+    """One form of a network: its compiled inference and training step, its size and its times."""
 
     def __init__(self, params: Any, masks: Any, apply_fn: Any, loss: Any, batch: Any) -> None:
         import jax
@@ -88,7 +88,7 @@ class Contender:
             "temporaries": getattr(train.memory_analysis(), "temp_size_in_bytes", None),
         }
         self.times: dict[str, list[float]] = {kind: [] for kind in KINDS}
-        self.turn()  # the first is not counted
+        self.turn()  # the first turn is not counted
         self.times = {kind: [] for kind in KINDS}
 
     def turn(self) -> None:
@@ -190,7 +190,7 @@ def run(config: Config, console: Console) -> None:
 
 
 def main() -> None:
-    """Measure, or run what this module asks itself for."""
+    """Read the arguments and run; with --one, measure one network in this process."""
     import tyro
 
     if sys.argv[1:2] == ["--one"]:

@@ -1,4 +1,4 @@
-"""What is left of the networks of the experiments without their dead units, and how exactly.
+"""How small does `compact` make the networks of the experiments, and how exact are they?
 
     python -m benchmarks.compact_models                           # hours on two cores
     python -m benchmarks.compact_models --models fc vgg16 resnet20
@@ -63,7 +63,7 @@ def entries(tree: Any) -> int:
 
 
 def measure(params: Any, masks: Any, apply_fn: Any, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Compact a network; its row."""
+    """Compact a network and return its row."""
     busy = busy_cores()
     start = time.perf_counter()
     small = compact(params, masks, apply_fn, shape)

@@ -19,7 +19,7 @@ def which(row: Row) -> tuple[str, str]:
 
 
 def ratios(rows: list[Row]) -> list[Row]:
-    """Put in each row how it compares with the dense network's."""
+    """Add to each row its ratios to the row of the dense network."""
     dense = {which(row): row for row in rows if row.get("form") == "dense"}
     for row in rows:
         if "failed" not in row:
@@ -30,7 +30,7 @@ def ratios(rows: list[Row]) -> list[Row]:
 
 
 def table(rows: list[Row]) -> Table:
-    """Lay out all rows; a section a network."""
+    """Make a table of all rows."""
     numbers = ["ρ"]
     found = Table(
         title="Masked and compact networks beside the dense one",
@@ -58,7 +58,7 @@ def table(rows: list[Row]) -> Table:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Draw times as fast and times as small against ρ, a panel a network."""
+    """Draw speed and multiply-adds of compact networks, relative to dense ones, against ρ."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

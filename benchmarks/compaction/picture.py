@@ -3,7 +3,7 @@
     python -m benchmarks.picture          # some minutes, most of them compiling
 
 For CIFAR-10, with BatchNorm, at initialisation, pruned by SynFlow in 100 rounds. Writes
-docs/figures/vgg16_compact.png; with --out net.svg, that.
+docs/figures/vgg16_compact.png, or the file that --out names.
 """
 
 import dataclasses

@@ -1,12 +1,12 @@
-"""What does a network by `slim` learn, beside one that is narrower everywhere?
+"""How accurate is a network made by `slim`, beside one that is narrower everywhere?
 
     python -m benchmarks.slim      # twenty minutes on two busy cores; needs Fashion-MNIST in TFDS
 
 A plain network of six convolutions, slimmed at initialisation to 1/ρ of its multiply-adds, by flow
 and by magnitude, across all layers and the same share of each; with the weights as they were, and
-scaled to the fewer inputs that units have now; and the same network with all widths scaled to fit
-the same budget, newly drawn. All are trained alike. Writes slim.json, row by row, and prints the
-means.
+scaled to the smaller number of inputs of each unit; and the same network with all widths scaled to
+fit the same budget, newly drawn. All are trained alike. Writes slim.json, row by row, and prints
+the means.
 """
 
 import dataclasses
@@ -60,7 +60,7 @@ class Config:
     examples: int = 10_000
     """Training images."""
     epochs: int = 5
-    """Passes over them."""
+    """Passes over the training images."""
     out: Path = ROOT / "benchmarks" / "results"
     """Folder of the results."""
 
@@ -80,14 +80,14 @@ class Net(nn.Module):
 
 
 def drawn(widths: tuple[int, ...], seed: int) -> tuple[Any, Any]:
-    """Draw a network: params and apply_fn."""
+    """Draw a network; return params and apply_fn."""
     model = Net(widths)
     variables = model.init(jax.random.key(seed), jnp.ones((1, 28, 28, 1)))
     return linen.from_linen(model, variables)
 
 
 def narrower(rho: float) -> tuple[tuple[int, ...], int]:
-    """Scale all widths to the largest that fit the budget; they, and the multiply-adds."""
+    """Scale all widths to the largest that fit the budget; return them and the multiply-adds."""
 
     def cost(widths: tuple[int, ...]) -> int:
         triples = zip(SIDES, (1, *widths), widths, strict=False)
@@ -99,7 +99,7 @@ def narrower(rho: float) -> tuple[tuple[int, ...], int]:
 
 
 def network(form: str, rho: float, seed: int) -> tuple[Any, Any, int, list[int]]:
-    """Build a network of a form: params, apply_fn, multiply-adds and widths."""
+    """Build a network of a form; return params, apply_fn, multiply-adds and widths."""
     if form == "narrower":
         widths, cost = narrower(rho)
         return (*drawn(widths, seed), cost, list(widths))
@@ -113,14 +113,14 @@ def network(form: str, rho: float, seed: int) -> tuple[Any, Any, int, list[int]]
 
 
 def scaled(before: Any, left: Any) -> Any:
-    """Give a kernel the variance that He et al.'s rule has for the inputs that are left."""
+    """Scale a kernel to the variance of He et al.'s initialisation for the inputs that are left."""
     if left.ndim < 2:
         return left
     return left * (before[..., 0].size / left[..., 0].size) ** 0.5
 
 
 def trained(apply_fn: Any, params: Any, dataset: Any, config: Config, seed: int) -> float:
-    """Train with Adam, batches of 100; the share of test images that it names rightly."""
+    """Train with Adam in batches of 100; return the test accuracy."""
     images, labels = (jnp.asarray(part[: config.examples]) for part in dataset.train)
     tx = optax.adam(2e-3)
 

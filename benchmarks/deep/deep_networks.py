@@ -1,6 +1,6 @@
 """The deep networks that are measured, as plain Flax Linen modules.
 
-The ImageNet networks have the same weights at an image of 64×64 as at 224×224.
+The ImageNet networks take images of 64×64, at which they have all their weights.
 """
 
 from dataclasses import dataclass

@@ -2,11 +2,10 @@
 
     python -m benchmarks.flow_depth     # some minutes on two cores
 
-Writes docs/figures/flow_depth.png from benchmarks/results/flow_depth.json, where points that are
-there already are not measured again.
+Writes docs/figures/flow_depth.png from benchmarks/results/flow_depth.json; points that are stored
+there are not measured again.
 
-Plain evaluation ends where its dtype does, 10^38.5 in float32 and 10^308 in float64; `log2_flow`
-goes on.
+Plain evaluation overflows at 10^38.5 in float32 and at 10^308 in float64; `log2_flow` does not.
 """
 
 import json
@@ -43,7 +42,7 @@ COLORS = ("#D55E00", "#0072B2", "#009E73")
 
 
 def measure(network: Network) -> tuple[float, float, float]:
-    """log10 R: plain in float32, plain in float64, scaled in float32."""
+    """Compute log10 R: plain in float32, plain in float64, scaled in float32."""
     found = []
     for bits, dtype in ((32, np.float32), (64, np.float64)):
         with jax.enable_x64(bits == 64):
@@ -58,7 +57,7 @@ def measure(network: Network) -> tuple[float, float, float]:
 
 
 def plot(found: dict[str, dict[str, list[float | None]]]) -> None:
-    """Draw a line a family, with points where plain evaluation is finite."""
+    """Draw a line for each family, with points where plain evaluation is finite."""
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(7.2, 4.2), layout="constrained")
         axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""What is measured of one deep network: its flow and scores, its masks over rounds, the seconds."""
+"""The measurements of one deep network: its flow and scores, its masks after rounds, seconds."""
 
 import math
 import time
@@ -27,7 +27,7 @@ def log2_of(number: Scaled) -> float:
 
 
 def measure_flow(network: DeepNetwork) -> Row:
-    """log2 R by every way to compute it, and the scores of float32 against those of float64."""
+    """Compute log2 R in every way, and compare the scores of float32 with those of float64."""
     found = {}
     for bits, dtype in ((32, np.float32), (64, np.float64)):
         with jax.enable_x64(bits == 64):
@@ -81,12 +81,12 @@ PLANS = {"1 round": (10.0, 1), "3 rounds": (10.0, 3), "10 rounds": (10.0, 10), "
 
 
 def last(count: int) -> Callable[[Any, int, Any], Any]:
-    """Prune in the last `count` rounds alone: all plans are of ten, and share one program."""
+    """Prune in the last `count` rounds only: all plans have ten, and so share one program."""
     return lambda k, n, rho: sf.exponential(np.maximum(k - n + count, 0), count, rho)
 
 
 def measure_rounds(network: DeepNetwork) -> Row:
-    """Masks of float32 against those of float64, and the flow on the way down."""
+    """Compare the masks of float32 with those of float64, and the flow after every round."""
     warnings.simplefilter("ignore")
     found: dict[int, Any] = {}
     for bits, dtype in ((32, np.float32), (64, np.float64)):
@@ -130,7 +130,7 @@ def _finite(value: float) -> float | None:
 
 
 def measure_time(network: DeepNetwork) -> Row:
-    """Seconds to compile and to run one value and gradient, plain and scaled, least of several."""
+    """Time a value and gradient, plain and scaled: compiling and running, the least of several."""
     params, apply_fn = draw(network)
     params = jax.tree.map(jnp.abs, params)
     flow = partial(plain_flow, shape=network.shape)
@@ -178,12 +178,12 @@ MEASURES: dict[str, Callable[[DeepNetwork], Row]] = {
 
 
 def _for_json(value: Any) -> Any:
-    """Name an infinite number or NaN, which JSON has not."""
+    """Write infinity and NaN as strings: JSON has no such numbers."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def measure(name: str, kind: str) -> Row:
-    """Make one row: a network and a kind of measurement."""
+    """Make one row, of a network and a kind of measurement."""
     start = time.perf_counter()
     with xla_convolution():
         row = MEASURES[kind](NETWORKS[name])

@@ -1,13 +1,13 @@
 """Measure the flow of deep networks: how large it is, how exact, and what it costs.
 
-    python -m benchmarks.deep                     # all rows that are not there yet, an hour or so
+    python -m benchmarks.deep                     # all rows that are not stored yet, about an hour
     python -m benchmarks.deep resnet56 unet:flow  # these networks, or rows, again
 
 Three kinds of rows. flow: log10 R computed plainly and scaled, in float32 and in float64, and
 predicted from the mean |w| of each layer; scores of float32 against float64. rounds: masks of
 float32 against float64 after 1, 3 and 10 rounds at ρ = 10, and 10 rounds to ρ = 10^5. time: one
-value and gradient, scaled against plain. Each row is made in a process of its own with a time
-limit, and written to benchmarks/results/deep.json at once.
+value and gradient, scaled against plain. Each row is measured in a new process with a time limit,
+and written to benchmarks/results/deep.json at once.
 """
 
 import json
@@ -39,14 +39,14 @@ def plan(names: list[str]) -> list[tuple[str, str]]:
 
 
 def make(name: str, kind: str) -> dict[str, Any]:
-    """Make one row in a process of its own."""
+    """Measure one row in a new process."""
     row = in_new_process(["benchmarks.deep", "--row", name, kind], LIMIT)
     row.pop("started", None)
     return {"network": name, "kind": kind, **row}
 
 
 def load() -> dict[tuple[str, str], dict[str, Any]]:
-    """Read the rows that are there."""
+    """Read the stored rows."""
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     return {KEY(row): row for row in rows}
 
@@ -61,7 +61,7 @@ def store(row: dict[str, Any]) -> None:
 
 
 def show(rows: list[dict[str, Any]], console: Console) -> None:
-    """Print a table a kind."""
+    """Print a table for each kind of row."""
     for kind, (columns, cells) in TABLES.items():
         table = Table("network", *columns, title=kind)
         for row in rows:

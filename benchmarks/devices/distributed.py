@@ -1,11 +1,12 @@
-"""The same masks from several processes: `jax.distributed` on one machine, its collectives by gloo.
+"""Do several processes, joined by `jax.distributed`, find the masks that one process finds?
 
     python -m benchmarks.distributed              # 4 processes of 2 devices each
     python -m benchmarks.distributed 2 4          # 2 processes of 4 devices each
 
-Every process holds its shards of the params and runs the same program. The masks that each of them
-ends with are compared, entry for entry in float64, with those of one process on one device, and
-written with the times to benchmarks/results/distributed.json.
+All processes run on this machine, with collectives by gloo. Each holds its shards of the params and
+runs the same program. The masks of each, computed in float64, are compared entry for entry with
+those of one process on one device. Writes the counts and times to
+benchmarks/results/distributed.json.
 """
 
 import itertools
@@ -33,14 +34,14 @@ RESULT = Path(__file__).parents[1] / "results" / "distributed.json"
 
 
 def network(params: Any, x: Any) -> Any:
-    """A ReLU network with biases."""
+    """Apply a ReLU network with biases."""
     for layer in params[:-1]:
         x = jax.nn.relu(x @ layer["kernel"] + layer["bias"][None, :])
     return x @ params[-1]["kernel"]
 
 
 def host_params() -> list[dict[str, np.ndarray]]:
-    """Draw the same weights in every process."""
+    """Draw the weights, the same in every process."""
     rng = np.random.default_rng(0)
     return [
         {"kernel": rng.standard_normal((i, o)) / np.sqrt(i), "bias": rng.standard_normal(o)}
@@ -49,7 +50,7 @@ def host_params() -> list[dict[str, np.ndarray]]:
 
 
 def spread(params: Any, mesh: Mesh) -> Any:
-    """Give every device its columns; no process makes more than its own."""
+    """Place on every device its columns; a process creates only those of its own devices."""
 
     def put(leaf: np.ndarray) -> jax.Array:
         spec = PartitionSpec(*[None] * (leaf.ndim - 1), "a")
@@ -60,7 +61,7 @@ def spread(params: Any, mesh: Mesh) -> Any:
 
 
 def run(params: Any) -> dict[str, Any]:
-    """Prune by each method, and measure."""
+    """Prune by each method; return the masks, their counts and flow, and the seconds of SynFlow."""
     shape = WIDTHS[:1]
     start = time.perf_counter()
     masks = {"synflow": sf.synflow(params, network, shape, RHO, rounds=20)}
@@ -75,7 +76,7 @@ def run(params: Any) -> dict[str, Any]:
 
 
 def worker(rank: int, processes: int, devices: int, port: int, folder: str) -> None:
-    """Be one of the processes, and leave what it found in a file."""
+    """Run one of the processes and write its results to files."""
     jax.config.update("jax_num_cpu_devices", devices)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # One program after another: two at a time could each wait for the threads of the other.
@@ -96,7 +97,7 @@ def worker(rank: int, processes: int, devices: int, port: int, folder: str) -> N
 
 
 def launch(processes: int, devices: int, limit: float) -> tuple[list[Any], list[dict[str, Any]]]:
-    """Start the processes, wait for all, and give what each found; none outlives the call."""
+    """Start the processes, wait for all, and return the results of each; kill any that is left."""
     ranks = range(processes)
     with tempfile.TemporaryDirectory() as folder:
         port, running = _free_port(), []
@@ -121,7 +122,7 @@ def _free_port() -> int:
 
 
 def _start(rank: int, *rest: Any) -> subprocess.Popen[bytes]:
-    """Start one process, what it says going to a file."""
+    """Start one process, with its output in a file."""
     root = RESULT.parents[2]
     command = [sys.executable, "-m", "benchmarks.devices.distributed", "worker"]
     command += map(str, (rank, *rest))
@@ -162,7 +163,7 @@ def compare(processes: int, devices: int, limit: float = 300.0) -> dict[str, Any
 
 
 def main(arguments: list[str]) -> None:
-    """Run as many processes as asked for, and write what came out."""
+    """Run the processes, compare their masks, and write the result."""
     from experiments.common.files import replacing
 
     processes, devices = map(int, arguments or ("4", "2"))

@@ -1,9 +1,9 @@
-"""How many places of a float32 mask change with the layout of the weights, on eight CPU devices.
+"""How many entries of a float32 mask change with the layout of the weights on eight CPU devices?
 
     python -m benchmarks.mesh_rounding
 
-100 rounds of SynFlow on an MLP, for some draws of the weights and some ρ, on one device and in
-three layouts over a mesh; the rows go to benchmarks/results/mesh_rounding.json.
+Runs 100 rounds of SynFlow on an MLP, for several draws of the weights and several ρ, on one device
+and in three layouts over a mesh. Writes the rows to benchmarks/results/mesh_rounding.json.
 """
 
 import itertools
@@ -25,7 +25,7 @@ LAYOUTS = {"columns": (None, "a"), "rows": ("a", None), "both": ("a", "b")}
 
 
 def network(params: Any, x: Any) -> Any:
-    """A ReLU network without biases."""
+    """Apply a ReLU network without biases."""
     for kernel in params[:-1]:
         x = jax.nn.relu(x @ kernel)
     return x @ params[-1]
@@ -39,12 +39,12 @@ def draw(seed: int) -> list[np.ndarray]:
 
 
 def differing(one: Any, other: Any) -> int:
-    """Count the places in which two trees differ."""
+    """Count the entries in which two lists of masks differ."""
     return sum(int((np.asarray(a) != np.asarray(b)).sum()) for a, b in zip(one, other, strict=True))
 
 
 def row(seed: int, rho: float, mesh: Any) -> dict[str, Any]:
-    """Compare the layouts with one device."""
+    """Compare the masks of each layout with those of one device."""
     params = draw(seed)
     alone = sf.synflow(params, network, WIDTHS[:1], rho)
     found = {}
@@ -56,7 +56,7 @@ def row(seed: int, rho: float, mesh: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write one row a draw and ρ."""
+    """Write one row for each draw of the weights and each ρ."""
     warnings.simplefilter("ignore", sf.CollapseWarning)
     jax.config.update("jax_num_cpu_devices", 8)
     mesh = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)

@@ -1,9 +1,9 @@
-"""Damage files of masks in every way we could think of, and see what the readers make of them.
+"""Do the readers of masks and of sparse params withstand damaged files?
 
     python -m benchmarks.fuzz_masks            # 100,000 files, three to eight minutes on one core
 
-A damaged file must give a ValueError that names it, or exactly what was stored. Where the damage
-comes with a new checksum it can be a sound file of other masks: then the masks must be those that
+Loading a damaged file must raise a ValueError that names it, or return exactly what was stored.
+With a new checksum, a damaged file can be a valid file of other masks: they must be those that
 `slowly` reads, which goes entry by entry and shares no code with the library. Writes counts, the
 seconds and the most memory that a load took to benchmarks/results/fuzz_masks.json.
 """
@@ -36,7 +36,7 @@ Rng = np.random.Generator
 
 
 def flip(data: bytes, rng: Rng) -> bytes:
-    """Turn one to eight bits."""
+    """Flip one to eight bits."""
     out = bytearray(data)
     for at in rng.integers(0, 8 * len(out), rng.integers(1, 9)):
         out[at // 8] ^= 1 << int(at % 8)
@@ -44,13 +44,13 @@ def flip(data: bytes, rng: Rng) -> bytes:
 
 
 def cut(data: bytes, rng: Rng) -> bytes:
-    """Leave out what comes after a place, or a stretch."""
+    """Remove all bytes after a position, or a range of bytes."""
     start, end = sorted(rng.integers(0, len(data) + 1, 2))
     return data[:start] + (data[end:] if rng.random() < 0.5 else b"")
 
 
 def insert(data: bytes, rng: Rng) -> bytes:
-    """Put random bytes in, or a stretch of the file once more."""
+    """Insert random bytes, or a range of the file a second time."""
     at, start = rng.integers(0, len(data) + 1, 2)
     length = int(rng.integers(1, 40))
     new = rng.bytes(length) if rng.random() < 0.5 else data[start : start + length]
@@ -58,20 +58,20 @@ def insert(data: bytes, rng: Rng) -> bytes:
 
 
 def overwrite(data: bytes, rng: Rng) -> bytes:
-    """Put bytes that readers stumble over in the place of others."""
+    """Replace bytes by values that parsers often mishandle."""
     at, byte = int(rng.integers(0, len(data))), (0, 255, 0x80, 0x5B, 0x22)[rng.integers(5)]
     length = min(int(rng.integers(1, 9)), len(data) - at)
     return data[:at] + bytes([byte]) * length + data[at + length :]
 
 
 def prefix(data: bytes, rng: Rng) -> bytes:
-    """Give another version, another kind or another length of the header."""
+    """Change a byte of the version, of the kind or of the length of the header."""
     at = int(rng.integers(0, 16))
     return data[:at] + rng.bytes(1) + data[at + 1 :]
 
 
 def header(data: bytes, rng: Rng) -> bytes:
-    """Change the header where it hurts: a number, a type, a name, a row."""
+    """Change the header: a number, a type, a name or a row."""
     length = int.from_bytes(data[12:16], "little")
     rows, body = json.loads(data[48 : 48 + length]), data[48 + length :]
     at, what = int(rng.integers(len(rows))), rng.integers(6)
@@ -93,23 +93,24 @@ def header(data: bytes, rng: Rng) -> bytes:
 
 
 def body(data: bytes, rng: Rng) -> bytes:
-    """Turn bits of codes and values alone."""
+    """Flip bits of codes and values only."""
     start = 48 + int.from_bytes(data[12:16], "little")
     return data[:start] + flip(data[start:], rng)
 
 
 def seal(data: bytes) -> bytes:
-    """Give a file the checksum that fits its bytes."""
+    """Replace the checksum by the one that fits the bytes."""
     return data[:16] + hashlib.sha256(data[:16] + data[48:]).digest() + data[48:]
 
 
-# The two that keep a file in shape reach deepest into the readers.
+# Files that `header` and `body` damage stay well-formed and reach furthest into the readers, so
+# these two are drawn more often.
 DAMAGES = (flip, cut, insert, overwrite, prefix, header, header, header, body, body)
 Leaf = tuple[list[int], list[bool], bytes]
 
 
 def slowly(data: bytes) -> dict[str, Leaf]:
-    """Read shape, mask and kept values of each leaf, as the format is written down."""
+    """Read shape, mask and kept values of each leaf, as the format specifies them."""
     length = int.from_bytes(data[12:16], "little")
     rows, at, found = json.loads(data[48 : 48 + length]), 48 + length, {}
     values_at = at + sum(row[3] for row in rows)
@@ -132,7 +133,7 @@ def slowly(data: bytes) -> dict[str, Leaf]:
 
 
 def described(loaded: Any) -> dict[str, Leaf]:
-    """Write what a reader gave as slowly() does; pruned weights must be 0."""
+    """Convert what a reader returned to the form of slowly(); pruned weights must be 0."""
     params, masks = loaded if isinstance(loaded, tuple) else ({}, loaded)
     for path, leaf in params.items():
         if leaf[~masks[path]].tobytes().strip(b"\0"):
@@ -145,7 +146,7 @@ def described(loaded: Any) -> dict[str, Leaf]:
 
 
 class Case:
-    """A sound file, its reader, and what it holds."""
+    """A valid file, its reader, and its contents."""
 
     def __init__(self, folder: Path, kind: str) -> None:
         rng = np.random.default_rng(0)
@@ -167,7 +168,7 @@ class Case:
         self.sound = slowly(self.data)
 
     def measured(self, **arguments: Any) -> Any:
-        """Load the file, and note the most memory that it took."""
+        """Load the file and record the peak of the memory that it took."""
         before = tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
         try:
@@ -176,7 +177,7 @@ class Case:
             self.peak = max(self.peak, tracemalloc.get_traced_memory()[1] - before)
 
     def outcome(self, data: bytes, sealed: bool, **arguments: Any) -> str:
-        """Load a file and say what came of it; what must not be is an AssertionError."""
+        """Load a file and name the outcome; raise an AssertionError for one that must not be."""
         try:
             loaded = self.measured(**arguments)
         except ValueError as error:
@@ -194,13 +195,13 @@ class Case:
 
 
 def reason(message: str) -> str:
-    """Leave out of a message all that is of one file alone."""
+    """Remove from a message what differs between files."""
     rest = message.partition("cannot be loaded: ")[2]
     return re.sub(r"-?\d+", "n", re.sub(r"'[^']*'|\[[^]]*\]|\([^)]*\)", "…", rest))
 
 
 def run(folder: Path, files: int, seed: int = 0) -> dict[str, Any]:
-    """Damage, load with and without like, count."""
+    """Damage files, load them with and without `like`, and count the outcomes."""
     rng, cases = np.random.default_rng(seed), [Case(folder, kind) for kind in ("masks", "sparse")]
     counts = {"without like": collections.Counter(), "with like": collections.Counter()}
     start = time.perf_counter()
@@ -209,7 +210,7 @@ def run(folder: Path, files: int, seed: int = 0) -> dict[str, Any]:
         case, sealed = cases[rng.integers(2)], bool(rng.random() < 0.6)
         data = case.data
         for _ in range(int(rng.integers(1, 3))):
-            # What was damaged once may no longer have a header to edit.
+            # After a first damage, there may be no header to edit.
             damage = DAMAGES[rng.integers(len(DAMAGES))] if data is case.data else flip
             data = damage(data, rng) or b"\0"
         data = seal(data) if sealed else data

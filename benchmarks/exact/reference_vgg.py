@@ -4,12 +4,12 @@
 
 In float64 every mask must be equal entry for entry. In float32 VGG's masks need not be: rounding
 compounds over a hundred rounds, and the reference's own float32 masks overlap its float64 ones by
-0.99, 0.91 and 0.67 at densities 0.1, 0.01 and 0.001. ResNet-20's were all equal on one run
-and all but one on another, at n = 100 and density 0.01: in round 38 the weights around the cut are
-5.5e-7 apart (relative), less than the 1e-6 that float32 leaves on a score, so the order in which a
-convolution is summed decides.
-Writes benchmarks/results/reference_vgg.json; rows of an earlier run that this one has not reached
-stay as they are.
+0.99, 0.91 and 0.67 at densities 0.1, 0.01 and 0.001. ResNet-20's masks were all equal in one run,
+and all but one in another, at n = 100 and density 0.01: in round 38 the scores around the cut are
+5.5e-7 apart (relative), less than float32's error of 1e-6 of a score, so that the order of the sums
+in a convolution decides.
+
+Writes benchmarks/results/reference_vgg.json; rows that a run does not reach stay as they are.
 """
 
 import json
@@ -61,7 +61,7 @@ def check_method_case(name: str, case: str) -> dict[str, Any]:
 
 
 def rows() -> Iterator[dict[str, Any]]:
-    """Run all SynFlow cases of VGG-11 and ResNet-20, and the options that the tests leave out."""
+    """Run all SynFlow cases of VGG-11 and ResNet-20, and the cases that the tests leave out."""
     for bits in (64, 32):
         for name in ("vgg11_bn", "resnet20"):
             for case in NETWORKS[name].spec["cases"]:
@@ -93,7 +93,7 @@ def store(row: dict[str, Any]) -> None:
 def main() -> None:
     """Run, print, store; fail where a float64 mask differs."""
     jax.config.update("jax_numpy_dtype_promotion", "strict")
-    warnings.simplefilter("ignore")  # many cases collapse, as they do in the reference
+    warnings.simplefilter("ignore")  # many cases collapse, as in the reference
     console, found = Console(), []
     for row in rows():
         found.append(row)

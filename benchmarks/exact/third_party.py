@@ -1,7 +1,7 @@
-"""Flow mode on networks that others wrote: is flow conserved, and is anything not recognised?
+"""Is flow conserved in networks of other libraries, and are all of their operations recognised?
 
-The models of Hugging Face Transformers that have a Flax version, with tiny configurations and
-random weights. It needs transformers 4.57, which the library does not:
+Puts models of Hugging Face Transformers that have a Flax version, with tiny configurations and
+random weights, into flow mode. Needs transformers 4.57, which the library does not need:
 `python -m benchmarks.third_party --out benchmarks/results/third_party.json`
 """
 
@@ -20,7 +20,7 @@ SMALL = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_atten
 
 
 def networks() -> dict[str, tuple[Any, Any, tuple[str, ...]]]:
-    """Build (model, shape of an input, layers that are one cut each)."""
+    """Build (model, shape of an input, layers that all flow crosses)."""
     import transformers as hf
 
     gpt = hf.GPT2Config(vocab_size=50, n_positions=16, n_embd=32, n_layer=2, n_head=2)
@@ -45,7 +45,7 @@ def networks() -> dict[str, tuple[Any, Any, tuple[str, ...]]]:
 
 
 def measure(model: Any, shape: Any, cuts: tuple[str, ...]) -> dict[str, Any]:
-    """Compare the sum of every cut with the flow."""
+    """Compare the flow through each such layer with the flow of the network."""
 
     def apply_fn(params: Any, x: Any) -> Any:
         return model(x, params=params)[0]

@@ -13,7 +13,7 @@ TITLES = {
 
 
 def number(value: float | None, unit: float = 1.0) -> str:
-    """Write three digits, and no powers of ten; nothing for None."""
+    """Write a number with three digits and no powers of ten, and None as an empty string."""
     if value is None:
         return ""
     value *= unit

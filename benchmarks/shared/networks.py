@@ -1,4 +1,4 @@
-"""Networks with weights that are drawn without compiling anything, and how they convolve.
+"""Networks whose weights are drawn without compiling, and the way that they convolve.
 
 Every kernel is Kaiming normal over its fan in, biases are 0 and BatchNorm is at its start: one rule
 for all networks.
@@ -55,18 +55,19 @@ def draw(network: Network, seed: int = 0, dtype: Any = np.float32) -> tuple[Any,
 
 
 def plain_flow(params: Any, apply_fn: Any, shape: tuple[int, ...]) -> jax.Array:
-    """R_SF as anyone would write it down, of weights that are positive already."""
+    """Compute R_SF in plain JAX, of weights that are already positive."""
     return jnp.sum(apply_fn(params, jnp.ones((1, *shape), jax.tree.leaves(params)[0].dtype)))
 
 
 def convolving(way: Callable[..., Array]) -> Any:
-    """Let all networks convolve in one way in a `with` block, while they are traced."""
+    """Make networks that are traced in a `with` block convolve by a given function."""
     return mock.patch.object(layers, "quick_conv", return_value=way)
 
 
 def xla_convolution() -> Any:
-    """Use XLA's own convolution, as a user's network has it, in a `with` block.
+    """Use XLA's own convolution, as a user's network does, in a `with` block.
 
-    The one by patches is quicker in a loop on CPUs, but ten rounds do not pay for compiling it.
+    The convolution by patches is faster in a loop on CPUs, but compiling it takes longer than ten
+    rounds save.
     """
     return convolving(lax.conv_general_dilated)

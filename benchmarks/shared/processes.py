@@ -1,4 +1,4 @@
-"""Measurements in processes of their own, and where their rows are kept."""
+"""Run a measurement in a new process, so that nothing is compiled or loaded before it."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-# Nothing compiled is found from before, and no framework takes all of an accelerator's memory.
+# No compiled program is reused, and no framework takes all of an accelerator's memory.
 COLD = {
     "JAX_ENABLE_COMPILATION_CACHE": "false",
     "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
@@ -19,12 +19,12 @@ def in_new_process(arguments: list[str], limit: float, **settings: str) -> dict[
     """Run `python -m` with these arguments and read the JSON object on its last line.
 
     Args:
-      arguments: the module and what it is given.
-      limit: seconds until it is killed.
-      **settings: variables of its environment, beside this process's own.
+      arguments: the module and its arguments.
+      limit: seconds after which the process is killed.
+      **settings: environment variables, added to those of this process.
 
     Returns:
-      The object and, as "started", when the process did; or {"failed": why}.
+      The object, with the time of the start as "started"; or {"failed": reason}.
     """
     command, env = [sys.executable, "-m", *arguments], os.environ | settings
     started = time.monotonic()  # the same clock in all processes of a machine

@@ -1,4 +1,4 @@
-"""Rows of results: how they are stored beside the machine that made them, and times summed up."""
+"""Store rows of results with the machine that made them, and summarise times in a row."""
 
 import json
 import statistics
@@ -9,17 +9,17 @@ from experiments.common.files import replacing
 
 
 def load(path: Path, machine: dict[str, Any]) -> list[dict[str, Any]]:
-    """Read the rows of a file, unless another machine made them."""
+    """Read the rows of a file; none if another machine made them."""
     found = json.loads(path.read_text()) if path.exists() else {}
     return found["rows"] if found.get("machine") == machine else []
 
 
 def store(path: Path, machine: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Write the rows beside the machine that made them."""
+    """Write the rows with the machine that made them."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 
 
 def summary(times: list[float]) -> dict[str, Any]:
-    """Give the least, the median and how many there were."""
+    """Return the least time, the median and the number of times."""
     return {"best": min(times), "median": statistics.median(times), "turns": len(times)}

@@ -1,7 +1,8 @@
 """A Pallas kernel for products with a matrix of which whole blocks are pruned.
 
-A program a tile of the batch and a column of blocks: it runs through the column's kept blocks and
-nothing else. For GPUs, by way of Triton; the library's own `x @ blocks` is plain JAX.
+Each program of its grid multiplies one tile of the batch by one column of blocks, and reads only
+the kept blocks of that column. It is for GPUs, by Triton; the library's own `x @ blocks` is plain
+JAX.
 """
 
 from functools import partial

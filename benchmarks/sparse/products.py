@@ -41,8 +41,9 @@ BATCHES = 1, 32, 256
 DENSITIES = 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.001
 SIZES = 32, 64, 128
 ROOM = 2**30  # bytes
-PASSES = 4  # over all densities: what slows the machine for seconds slows not all of them
-TURN, LEAST, MOST, ALL = 0.002, 2, 15, 0.3  # of a pass: seconds and number of turns, and of all
+PASSES = 4  # over all densities: a disturbance of seconds does not slow all of them
+# In a pass: seconds of a turn, the least and the most turns, seconds of all turns.
+TURN, LEAST, MOST, ALL = 0.002, 2, 15, 0.3
 Call = Callable[[], Any]
 
 
@@ -73,7 +74,7 @@ def pruned(shape: tuple[int, int], size: int, density: float) -> tuple[np.ndarra
 
 
 def waiting(fn: Callable[..., Any], *arrays: Any) -> Call:
-    """Compile a function, and call it until its result is there."""
+    """Compile a function; return a call that waits for its result."""
     compiled = jax.jit(fn).lower(*arrays).compile()
     return lambda: jax.block_until_ready(compiled(*arrays))
 
@@ -81,7 +82,7 @@ def waiting(fn: Callable[..., Any], *arrays: Any) -> Call:
 def contenders(
     shape: tuple[int, int], batch: int, density: float, device: str
 ) -> dict[str, tuple[Call, float]]:
-    """Build each way of the product, and say which part of the weights it keeps."""
+    """Build each way to compute the product, with the density of its matrix."""
     x = jnp.asarray(np.random.default_rng(1).standard_normal((batch, shape[0]), np.float32))
     w, mask = pruned(shape, 1, density)
     there, kept = float(mask.mean()), int(mask.sum())
@@ -114,7 +115,7 @@ def _of_blocks(
 
 
 def least(ways: dict[str, Call]) -> dict[str, float]:
-    """Time by turns, each of as many calls as take a while; the least seconds of a call."""
+    """Time all ways by turns of several calls; return the least seconds of a call."""
     calls: dict[str, int] = {}
     turns: dict[str, int] = {}
     for name, call in ways.items():
@@ -139,7 +140,7 @@ def _timed(call: Call, count: int) -> float:
 
 
 def measure(shape: tuple[int, int], batch: int, device: str = "cpu") -> list[dict[str, Any]]:
-    """Time all ways of one product at all densities: a row a density."""
+    """Time all ways of one product at all densities; return a row for each density."""
     ways = {density: contenders(shape, batch, density, device) for density in DENSITIES}
     rows = [{"shape": list(shape), "batch": batch, "density": density} for density in DENSITIES]
     busy = [busy_cores(0.1)]

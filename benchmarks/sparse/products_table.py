@@ -1,4 +1,4 @@
-"""The table and the figure of benchmarks.sparse, and from which density on a way is worth it."""
+"""The table and the figure of benchmarks.sparse: the density from which on a way is worth it."""
 
 from pathlib import Path
 from typing import Any
@@ -25,19 +25,19 @@ COLORS = {
 
 
 def names(rows: list[Row]) -> list[str]:
-    """List the ways that were measured, but for the dense one."""
+    """List the ways that were measured, without the dense one."""
     return [name for name in COLORS if any(name in row["ratios"] for row in rows)]
 
 
 def curve(rows: list[Row], shape: list[int], batch: int, name: str) -> list[tuple[float, float]]:
-    """Give (density, times as fast as dense), the densest first."""
+    """List (density, times as fast as dense) of one way, the largest density first."""
     some = [row for row in rows if (row["shape"], row["batch"]) == (shape, batch)]
     pairs = [(row["density"], row["ratios"][name]) for row in some if name in row["ratios"]]
     return sorted(pairs, reverse=True)
 
 
 def worth(points: list[tuple[float, float]]) -> float | None:
-    """Find the density from which on, down to the least, a way is worth it; None is never."""
+    """Find the largest density with a way worth it there and at all densities below, or None."""
     found = None
     for density, ratio in reversed(points):
         if ratio < WORTH:
@@ -56,13 +56,13 @@ def _case(row: Row) -> tuple[tuple[int, ...], int]:
 
 
 def worth_cells(rows: list[Row], name: str) -> list[str]:
-    """Say, a case a cell, from which density on a way is worth it."""
+    """Write for each case the density from which on a way is worth it."""
     found = [worth(curve(rows, *case, name)) for case in cases(rows)]
     return ["never" if one is None else f"{one:g}" for one in found]
 
 
 def ratio_cells(rows: list[Row], name: str, density: float) -> list[str]:
-    """Say, a case a cell, how many times as fast as dense a way is at one density."""
+    """Write for each case how many times as fast as dense a way is at one density."""
     found = [dict(curve(rows, *case, name)).get(density) for case in cases(rows)]
     return ["–" if one is None else f"{one:.2g}" for one in found]
 

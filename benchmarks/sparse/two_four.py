@@ -1,10 +1,10 @@
-"""Do 2:4 masks go into PyTorch's semi-structured tensors, and are these faster there?
+"""Do 2:4 masks fit PyTorch's semi-structured tensors, and are products with these faster?
 
     python -m benchmarks.two_four
 
-Masks of `scope=runs(4)` at ρ = 2 go through `to_torch`; PyTorch packs the weights that are left
-(two values and two positions of every four) and unpacks them, which must give the same. Where there
-is a GPU that multiplies such tensors, it is timed beside the dense product, in float16.
+Masks of `scope=runs(4)` at ρ = 2 are converted by `to_torch`. PyTorch packs the kept weights (two
+values and two positions of every four) and unpacks them, which must give the same weights. On a
+GPU, the product with the packed weights is timed beside the dense product, in float16.
 """
 
 import json
@@ -23,12 +23,12 @@ TURNS = 20
 
 
 def network(params: Any, x: Any) -> Any:
-    """Two dense layers."""
+    """Apply two dense layers, with a ReLU between them."""
     return jax.nn.relu(x @ params["first"]["kernel"]) @ params["last"]["kernel"]
 
 
 def masks() -> dict[str, torch.Tensor]:
-    """Prune to 2:4, and lay the masks out as PyTorch has its weights: outputs by inputs."""
+    """Prune to 2:4 and return the masks in PyTorch's layout, outputs by inputs."""
     keys = jax.random.split(jax.random.key(0), 2)
     shapes = zip(("first", "last"), WIDTHS[:-1], WIDTHS[1:], keys, strict=True)
     params = {name: {"kernel": jax.random.normal(k, (a, b)) / a**0.5} for name, a, b, k in shapes}
@@ -45,7 +45,7 @@ def unpacked(weight: torch.Tensor) -> torch.Tensor:
 
 
 def timed(weight: torch.Tensor) -> dict[str, float]:
-    """Time x @ wᵀ, dense and semi-structured, on a GPU; seconds, the best of several."""
+    """Time x @ wᵀ, dense and semi-structured, on a GPU; return the least seconds of several."""
     weight = weight.cuda()
     x = torch.randn(BATCH, weight.shape[1], dtype=torch.float16, device="cuda")
     forms = {"dense": weight, "2:4": torch.sparse.to_sparse_semi_structured(weight)}

@@ -5,7 +5,7 @@
 
 Small MLPs are pruned on a hundred seeds to ρ_max = N/L, one weight a layer, and the VGGs for CIFAR
 at ρ = 10, 1000 and N/L. A round is one scoring pass. Writes benchmarks/results/certified.json;
-rows that a run has not reached stay as they are.
+rows that a run does not reach stay as they are.
 """
 
 import itertools

@@ -2,7 +2,7 @@
 
     python -m benchmarks.convolutions
 
-The gradient by input and kernel of convolutions that networks have, as XLA runs them and as
+Times the gradient, by input and kernel, of convolutions of common shapes: as XLA runs them and as
 `synflow_jax.scaled.lowering` writes them, alone and inside a loop. On the CPU the library takes the
 product for every convolution of one example. Writes convolutions.json.
 """
@@ -55,7 +55,7 @@ class Config:
 
 
 def ways(case: str) -> tuple[dict[str, Conv], tuple[jax.Array, jax.Array]]:
-    """Build a convolution and the product that stands for it, and what they are given."""
+    """Build a convolution, the matrix product that replaces it, and their arguments."""
     side, into, window, out, stride, groups = CASES[case]
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.random((1, side, side, into)), jnp.float32)

@@ -41,20 +41,20 @@ class Config:
     sizes: tuple[float, ...] = (1e5, 1e6, 1e7, 1e8)
     """Weights of each network."""
     dtype: Dtype = "float32"
-    """What the weights are stored in."""
+    """Dtype of the weights."""
     once: bool = False
-    """Leave the second call out."""
+    """Time the first call only."""
     out: Path = ROOT / "benchmarks" / "results"
     """Folder of the results."""
 
 
 def resident() -> int:
-    """Bytes of memory that this process has now."""
+    """Return the bytes of resident memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def peak() -> int:
-    """The most bytes of memory that this process has had."""
+    """Return the largest number of bytes that have been resident in this process."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
@@ -144,7 +144,7 @@ def _line(axes: Any, rows: list[Any], label: str, marker: str, color: str, value
 
 
 def _straight(axes: Any, rows: list[Any]) -> None:
-    """Draw what grows in proportion, through the last point of the first line."""
+    """Draw growth in proportion to the weights, through the last point of the first line."""
     if axes.lines:
         x, y = axes.lines[0].get_data()
         slope, ends = float(y[-1]) / float(x[-1]), [rows[0]["weights"], rows[-1]["weights"]]

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own; `benchmarks.run` starts these.
+"""Make one measurement; `benchmarks.run` starts a new process for each.
 
     python -m benchmarks.measure steady NETWORK DEVICE REPEATS CONTENDER…
     python -m benchmarks.measure first NETWORK DEVICE CONTENDER
@@ -22,24 +22,24 @@ from benchmarks.shared.records import summary
 from experiments.common.machine import busy_cores
 
 FIRST_ROUNDS = 3
-LOOP_SECONDS = 2.0  # a turn of a Python loop has as many rounds as take about so long
-BUDGET = 12.0  # seconds of turns that a contender has at most, when it has had two
+LOOP_SECONDS = 2.0  # a turn of a Python loop has as many rounds as fit in about this time
+BUDGET = 12.0  # seconds of turns after which a contender stops, but not before its second turn
 
 
 def counts(contender: Contender) -> dict[str, int]:
-    """Say how large the network is."""
+    """Return the number of weights and of prunable weights."""
     return {"weights": contender.weights, "prunable": contender.prunable}
 
 
 def turn(contender: Contender, rounds: int) -> float:
-    """Prune once; seconds a round."""
+    """Prune once and return the seconds a round."""
     start = time.perf_counter()
     contender.prune(rounds)
     return (time.perf_counter() - start) / rounds
 
 
 def warm(contender: Contender, rounds: int) -> int:
-    """Run for the first time, and choose how many rounds a turn has."""
+    """Run once, which compiles, and choose the number of rounds of a turn."""
     contender.tune()
     if not contender.any_rounds:
         contender.prune(rounds)
@@ -59,7 +59,7 @@ def steady(name: str, device: str, repeats: str, *names: str) -> dict[str, Any]:
         try:
             contenders[one] = contend(one, name, device)
             rounds[one] = warm(contenders[one], NETWORKS[name].turn)
-        except Exception as error:  # one that cannot, such as for want of memory, stops no other
+        except Exception as error:  # for example out of memory: the others go on
             contenders.pop(one, None)
             found[one] = {"failed": f"{type(error).__name__}: {error}"[:200]}
     times: dict[str, list[float]] = {one: [] for one in contenders}
@@ -82,7 +82,7 @@ def steady(name: str, device: str, repeats: str, *names: str) -> dict[str, Any]:
 
 
 def first(name: str, device: str, contender: str) -> dict[str, Any]:
-    """Time the first call of few rounds, compilation and all, imports and weights left out."""
+    """Time the first call, of few rounds: with compilation, without imports and weights."""
     ready = contend(contender, name, device)
     start = time.perf_counter()
     ready.on_host(ready.prune(FIRST_ROUNDS))
@@ -93,7 +93,7 @@ def first(name: str, device: str, contender: str) -> dict[str, Any]:
 
 
 def whole(name: str, device: str, contender: str, rounds: str, file: str) -> dict[str, Any]:
-    """Prune from nothing to masks on the host, and write them; "end" is the clock before that."""
+    """Build a network, prune it, and write its masks; "end" is the time before they are written."""
     ready = contend(contender, name, device)
     masks = ready.on_host(ready.prune(int(rounds)))
     end = time.monotonic()
@@ -104,7 +104,7 @@ def whole(name: str, device: str, contender: str, rounds: str, file: str) -> dic
 
 
 def overlap(one: Path, other: Path) -> float | None:
-    """Intersection over union of the masks in two files; None where both are empty."""
+    """Return the intersection over union of the masks in two files; None if both are empty."""
     both = either = 0
     with np.load(one) as mine, np.load(other) as theirs:
         for path in mine.files:
@@ -114,7 +114,7 @@ def overlap(one: Path, other: Path) -> float | None:
 
 
 def plain_convolutions() -> Any:
-    """Keep XLA's convolutions in every JAX network; nothing where this process needs no JAX."""
+    """Use XLA's convolutions in JAX networks; do nothing if this process needs no JAX."""
     if any("torch" in name.lower() for name in sys.argv[4:5]) and sys.argv[1] != "steady":
         return contextlib.nullcontext()
     from benchmarks.shared.networks import xla_convolution

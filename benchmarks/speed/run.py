@@ -13,19 +13,20 @@ of the others are empty (PyTorch) or mean nothing: see kept, asked and overlap i
 columns:
 
 - round: milliseconds after the first call, all contenders by turns in one process; a turn prunes to
-  ρ in some rounds, and is divided by their number. PyTorch runs on one thread or on all cores,
-  whichever is faster. The best turn is shown, and is what ratios are made of.
-- first: seconds of a call of three rounds in a new process, compilation and all, from weights to
-  masks on the host.
+  ρ in several rounds, and its time is divided by their number. PyTorch runs on one thread or on all
+  cores, whichever is faster. The best turn is shown and used in ratios.
+- first: seconds of a call of three rounds in a new process, with compilation, from weights to masks
+  on the host.
 - job: seconds of 100 rounds, from the start of a new process to masks on the host; in brackets
-  where that is too long to be run and is made up from the two columns before.
-- room: what the compiled program (ours: the whole loop) or, on a GPU, PyTorch needs beside weights
-  and masks, over the bytes of the weights.
+  where a run would take too long and the time is estimated from the two columns before ("made up"
+  in the rows).
+- room: bytes that the compiled program (ours: the whole loop) or, on a GPU, PyTorch needs beside
+  weights and masks, over the bytes of the weights.
 - floor: one gradient of the flow and ten bytes a weight at the bandwidth of a copy: see
   benchmarks/peers/floor.py.
 
-Writes run_cpu.json (or run_gpu.json) row by row, and run_cpu.png. What a run has finished, another
-one of the same source on the same machine does not do again.
+Writes run_cpu.json (or run_gpu.json) row by row, and run_cpu.png. A run does not repeat what an
+earlier run of the same source on the same machine has measured.
 """
 
 import tempfile
@@ -56,11 +57,11 @@ from experiments.common.machine import has_torch, line, machine, stamp
 
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
 LIMIT = 900.0  # seconds a measurement
-JOB_LIMIT = 60.0  # seconds of steady rounds beyond which a job is made up rather than run
+JOB_LIMIT = 60.0  # seconds of steady rounds; a longer job is estimated, not run
 
 
 def perform(step: Step, rows: Rows, config: Config, folder: Path) -> None:
-    """Measure, and put what was found in the rows."""
+    """Make one measurement and enter it in the rows."""
     env = COLD | {"JAX_PLATFORMS": PLATFORMS[config.device]}
     common = ["benchmarks.speed.measure", step.kind, step.network, config.device]
     if step.kind == "steady":
@@ -100,7 +101,7 @@ def _whole(step: Step, rounds: int, folder: Path, start: Any) -> dict[str, Any]:
 
 
 def _enter(row: dict[str, Any], kind: str, found: dict[str, Any]) -> None:
-    """Add one time to a row, and all else that came with it."""
+    """Add one time to a row, with the other results of its measurement."""
     for size in ("weights", "prunable"):
         if found.get(size, row.get(size)) != row.get(size):
             found = {"failed": f"its network has {found[size]} {size}, not {row[size]}"}
@@ -119,7 +120,7 @@ def save(config: Config, rows: Rows, where: dict[str, Any]) -> list[dict[str, An
 
 
 def run(config: Config, console: Console) -> None:
-    """Measure what is missing, write each row at once, and show the table."""
+    """Measure what is missing, write the rows after each measurement, and show the table."""
     where, steps = machine(config.device), plan(config)
     rows, start = known(config, steps, where), time.monotonic()
     console.print(line(where), stamp(), highlight=False)
@@ -142,7 +143,7 @@ def run(config: Config, console: Console) -> None:
 
 
 def finish(config: Config, rows: list[dict[str, Any]], console: Console) -> None:
-    """Show the table, say what to make of it, and draw the figure."""
+    """Show the table, warn of busy cores, and draw the figure."""
     console.print(table(rows))
     if any(max(row.get("busy cores") or [0]) > 0.25 for row in rows):
         console.print('Other processes kept cores busy meanwhile: see "busy cores" in the rows')

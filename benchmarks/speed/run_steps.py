@@ -1,4 +1,4 @@
-"""What `benchmarks.run` is asked to measure, step by step, and what of it is there already."""
+"""The settings of `benchmarks.run`, its measurements in order, and which of them are done."""
 
 import dataclasses
 from pathlib import Path
@@ -25,17 +25,17 @@ class Config:
     device: Literal["cpu", "gpu"] = "cpu"
     """Where to compute."""
     networks: tuple[str, ...] = ()
-    """Which networks; none is all of the device."""
+    """Which networks; none means all of the device."""
     turns: int = 7
-    """How many turns of rounds a contender has at most."""
+    """The largest number of turns of a contender."""
     cold: int = 1
-    """How many first calls and whole jobs of each contender, alternating."""
+    """Number of first calls and whole jobs of each contender, alternating."""
     minutes: float = 60.0
-    """Start nothing after so long; a further run goes on from there."""
+    """Start no measurement after so many minutes; the next run continues."""
     again: bool = False
-    """Forget what is known of these networks."""
+    """Drop the rows of these networks and measure them again."""
     quick: bool = False
-    """Take half a minute: the smallest network, two turns, jobs of ten rounds."""
+    """A smoke test of half a minute: the smallest network, two turns, jobs of ten rounds."""
     out: Path | None = None
     """Folder of the results: benchmarks/results, or results/benchmarks if quick."""
 
@@ -60,7 +60,7 @@ class Config:
 
     @property
     def contenders(self) -> tuple[str, ...]:
-        """Who takes part: what needs PyTorch, only where there is one."""
+        """The contenders, without those of PyTorch where it is not installed."""
         names = CONTENDERS[self.device]
         return names if has_torch() else tuple(name for name in names if "orch" not in name)
 
@@ -85,7 +85,7 @@ def plan(config: Config) -> list[Step]:
 
 
 def measured(step: Step, rows: Rows, config: Config) -> bool:
-    """Whether the rows have what a step would measure."""
+    """Return whether the rows have what a step would measure."""
     names = config.contenders if step.kind == "steady" else (step.contender,)
     found = [rows.get((step.network, name), {}) for name in names]
     wanted = 1 if step.kind == "steady" else config.cold
@@ -94,7 +94,7 @@ def measured(step: Step, rows: Rows, config: Config) -> bool:
 
 
 def known(config: Config, steps: list[Step], where: dict[str, Any]) -> Rows:
-    """Read the rows of earlier runs: those of other networks, and of this source."""
+    """Read the rows of earlier runs that stay: of other networks, or of the same source."""
     source, chosen = stamp()["source"], {step.network for step in steps}
     rows = load(config.path, where)
     kept = [

@@ -24,12 +24,12 @@ PANELS = {
 
 
 def best(row: Row, kind: str) -> float | None:
-    """Read the least time of a kind, if it was measured."""
+    """Return the least time of a kind, or None if it was not measured."""
     return row.get(kind, {}).get("best")
 
 
 def ratios(rows: list[Row]) -> list[Row]:
-    """Put in each row how it compares with PyTorch's and with the floor's of its network."""
+    """Add to each row its ratios to PyTorch's row and to the floor's row of the same network."""
     by_key = {(row["network"], row["contender"]): row for row in rows}
     kinds = {"round": "steady", "first": "first", "whole": "whole"}
     for row in rows:
@@ -41,7 +41,7 @@ def ratios(rows: list[Row]) -> list[Row]:
 
 
 def table(rows: list[Row]) -> Table:
-    """Lay out all rows; a section a network."""
+    """Make a table of all rows, with a section for each network."""
     found = Table(title="SynFlow to ρ = 100", box=box.SIMPLE_HEAD, pad_edge=False)
     found.caption = (
         "the best of several; ×: times as fast as PyTorch; room: temporaries over weights"
@@ -81,7 +81,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def draw_ratios(rows: list[Row], path: Path) -> Path | None:
-    """Draw a panel of bars for each kind of ratio that there is.
+    """Draw a panel of bars for each kind of ratio in the rows.
 
     Args:
       rows: all rows, with their ratios.

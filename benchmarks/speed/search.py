@@ -2,12 +2,17 @@
 
     python -m benchmarks.search               # some minutes on two cores
 
-The same random cells are scored in each way, without norms, after a first cell, by turns in one
-process: by `flow_score` in a loop with the cell as an array argument, so that all share one
-compiled program (which runs the chosen operations alone); the same under vmap, all cells in one
-call (all operations run, and one of each edge is taken); with the cell as a constant, a compile a
-network; and in PyTorch, a new graph a network, in double precision as zero-cost-nas and NASLib do
-it, and in single, on one thread or all, whichever is faster. Writes search.json.
+The same random cells are scored in each way, without norms, by turns in one process, after a first
+turn that is timed apart:
+
+- by `flow_score` in a loop with the cell as an array argument: all cells share one compiled
+  program, which runs the chosen operations only;
+- the same under vmap, all cells in one call: all operations run, and one of each edge is taken;
+- with the cell as a constant: a compile a network;
+- in PyTorch, with a new graph for each network: in double precision, as in zero-cost-nas and
+  NASLib, and in single, on one thread or all, whichever is faster.
+
+Writes search.json.
 """
 
 import dataclasses
@@ -41,15 +46,15 @@ class Config:
     """Time ways to score networks."""
 
     cells: int = 16
-    """How many cells a turn scores."""
+    """Number of cells that a turn scores."""
     compiled: int = 2
-    """How many of them the way scores that compiles each."""
+    """Number of these cells that are scored with a compile each."""
     turns: int = 3
     """How often each way is timed."""
     side: int = 32
     """Height and width of the image of ones."""
     channels: tuple[int, ...] = nas201.CHANNELS
-    """Of the stages."""
+    """Channels of the stages."""
     out: Path = ROOT / "benchmarks" / "results"
     """Folder of the results."""
 
@@ -88,7 +93,7 @@ def _torch_ways(params: nas201.Params, side: int) -> dict[str, Way]:
 
 
 def measure(config: Config) -> list[dict[str, Any]]:
-    """Time all ways by turns, the first call apart; what float32 can hold must be the same."""
+    """Time all ways by turns, the first call apart, and compare their finite scores."""
     drawn = np.random.default_rng(0).integers(0, nas201.SPACE, config.cells)
     cells = [nas201.cell_of(int(number)) for number in drawn]
     found, busy = ways(config), [busy_cores()]
@@ -117,7 +122,7 @@ def measure(config: Config) -> list[dict[str, Any]]:
 
 
 def _apart(scores: list[float], reference: np.ndarray) -> float:
-    """Take the largest difference, where both are finite."""
+    """Return the largest difference where both are finite."""
     both = np.isfinite(scores) & np.isfinite(reference)
     return float(np.max(np.abs(np.array(scores)[both] - reference[both]), initial=0.0))
 

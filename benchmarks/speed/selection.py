@@ -3,10 +3,10 @@
     python -m benchmarks.selection               # about a minute on two cores
     python -m benchmarks.selection --device gpu
 
-The scores have the shapes of VGG-16's kernels, and 1 in 100 stays. Ours leaves masks, ties broken;
-the others only find the order or the threshold, of scores that lie in one array already. All by
-turns in one process. Writes selection_cpu.json (or selection_gpu.json). Without PyTorch its row is
-left out.
+The scores have the shapes of VGG-16's kernels, and 1 in 100 is kept. Ours returns masks, with ties
+broken; the others only find the order or the threshold, of scores that already lie in one array.
+All run by turns in one process. Writes selection_cpu.json (or selection_gpu.json). Without PyTorch
+its row is left out.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from experiments.common.command import terminal
 from experiments.common.machine import ROOT, busy_cores, cores, has_torch, line, machine, stamp
 from synflow_jax.select import select
 
-BUDGET = 15.0  # seconds of turns that a way has at most, when it has had two
+BUDGET = 15.0  # seconds of turns after which a way stops, but not before its second turn
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
 
 
@@ -45,7 +45,7 @@ class Config:
     device: Literal["cpu", "gpu"] = "cpu"
     """Where to compute."""
     turns: int = 20
-    """How many turns a way has at most."""
+    """The largest number of turns of a way."""
     network: str = "vgg16"
     """Whose shapes the scores have."""
     out: Path = ROOT / "benchmarks" / "results"
@@ -68,7 +68,7 @@ def ours(scores: list[np.ndarray], count: int) -> Callable[[], Any]:
 
 
 def sorts(flat: np.ndarray, count: int) -> dict[str, Callable[[], Any]]:
-    """List what JAX has."""
+    """List the sorts of JAX."""
     array = jnp.asarray(flat)
     fns = {
         "jnp.sort": jnp.sort,

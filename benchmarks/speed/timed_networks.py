@@ -1,6 +1,7 @@
 """The networks that are timed, in Flax; benchmarks/peers/torch_networks.py has them in PyTorch.
 
-Their convolutions are XLA's own, as in any user's network, unless something says otherwise.
+They are timed with XLA's own convolutions, as users' networks have them; the floor also tries
+matrix products.
 """
 
 import math
@@ -18,7 +19,7 @@ from experiments.common.models import MODELS
 from experiments.common.models.fc import FC
 from synflow_jax import flow_mode
 
-LAYERS = 10  # of the MLPs that are named by their size
+LAYERS = 10  # of an MLP that is named by its number of weights
 
 
 class Block(nn.Module):
@@ -63,14 +64,14 @@ class ViT(nn.Module):
 
 @dataclass(frozen=True)
 class Timed(Network):
-    """A network, how many rounds a turn of it has, and whether it is pruned in flow mode."""
+    """A network, the number of rounds of a turn, and whether it is pruned in flow mode."""
 
     turn: int = 20
     in_flow_mode: bool = False
 
 
 def mlp(weights: float, dtype: Any = jnp.float32) -> tuple[Any, Any, tuple[int, ...]]:
-    """Draw a plain MLP of ten square layers: params, apply_fn and the shape of an input."""
+    """Draw a plain MLP of ten square layers; return params, apply_fn and the shape of an input."""
     network = _square(weights)
     return (*draw(network, dtype=dtype), network.shape)
 
@@ -96,7 +97,7 @@ ON_CPU = ("fc", "vgg16", "resnet18", "resnet20", "resnet110")
 
 @cache
 def loaded(name: str, dtype: Any = jnp.float32) -> tuple[Any, Any, tuple[int, ...]]:
-    """Draw a network once a process.
+    """Draw a network, once in a process.
 
     Args:
       name: a key of NETWORKS.
@@ -109,5 +110,5 @@ def loaded(name: str, dtype: Any = jnp.float32) -> tuple[Any, Any, tuple[int, ..
 
 
 def as_pruned(name: str, apply_fn: Any) -> Any:
-    """Return what SynFlow is given: the network as it is, or in flow mode."""
+    """Return the network that SynFlow is given: as it is, or in flow mode."""
     return flow_mode(apply_fn) if NETWORKS[name].in_flow_mode else apply_fn

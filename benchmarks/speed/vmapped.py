@@ -3,8 +3,8 @@
     python -m benchmarks.vmapped              # fc and ResNet-20, some minutes on two cores
     python -m benchmarks.vmapped --rounds 10
 
-Both ways are the same jitted function, compiled before it is timed, and run by turns in a process
-of its own for each network and axis; the masks of both must be equal but for rounding, and their
+Both ways call the same jitted function, which is compiled before it is timed. They run by turns, in
+a new process for each network and axis. The masks of both must be equal but for rounding: their
 overlap is in the rows. Writes vmapped.json, row by row.
 """
 
@@ -41,13 +41,13 @@ class Config:
     turns: int = 3
     """How often each way is timed."""
     limit: float = 600.0
-    """Seconds after which a network and axis is given up."""
+    """Seconds after which a measurement is stopped."""
     out: Path = ROOT / "benchmarks" / "results"
     """Folder of the results."""
 
 
 def ways(name: str, axis: str, rounds: int) -> dict[str, Any]:
-    """Compile both ways to prune along an axis; each returns stacked masks or a list of them."""
+    """Build both ways to prune along an axis; one returns stacked masks, the other a list."""
     import jax
     import jax.numpy as jnp
 
@@ -79,7 +79,7 @@ def ways(name: str, axis: str, rounds: int) -> dict[str, Any]:
 
 
 def overlap(stacked: Any, separate: list[Any]) -> float:
-    """Take the least intersection over union of the runs."""
+    """Return the least intersection over union of the masks of all runs."""
     import jax
     import numpy as np
 
