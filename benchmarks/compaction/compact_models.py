@@ -119,7 +119,7 @@ def main() -> None:
     import tyro
 
     warnings.simplefilter("ignore")
-    run(tyro.cli(Config), terminal())
+    run(tyro.cli(Config, prog="python -m benchmarks.compact_models"), terminal())
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def main() -> None:
     """Prune and draw."""
     import tyro
 
-    config = tyro.cli(Config)
+    config = tyro.cli(Config, prog="python -m benchmarks.picture")
     network = NETWORKS[config.network]
     params, apply_fn = draw(network)
     with xla_convolution():

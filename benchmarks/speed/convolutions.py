@@ -125,7 +125,7 @@ def main() -> None:
     """Measure, store, show."""
     import tyro
 
-    config, console = tyro.cli(Config), terminal()
+    config, console = tyro.cli(Config, prog="python -m benchmarks.convolutions"), terminal()
     found, rows = machine("cpu"), []
     console.print(line(found))
     for case in CASES:

@@ -177,7 +177,7 @@ def main() -> None:
         return
     import tyro
 
-    run(tyro.cli(Config), terminal())
+    run(tyro.cli(Config, prog="python -m benchmarks.growth"), terminal())
 
 
 if __name__ == "__main__":

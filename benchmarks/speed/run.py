@@ -156,7 +156,7 @@ def main() -> None:
     """Read the arguments and run."""
     import tyro
 
-    run(tyro.cli(Config), terminal())
+    run(tyro.cli(Config, prog="python -m benchmarks.run"), terminal())
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def main() -> None:
     """Measure, store, show."""
     import tyro
 
-    config = tyro.cli(Config)
+    config = tyro.cli(Config, prog="python -m benchmarks.selection")
     jax.config.update("jax_platforms", PLATFORMS[config.device])
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     console, where = terminal(), machine(config.device)

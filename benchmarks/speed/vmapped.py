@@ -156,7 +156,7 @@ def main() -> None:
         return
     import tyro
 
-    run(tyro.cli(Config), terminal())
+    run(tyro.cli(Config, prog="python -m benchmarks.vmapped"), terminal())
 
 
 if __name__ == "__main__":
