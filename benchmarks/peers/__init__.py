@@ -1,7 +1,8 @@
-"""The contenders: this library, PyTorch as one writes it down, JAX with a sort, and the floor.
+"""The contenders: this library, a plain PyTorch loop, JAX with a sort, and the floor.
 
-Each module but torch_networks has `contend(name, device)`, which makes a network ready to prune.
-None imports a framework that it does not use: a job from a cold process pays for its own alone.
+`contend(name, device)` of a contender's module prepares a network. No module imports a framework
+that it does not use, so that the time of a job in a new process has only the imports of its own.
+torch_networks has the networks in PyTorch; torch_nas201 is a peer of benchmarks.search.
 """
 
 import importlib
@@ -22,7 +23,7 @@ MODULES = {
 
 @dataclass(frozen=True)
 class Contender:
-    """A network, and the ways to prune and to measure it."""
+    """A network, and the functions that prune and measure it."""
 
     prune: Callable[[int], Any]  # prunes to RHO in so many rounds; returns when it is done
     on_host: Callable[[Any], dict[str, Any]]  # what prune returned, as NumPy masks by Flax path
@@ -35,11 +36,11 @@ class Contender:
 
 
 def contend(contender: str, name: str, device: str) -> Contender:
-    """Make a contender ready for one network."""
+    """Prepare a contender for one network."""
     module = importlib.import_module(f"benchmarks.peers.{MODULES[contender]}")
     return module.contend(name, device)
 
 
 def kept_after(turn: int, rounds: int, prunable: int) -> int:
-    """How many weights stay after a round, 1 to `rounds`, of the exponential schedule."""
+    """Return the number of weights kept after round `turn` of the exponential schedule."""
     return math.ceil(prunable * RHO ** (-turn / rounds) * (1 - 1e-9))

@@ -1,10 +1,10 @@
-"""What a round cannot do without: one gradient of the flow, and the passes over the weights.
+"""A lower bound on the time of a round: one gradient of the flow, and passes over the weights.
 
 The gradient is that of the plain network, jitted, alone and outside of any loop, in the faster of
 two forms: the network as it is, and with its convolutions written as matrix products. The passes
 are those of a selection that needs no search: scores are read to find the threshold (4 bytes a
 weight), and read again with the mask to write the next one (4 + 1 + 1), at the bandwidth of a copy.
-Masking the weights and multiplying scores are taken to ride along in the gradient for nothing.
+Masking the weights and multiplying the scores are counted as free, as parts of the gradient.
 """
 
 import time
@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.deep_networks import convolving, plain_flow
 from benchmarks.peers import Contender
 from benchmarks.peers.naive_jax import all_kept, by_path
-from benchmarks.timed_networks import loaded
+from benchmarks.shared.networks import convolving, plain_flow
+from benchmarks.speed.timed_networks import loaded
 from experiments.common.models import layers
 
 BYTES_A_WEIGHT = 4 + (4 + 1 + 1)
@@ -38,7 +38,7 @@ def least(run: Any, times: int) -> float:
 
 
 def copy_bandwidth(device: str) -> float:
-    """Copy a large array as fast as XLA or NumPy can: bytes read and written a second."""
+    """Copy a large array by XLA or NumPy, the faster; return bytes read and written a second."""
     source = np.ones(COPIED[device] // 4, np.float32)
     target, array, copy = np.empty_like(source), jnp.asarray(source), jax.jit(jnp.negative)
     target[:] = 0
@@ -49,7 +49,7 @@ def copy_bandwidth(device: str) -> float:
 
 
 def passes(prunable: int, bandwidth: float) -> float:
-    """Seconds of the passes over the weights, at a bandwidth in bytes a second."""
+    """Return the seconds of the passes over the weights, at a bandwidth in bytes a second."""
     return BYTES_A_WEIGHT * prunable / bandwidth
 
 

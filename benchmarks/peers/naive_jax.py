@@ -1,7 +1,6 @@
-"""SynFlow in JAX as one writes it down first: concatenate all scores, argsort them, scatter.
+"""SynFlow in JAX with a sort: concatenate all scores, argsort them, scatter.
 
-One compiled round, called from a Python loop; the sort is that of pruning libraries which rank all
-weights to keep the best of them.
+One compiled round, called from a Python loop. Pruning libraries that rank all weights sort so.
 """
 
 from functools import partial
@@ -11,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.deep_networks import plain_flow
 from benchmarks.peers import Contender, kept_after
-from benchmarks.timed_networks import loaded
-from synflow_jax import is_prunable
+from benchmarks.shared.networks import plain_flow
+from benchmarks.speed.timed_networks import loaded
+from synflow_jax.plan import is_prunable
 
 Masks = dict[str, jax.Array]
 
@@ -52,7 +51,7 @@ def one_round(params: Any, apply_fn: Any, masks: Masks, kept: Any, shape: tuple[
 
 
 def prune_naively(params: Any, apply_fn: Any, shape: tuple[int, ...], rounds: int) -> Masks:
-    """Prune to ρ = 100 in so many rounds of the exponential schedule."""
+    """Prune to ρ = 100 in `rounds` rounds of the exponential schedule."""
     masks = all_kept(params)
     prunable = sum(mask.size for mask in masks.values())
     for turn in range(1, rounds + 1):
@@ -73,7 +72,7 @@ def temporaries_of(lowered: Any) -> int:
 
 
 def contend(name: str, device: str) -> Contender:  # noqa: ARG001
-    """Prune the plain network in plain float32, its products as exact as float32 has them."""
+    """Prune the plain network in float32, with products in full float32 precision."""
     params, apply_fn, shape = loaded(name)
     leaves = by_path(params)
 

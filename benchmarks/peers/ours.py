@@ -7,8 +7,9 @@ import numpy as np
 
 from benchmarks.peers import RHO, Contender
 from benchmarks.peers.naive_jax import by_path, host_masks, temporaries_of
-from benchmarks.timed_networks import as_pruned, loaded
-from synflow_jax import is_prunable, synflow
+from benchmarks.speed.timed_networks import as_pruned, loaded
+from synflow_jax import synflow
+from synflow_jax.plan import is_prunable
 
 
 def contend(name: str, device: str) -> Contender:  # noqa: ARG001

@@ -1,7 +1,7 @@
-"""SynFlow in PyTorch as one writes it down: absolute weights, ones, backward, kthvalue.
+"""SynFlow as a plain PyTorch loop: absolute weights, ones, backward, kthvalue.
 
-Weights stay where the model has them; a round makes them positive, multiplies the masks in and
-differentiates the sum of the outputs. Scores that tie with the threshold are pruned with it.
+The weights stay in the model; a round makes them positive, multiplies them by the masks and
+differentiates the sum of the outputs. Scores equal to the threshold are pruned.
 """
 
 import os
@@ -21,7 +21,7 @@ DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 
 
 def threshold(scores: list[Tensor], kept: int) -> list[Tensor]:
-    """Keep what is above the largest score that goes."""
+    """Keep the scores above the largest one that is pruned."""
     flat = torch.cat([score.flatten() for score in scores])
     if kept >= flat.numel():
         return [torch.ones_like(score, dtype=torch.bool) for score in scores]
@@ -32,7 +32,7 @@ def threshold(scores: list[Tensor], kept: int) -> list[Tensor]:
 def one_round(
     weights: list[Tensor], masks: list[Tensor], run: Callable[[], Tensor], kept: int
 ) -> list[Tensor]:
-    """Score |θ ⊙ ∂R/∂θ| and cut; run() makes the outputs from the weights, positive already."""
+    """Score |θ ⊙ ∂R/∂θ| and prune; run() computes the outputs of the weights, already positive."""
     with torch.no_grad():
         for weight, mask in zip(weights, masks, strict=True):
             weight.mul_(mask)
@@ -45,7 +45,7 @@ def one_round(
 def prune_in_torch(
     model: nn.Module, x: Tensor, rounds: int, forward: Any = None
 ) -> dict[str, Tensor]:
-    """Prune to ρ = 100 in so many rounds; masks by Flax path, in PyTorch's layout."""
+    """Prune to ρ = 100; return masks by Flax path, in PyTorch's layout."""
     found = kernels(model)
     weights, run = list(found.values()), partial(forward or model, x)
     own = [parameter.detach().clone() for parameter in model.parameters()]
@@ -73,7 +73,7 @@ def on_host(masks: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def fastest_threads(run: Callable[[], Any]) -> None:
-    """Use one thread or all cores, whichever is faster: small layers lose by sharing."""
+    """Use one thread or all cores, whichever is faster: small layers are slower on many threads."""
     seconds = {}
     for threads in (1, cores()):
         torch.set_num_threads(threads)
@@ -85,7 +85,7 @@ def fastest_threads(run: Callable[[], Any]) -> None:
 
 
 def ready(name: str, device: str) -> tuple[nn.Module, Tensor]:
-    """Build a network with its input of ones; all cores unless told otherwise, TF32 off."""
+    """Build a network and its input of ones; use OMP_NUM_THREADS threads or all cores, TF32 off."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", cores())))
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     build, shape = NETWORKS[name]

@@ -1,4 +1,4 @@
-"""NAS-Bench-201's networks and their score in PyTorch, as one writes it down: a graph a network.
+"""NAS-Bench-201's networks and their score in plain PyTorch, with a graph for each network.
 
 Absolute kernels, ones, backward, and the sum of |θ · gradient|; zero-cost-nas and NASLib compute it
 so in double precision.
@@ -19,7 +19,7 @@ Norm = Callable[[Tensor], Tensor]
 
 
 def no_norm(x: Tensor) -> Tensor:
-    """Leave a norm out."""
+    """Return x: no norm."""
     return x
 
 

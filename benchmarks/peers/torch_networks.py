@@ -159,7 +159,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def kernels(model: nn.Module) -> dict[str, Tensor]:
-    """List what is prunable by the paths of Flax, in the order of a tree there."""
+    """List the prunable weights by their Flax paths, in the order of Flax."""
     found = {}
     for name, weight in model.named_parameters():
         parts = name.replace("blocks.", "").split(".")
@@ -174,7 +174,7 @@ def as_flax(weight: Any) -> Any:
 
 
 def draw(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give a model the weights that benchmarks.deep_networks.draw gives its sibling in Flax."""
+    """Draw the weights that benchmarks.shared.networks.draw draws for the same network in Flax."""
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():

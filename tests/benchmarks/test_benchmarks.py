@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import fresh, plan, run, shown
+from benchmarks.shared import processes, records
+from benchmarks.speed import run, run_steps, run_table
 from experiments.common import machine
 
 
@@ -43,13 +44,13 @@ def cells(path):
 
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
-    monkeypatch.setattr(run, "fresh", Machine())
-    return plan.Config(networks=("fc", "vgg16"), out=tmp_path), Console(width=200, record=True)
+    monkeypatch.setattr(run, "in_new_process", Machine())
+    return run_steps.Config(networks=("fc", "vgg16"), out=tmp_path), Console(width=200, record=True)
 
 
 def test_a_run_leaves_rows_ratios_and_a_figure(quick, monkeypatch):
     config, console = quick
-    monkeypatch.setattr(plan, "has_torch", lambda: True)
+    monkeypatch.setattr(run_steps, "has_torch", lambda: True)
     run.run(config, console)
     rows = cells(config.path)
     assert len(rows) == 8
@@ -66,25 +67,25 @@ def test_a_run_leaves_rows_ratios_and_a_figure(quick, monkeypatch):
 
 def test_a_second_run_does_only_what_is_missing(quick, monkeypatch):
     config, console = quick
-    monkeypatch.setattr(plan, "has_torch", lambda: True)
+    monkeypatch.setattr(run_steps, "has_torch", lambda: True)
     run.run(config, console)
     rows = cells(config.path)
     del rows["vgg16", "ours"]["whole"]
-    fresh.store(config.path, machine.machine("cpu"), list(rows.values()))
-    done = len(run.fresh.calls)
+    records.store(config.path, machine.machine("cpu"), list(rows.values()))
+    done = len(run.in_new_process.calls)
     run.run(config, console)
-    assert [call[:3] for call in run.fresh.calls[done:]] == [("whole", "vgg16", "ours")]
-    rows, done = cells(config.path), len(run.fresh.calls)
+    assert [call[:3] for call in run.in_new_process.calls[done:]] == [("whole", "vgg16", "ours")]
+    rows, done = cells(config.path), len(run.in_new_process.calls)
     rows["fc", "ours"]["source"] = "other"
-    fresh.store(config.path, machine.machine("cpu"), list(rows.values()))
+    records.store(config.path, machine.machine("cpu"), list(rows.values()))
     run.run(config, console)
-    assert run.fresh.calls[done][:2] == ("steady", "fc")  # all of them, to be side by side
-    assert {call[1] for call in run.fresh.calls[done:]} == {"fc"}
+    assert run.in_new_process.calls[done][:2] == ("steady", "fc")  # all of them, to be side by side
+    assert {call[1] for call in run.in_new_process.calls[done:]} == {"fc"}
 
 
 def test_a_run_without_torch_says_so(quick, monkeypatch):
     config, console = quick
-    for module in (plan, run):
+    for module in (run_steps, run):
         monkeypatch.setattr(module, "has_torch", lambda: False)
     run.run(config, console)
     assert "PyTorch is not installed: its rows are left out" in console.export_text()
@@ -104,16 +105,16 @@ def test_a_network_of_another_size_is_an_error_in_its_row():
 )
 def test_what_makes_no_sense_is_refused(settings, what):
     with pytest.raises(ValueError, match=what):
-        plan.Config(**settings)
+        run_steps.Config(**settings)
 
 
 def test_a_process_that_fails_says_why():
-    assert "No module named" in fresh.fresh(["benchmarks.nothing"], 60.0)["failed"]
-    assert fresh.fresh(["timeit", "-n1", "import time; time.sleep(9)"], 0.5)["failed"]
+    assert "No module named" in processes.in_new_process(["benchmarks.nothing"], 60.0)["failed"]
+    assert processes.in_new_process(["timeit", "-n1", "import time; time.sleep(9)"], 0.5)["failed"]
 
 
 def test_the_table_names_a_contender_that_failed():
     console = Console(record=True, width=120)
     row = {"network": "fc", "contender": "ours", "failed": "more than 900 seconds"}
-    console.print(shown.table(shown.ratios([row])))
+    console.print(run_table.table(run_table.ratios([row])))
     assert "more than 900 seconds" in console.export_text()

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import growth, measure, peers, plan, selection, vmapped
-from benchmarks.deep_networks import convolving, draw, xla_convolution
+from benchmarks import peers
 from benchmarks.peers import floor, naive_jax
-from benchmarks.timed_networks import NETWORKS, Timed
+from benchmarks.shared.networks import convolving, draw, xla_convolution
+from benchmarks.speed import growth, measure, run_steps, selection, vmapped
+from benchmarks.speed.timed_networks import NETWORKS, Timed
 from experiments.common import machine
 from experiments.common.models.fc import FC
 from synflow_jax import synflow
@@ -62,7 +63,7 @@ def test_peers_prune_as_this_library_does(peer, x64, monkeypatch):
 
 def test_the_weights_are_given_back(x64):
     if not HAS_TORCH:
-        assert "PyTorch" not in plan.Config().contenders
+        assert "PyTorch" not in run_steps.Config().contenders
         return
     from benchmarks.peers import plain_torch, torch_networks
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import synflow_jax as sf
-from benchmarks.deep_networks import DenseNet, UNet, xla_convolution
+from benchmarks.deep.deep_networks import DenseNet, UNet
+from benchmarks.shared.networks import xla_convolution
 from experiments.common.models import vgg, vgg_imagenet
 from experiments.common.models.conv import Conv
 from experiments.common.models.decoder import Decoder

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from benchmarks import search
+from benchmarks.speed import search
 from experiments import nas201 as experiment
 from experiments.common import machine
 from experiments.common import rows as store

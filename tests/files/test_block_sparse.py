@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import synflow_jax as sf
-from benchmarks.block_sparse import pallas_product
+from benchmarks.sparse.block_sparse import pallas_product
 
 # Sums of a hundred float32 products, in another order.
 NEAR = {"rtol": 1e-5, "atol": 1e-5}

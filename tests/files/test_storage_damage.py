@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import synflow_jax as sf
-from benchmarks import fuzz_masks
+from benchmarks.exact import fuzz_masks
 from synflow_jax.files import _format as packed
 from tests.support.meshes import differ
 

@@ -11,8 +11,8 @@ from tests.support.networks import FIXTURES, NETWORKS, Network, get
 # Many of the reference's cases lose layers: here that is a result like any other.
 pytestmark = pytest.mark.filterwarnings("ignore::synflow_jax.CollapseWarning")
 
-# These compile ResNet-20 anew and say what fc_digits says: benchmarks/reference_vgg.py checks them,
-# with ResNet-20 in float64 and at other numbers of rounds, and all of VGG-11.
+# These compile ResNet-20 anew and say what fc_digits says. benchmarks/exact/reference_vgg.py checks
+# them, with ResNet-20 in float64 and at other numbers of rounds, and all of VGG-11.
 ELSEWHERE = [
     ("resnet20", case)
     for case, spec in NETWORKS["resnet20"].spec["data_cases"].items()

@@ -6,7 +6,7 @@ import pathlib
 
 from rich.console import Console
 
-from benchmarks import compact_shown
+from benchmarks.compaction import compact_table
 from tests.pages.test_readme import ROOT, run_blocks
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "howto" / "compact.md"
@@ -25,7 +25,7 @@ def test_the_blocks_run_and_hold():
 def test_the_table_of_the_benchmark_fits_a_hundred_columns():
     rows = json.loads((ROOT / "benchmarks/results/compact.json").read_text())["rows"]
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(compact_shown.table(compact_shown.ratios(rows)))
+    console.print(compact_table.table(compact_table.ratios(rows)))
     text = console.export_text()
     assert text.count("ResNet-18") == sum(row["network"] == "resnet18" for row in rows) > 0
     assert "…" not in text

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from benchmarks import slim
+from benchmarks.compaction import slim
 from tests.pages.test_readme import run_blocks
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -8,7 +8,8 @@ import warnings
 import jax
 import pytest
 
-from benchmarks.shown import TITLES, best
+from benchmarks.shared.labels import TITLES
+from benchmarks.speed.run_table import best
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = ROOT / "README.md"

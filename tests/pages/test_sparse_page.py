@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks import sparse, sparse_shown
+from benchmarks.sparse import products, products_table
 from tests.pages.test_readme import ROOT, run_blocks
 
 PAGE = ROOT / "docs" / "howto" / "sparse.md"
@@ -21,20 +21,20 @@ def cells(title, after):
     return [cell.strip() for cell in line.split("|")[2:-1]]
 
 
-@pytest.mark.parametrize("name", sparse_shown.names(ROWS))
+@pytest.mark.parametrize("name", products_table.names(ROWS))
 def test_the_tables_are_what_was_measured(name):
-    assert cells(name, "From which density on") == sparse_shown.worth_cells(ROWS, name)
-    assert cells(name, "At density 0.1") == sparse_shown.ratio_cells(ROWS, name, 0.1)
-    assert cells(name, "At density 0.01") == sparse_shown.ratio_cells(ROWS, name, 0.01)
+    assert cells(name, "From which density on") == products_table.worth_cells(ROWS, name)
+    assert cells(name, "At density 0.1") == products_table.ratio_cells(ROWS, name, 0.1)
+    assert cells(name, "At density 0.01") == products_table.ratio_cells(ROWS, name, 0.01)
 
 
 def test_the_heads_of_the_tables_are_the_cases_measured():
-    heads = [f"{'×'.join(map(str, shape))}, {batch}" for shape, batch in sparse_shown.cases(ROWS)]
+    heads = [f"{'×'.join(map(str, shape))}, {batch}" for shape, batch in products_table.cases(ROWS)]
     found = re.findall(r"^\| times as fast \|.*$|^\| worth it \|.*$", PAGE.read_text(), re.M)
     assert len(found) == 3
     for line in found:
         assert [cell.strip() for cell in line.split("|")[2:-1]] == heads
-    assert len(ROWS) == len(sparse.SHAPES) * len(sparse.BATCHES) * len(sparse.DENSITIES)
+    assert len(ROWS) == len(products.SHAPES) * len(products.BATCHES) * len(products.DENSITIES)
 
 
 def test_what_the_page_says_beside_the_tables_is_so():
@@ -64,7 +64,7 @@ def test_the_page_runs_and_holds():
 
 
 def test_worth_is_where_a_way_wins_and_goes_on_winning():
-    worth = sparse_shown.worth
+    worth = products_table.worth
     assert worth([(1.0, 0.5), (0.1, 1.2), (0.01, 3.0)]) == 0.1
     assert worth([(1.0, 2.0), (0.1, 0.9), (0.01, 3.0)]) == 0.01
     assert worth([(1.0, 2.0), (0.1, 3.0), (0.01, 1.05)]) is None
@@ -72,30 +72,30 @@ def test_worth_is_where_a_way_wins_and_goes_on_winning():
 
 
 def test_all_ways_multiply_alike(flax_promotes):
-    ways = sparse.contenders((256, 64), 3, 0.25, "cpu")
+    ways = products.contenders((256, 64), 3, 0.25, "cpu")
     assert {name: kept for name, (_, kept) in ways.items()} == dict.fromkeys(
         ["dense", "BCOO", "BCSR", "SciPy CSR", "blocks 32", "blocks 64"], 0.25
     )
     x = np.random.default_rng(1).standard_normal((3, 256), np.float32)
     for name, (call, _) in ways.items():
-        w, mask = sparse.pruned((256, 64), int(name[7:]) if name[:6] == "blocks" else 1, 0.25)
+        w, mask = products.pruned((256, 64), int(name[7:]) if name[:6] == "blocks" else 1, 0.25)
         result = np.asarray(call())
         result = result.T if name == "SciPy CSR" else result
         np.testing.assert_allclose(result, x @ (w * mask), rtol=1e-4, atol=1e-4)  # 256 products
 
 
 def test_what_would_not_fit_and_blocks_too_large_are_left_out(flax_promotes, monkeypatch):
-    monkeypatch.setattr(sparse, "ROOM", 100)
-    found = sparse.contenders((128, 64), 3, 0.1, "cpu")
+    monkeypatch.setattr(products, "ROOM", 100)
+    found = products.contenders((128, 64), 3, 0.1, "cpu")
     assert set(found) == {"dense", "SciPy CSR", "blocks 32"}  # a block of 64 is half of all
 
 
 def test_a_run_stores_its_rows_and_draws_them(flax_promotes, monkeypatch, tmp_path):
     for name, value in {"SHAPES": ((64, 64),), "BATCHES": (1,), "DENSITIES": (0.5, 0.25)}.items():
-        monkeypatch.setattr(sparse, name, value)
-    monkeypatch.setattr(sparse, "TURN", 1e-5)
+        monkeypatch.setattr(products, name, value)
+    monkeypatch.setattr(products, "TURN", 1e-5)
     console = Console(width=100, record=True)
-    sparse.run(sparse.Config(out=tmp_path), console)
+    products.run(products.Config(out=tmp_path), console)
     rows = json.loads((tmp_path / "sparse_cpu.json").read_text())["rows"]
     assert [row["density"] for row in rows] == [0.5, 0.25]
     dense = min(row["seconds"]["dense"] for row in rows)

@@ -1,6 +1,6 @@
 """Two processes, joined by `jax.distributed`, prune as one does."""
 
-from benchmarks.distributed import compare
+from benchmarks.devices.distributed import compare
 
 
 def test_two_processes_find_the_masks_of_one(monkeypatch):
