@@ -1,4 +1,4 @@
-"""Patterns: which weights of a leaf are one unit, and stay or go together.
+"""Patterns: the units of a leaf, whose weights stay or go together.
 
 A pattern maps a leaf's path and shape to the shape of its units, which tile the leaf; at the end of
 an axis a unit may be cut short. A unit's score is the sum of the scores of its weights, so that
@@ -15,7 +15,7 @@ from synflow_jax.trees import Shape, check_int
 
 
 def unstructured(path: str, shape: Shape) -> Shape:
-    """Let every weight be a unit of its own.
+    """Make every weight a unit of its own.
 
     Args:
       path: where the leaf stands.
@@ -40,14 +40,14 @@ class Blocks:
     columns: int
 
     def __call__(self, path: str, shape: Shape) -> Shape:
-        """Cut the last two axes in blocks."""
+        """Return the shape of a block of the last two axes."""
         del path
         wanted = (self.rows, self.columns)[-len(shape) :]
         return (*(1,) * (len(shape) - 2), *map(min, wanted, shape[-2:]))
 
 
 def blocks(rows: int, columns: int | None = None) -> Blocks:
-    """Let blocks of the last two axes, inputs by outputs, be the units.
+    """Make blocks of the last two axes, inputs by outputs, the units.
 
     Args:
       rows: along the last axis but one.
@@ -80,7 +80,7 @@ class Slices:
     axis: int
 
     def __call__(self, path: str, shape: Shape) -> Shape:
-        """Take all that stands at one position of the axis."""
+        """Return the shape of a slice: one position of the axis, all of the others."""
         if not -len(shape) <= self.axis < len(shape):
             own = " (as channels are)" if self.axis == -1 else ""
             raise ValueError(
@@ -92,7 +92,7 @@ class Slices:
 
 
 def slices(axis: int) -> Slices:
-    """Let all weights at one position of an axis be a unit: a channel, a neuron, a head.
+    """Make all weights at one position of an axis a unit: a channel, a neuron, a head.
 
     Args:
       axis: −1 for output channels, where leaves have them last, as Flax does.
@@ -113,7 +113,7 @@ def slices(axis: int) -> Slices:
 
 
 def channels(path: str, shape: Shape) -> Shape:
-    """Let all weights into one output channel, or neuron, be a unit: slices of the last axis.
+    """Make all weights into one output channel or neuron a unit: slices of the last axis.
 
     What is left of a network pruned so is dense, and `compact` makes it smaller; the output's own
     layer is better left out by `prunable`.
@@ -133,7 +133,7 @@ def channels(path: str, shape: Shape) -> Shape:
 
 
 def check_pattern(pattern: Any) -> None:
-    """Refuse what is no pattern: no function, one that makes patterns, or a scope."""
+    """Refuse what is not a pattern: not a function, a maker of patterns, or a scope."""
     if not callable(pattern):
         raise TypeError(
             "pattern must be a function such as channels or blocks(4), that is (path, shape) -> "
@@ -146,6 +146,6 @@ def check_pattern(pattern: Any) -> None:
 
 
 def is_pattern(value: Any) -> bool:
-    """Whether this is a pattern, or what makes one."""
+    """Whether this is a pattern, or a maker of patterns."""
     named = (unstructured, channels, slices, blocks)
     return isinstance(value, Blocks | Slices) or any(value is own for own in named)

@@ -1,4 +1,4 @@
-"""Schedules: how dense the network is after round k of n, or how much flow a round may cost."""
+"""Schedules: the density after round k of n, or the share of the flow that a round may prune."""
 
 import math
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def linear(k: Any, rounds: int, rho: Any) -> Any:
 
 
 def cubic(k: Any, rounds: int, rho: Any) -> Any:
-    """Prune much at first and little at last, d_k = 1/ρ + (1 − 1/ρ)·(1 − k/n)³.
+    """Prune more in early rounds than in late ones, d_k = 1/ρ + (1 − 1/ρ)·(1 − k/n)³.
 
     Args:
       k: the round, 1 … n; a number or an array.
@@ -68,7 +68,7 @@ def cubic(k: Any, rounds: int, rho: Any) -> Any:
 
 
 def one_shot(k: Any, rounds: int, rho: Any) -> Any:
-    """Prune once, d_1 = 1/ρ; with this schedule `prune` runs one round, whatever n is.
+    """Prune once, d_1 = 1/ρ: `prune` then runs a single round, whatever n is.
 
     Args:
       k: the round; not used.
@@ -95,28 +95,28 @@ class Certified:
 
 
 def certified(alpha: float = 0.5, *, most: int = 1000) -> Certified:
-    """Prune as much a round as provably leaves flow: the lowest scores with ΣS ≤ α·R.
+    """Prune in each round only what provably leaves flow: the lowest scores with ΣS ≤ α·R.
 
     Pruning the set P costs at most the flow through it, R(after) ≥ R(before) − ΣS(P), so rounds
     that prune less than R never cut the network: a plain chain of L layers can be pruned to one
-    weight a layer, ρ = N/L. Every round prunes at least the lowest live weight, as long as it does
-    not carry all of R; weights without flow are free. Flow is certified from the input to the
+    weight a layer, ρ = N/L. Every round prunes the weights without flow and at least the lowest
+    one with flow, unless that one carries all of R. The guarantee is for flow from the input to the
     output: sources (means, embeddings beside floating inputs, leaves of one axis whose name holds
-    none of scale, var, gamma, weight, gain and alpha) count as 0 while scoring. It needs `synflow`
-    (or `synflow_saliency`) and scope=globally, and does not use `rounds`. Rounds end at the target;
-    where they cannot get there, it is an error in eager use, and under a trace more weights stay
-    than asked, which `PruneInfo.kept` shows.
+    none of scale, var, gamma, weight, gain and alpha) count as 0 while scoring. It needs a
+    saliency that measures flow (`synflow`, `synflow_l2`) and scope=globally, and does not use
+    `rounds`. Rounds end at the target. Where they cannot reach it, eager use raises an error; under
+    a trace more weights stay than asked, which `PruneInfo.kept` shows.
 
     Args:
       alpha: α, the share of the flow that a round may prune; from 0.5 up to, not including, 1.
-      most: rounds after which it gives up.
+      most: the largest number of rounds.
 
     Returns:
       A value for the argument `schedule`.
 
     Raises:
-      ValueError: alpha or most is out of its range.
-      TypeError: alpha or most is no number.
+      ValueError: alpha or most is out of range.
+      TypeError: alpha or most is not a number.
 
     Example:
       >>> import jax.numpy as jnp
@@ -127,9 +127,9 @@ def certified(alpha: float = 0.5, *, most: int = 1000) -> Certified:
       >>> masks["w"].tolist(), info.share.tolist(), bool(info.certified)
       ([[True, False]], [0.5], True)
 
-    Source: own; R sums products over paths that are not negative, and each lost path holds a
-    pruned weight. For the Maximal Critical Compression that it reaches, Tanaka et al. 2020,
-    section 3.
+    Source: own. R is a sum over paths of products that are not negative, and every path that is
+    lost holds a pruned weight. For the Maximal Critical Compression that it reaches: Tanaka et al.
+    2020, section 3.
     """
     if not isinstance(alpha, int | float | np.number) or isinstance(alpha, bool):
         raise TypeError(f"alpha must be a number, 0.5 <= alpha < 1, got a {type(alpha).__name__}")

@@ -7,19 +7,20 @@ import numpy as np
 
 from synflow_jax.trees import Shape, check_int, is_traced
 
-Shapes = tuple[tuple[int, ...], ...]
+Shapes = tuple[Shape, ...]
 
 
 def sizes_of(shapes: Shapes) -> np.ndarray:
-    """Weights of each layer."""
+    """Count the entries of each shape, in float64."""
     return np.array([np.prod(shape) for shape in shapes], np.float64)
 
 
 def whole(product: Any) -> Any:
     """Round N·d up, counting a product within 1e-12 (relative) of an integer as that integer.
 
-    So ρ = N/L keeps L whatever float64 makes of it. A wider tolerance would decide real fractions:
-    at 1e-9, ten million weights lose one that the reference keeps, in one round of fifty.
+    So ρ = N/L keeps exactly L, however float64 rounds N/ρ. The tolerance is no wider, since it
+    would then round true fractions down: at 1e-9, ten million weights lose one that the reference
+    keeps, in one round of fifty.
     """
     xp = product.__array_namespace__()
     nearest = xp.round(product)
@@ -27,7 +28,7 @@ def whole(product: Any) -> Any:
 
 
 def globally(shapes: Shapes, density: Any) -> Any:
-    """Let all weights compete with all: keep ⌈N·d⌉ in the whole network.
+    """Count what stays where all weights compete together: ⌈N·d⌉ in the whole network.
 
     Args:
       shapes: of the prunable leaves.
@@ -45,7 +46,7 @@ def globally(shapes: Shapes, density: Any) -> Any:
 
 
 def layerwise(shapes: Shapes, density: Any) -> Any:
-    """Let weights compete inside their layer: keep ⌈N_l·d⌉ of each.
+    """Count what stays where weights compete within their layer: ⌈N_l·d⌉ of each.
 
     Args:
       shapes: of the prunable leaves.
@@ -66,7 +67,7 @@ uniform = layerwise
 
 
 def erk(shapes: Shapes, density: Any) -> Any:
-    """Give layer l the Erdős–Rényi-kernel density d_l = min(1, ε·Σ dims/Π dims).
+    """Count what stays of each layer at Erdős–Rényi-kernel densities, min(1, ε·Σ dims/Π dims).
 
     ε is chosen so that exactly ⌈N·d⌉ weights stay in the whole network; fractions of a weight go
     to the layers with the largest remainders, the first of equals first.
@@ -121,7 +122,7 @@ class Runs:
     axis: int
 
     def __call__(self, shapes: Shapes, density: Any) -> Any:
-        """Count what each layer keeps: ⌈M·d⌉ of every run, and all of what has no runs."""
+        """Count what each layer keeps: ⌈M·d⌉ of every run; a layer without runs keeps all."""
         if not is_traced(density) and density.min() * self.length < 1 - 1e-9:
             raise ValueError(
                 f"rho must be at most {self.length}, got {1 / density.min():.6g}: "
@@ -138,7 +139,7 @@ class Runs:
 
 
 def runs(length: int, axis: int = -2) -> Runs:
-    """Let weights compete in runs of M neighbours: N:M sparsity, of which ρ = M/N.
+    """Keep N of every M neighbours: N:M sparsity, at ρ = M/N.
 
     With rho=2, runs(4) is 2:4, which tensor cores multiply at twice the speed: 2 of every 4
     neighbours along the axis that a product sums over. In a leaf whose axis is no multiple of M,

@@ -1,4 +1,4 @@
-"""Two controls for an honest comparison: does it matter which weights, and which values?"""
+"""Controls for a fair comparison: other weights of the same layers, and other values."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ from synflow_jax.trees import (
 
 
 def shuffle(key: Any, masks: Masks) -> Masks:
-    """Redraw which weights of each layer are kept, and keep as many.
+    """Redraw which weights of each layer are kept, as many as before.
 
     Args:
       key: a random key, such as jax.random.key(0).
@@ -67,7 +67,7 @@ def reinitialise(
     *,
     prunable: Prunable = is_prunable,
 ) -> Params:
-    """Draw the prunable weights anew, so that masks found on the old ones fit them by chance.
+    """Draw the prunable weights anew, so that masks no longer match the values they were found on.
 
     Args:
       key: a random key, such as jax.random.key(0).

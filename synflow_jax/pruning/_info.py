@@ -1,4 +1,4 @@
-"""What a run of rounds leaves behind beside the masks: measurements, a row a round."""
+"""PruneInfo: what was measured in each round of a run."""
 
 import math
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 
 def almost_one(dtype: Any) -> float:
-    """Name the least share that may be all of the flow: 1 less what rounding leaves of it."""
-    # Half the digits: shares of 1 are off by some 1e-6 in float32, more in deep networks.
+    """Return the least share of the flow that rounding cannot tell from all of it, 1 − √eps."""
+    # Shares of 1 are off by some 1e-6 in float32, more in deep networks.
     return 1 - float(jnp.finfo(dtype).eps) ** 0.5
 
 
@@ -22,7 +22,7 @@ def almost_one(dtype: Any) -> float:
 )
 @dataclass(frozen=True)
 class PruneInfo:
-    """What happened in each of n rounds, on L prunable layers.
+    """Measurements of each of n rounds, on L prunable layers.
 
     Attributes:
       layers: path of each layer.
@@ -30,7 +30,7 @@ class PruneInfo:
       kept: int32[n, L], of these, kept after each round; int64 where a layer has 2^31 or more.
       log2_flow: float[n + 1], log2 of R_SF before the first round and after each one, −inf where
         the flow is 0; NaN for saliencies that measure no flow.
-      share: float[n], the part of the flow that the weights pruned in a round had carried, ΣS/R;
+      share: float[n], the share of the flow that the weights pruned in a round carried, ΣS/R;
         below 1, the round cannot have cut the network. NaN for saliencies that measure no flow.
       finite: bool[n], whether every score that competed in the round was finite.
       rounds: int32, how many rounds ran. A certified schedule has n = rounds in eager use; under a

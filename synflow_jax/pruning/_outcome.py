@@ -1,4 +1,4 @@
-"""What is said about a run: errors where its masks mean nothing, warnings where they may not."""
+"""Checks after a run: errors where its masks mean nothing, warnings where they may mean little."""
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ def check_run(
     schedule: Certified | None = None,
     target: int = 0,
 ) -> None:
-    """Raise or warn where the numbers say that the masks mean nothing, or may."""
+    """Check the measurements of a run: flow and scores, standstill, collapse, guarantee."""
     info = jax.tree.map(np.asarray, info)  # NumPy has nothing to compile
     measured = saliency.measures_flow
     if measured and not np.isfinite(info.log2_flow[0]):
@@ -34,17 +34,17 @@ def check_run(
         first = int(info.finite.argmin()) + 1
         raise ValueError(f"saliency must return finite scores: round {first} had NaN or infinity")
     if measured or saliency.on_host:
-        _report_idle([path for path, none in zip(info.layers, idle, strict=True) if none], info)
+        _check_idle([path for path, none in zip(info.layers, idle, strict=True) if none], info)
     if schedule:
-        _report_standstill(info, schedule, target)
+        _check_target(info, schedule, target)
     if int(info.collapsed_at):
-        _report_death(info)
+        _warn_dead(info)
     elif measured and not schedule and not info.certified:
-        _report_luck(info)
+        _warn_uncertified(info)
 
 
-def _report_standstill(info: PruneInfo, schedule: Certified, target: int) -> None:
-    """Certified rounds end at the target, or nowhere that was asked for."""
+def _check_target(info: PruneInfo, schedule: Certified, target: int) -> None:
+    """Raise where certified rounds ended before the target."""
     kept, total, rounds = in_all(info.kept[-1]), sum(info.sizes), int(info.rounds)
     if kept <= target:
         return
@@ -62,7 +62,8 @@ def _report_standstill(info: PruneInfo, schedule: Certified, target: int) -> Non
     )
 
 
-def _report_death(info: PruneInfo) -> None:
+def _warn_dead(info: PruneInfo) -> None:
+    """Warn of the round from which on no flow is left."""
     died = int(info.collapsed_at)
     warn(
         f"the flow is 0 from round {died} of {len(info.share)} on: the network as pruned "
@@ -71,7 +72,8 @@ def _report_death(info: PruneInfo) -> None:
     )
 
 
-def _report_luck(info: PruneInfo) -> None:
+def _warn_uncertified(info: PruneInfo) -> None:
+    """Warn of the round that pruned the largest share of the flow, all of it or more."""
     worst = int(np.argmax(info.share))
     warn(
         f"round {worst + 1} of {len(info.share)} pruned {float(info.share[worst]):.3g} times the "
@@ -81,8 +83,8 @@ def _report_luck(info: PruneInfo) -> None:
     )
 
 
-def _report_idle(idle: list[str], info: PruneInfo) -> None:
-    """A layer whose scores are all 0 goes first, and in flat-index order: no method chose so."""
+def _check_idle(idle: list[str], info: PruneInfo) -> None:
+    """Report layers whose scores are all 0: they are pruned first, in an order of no meaning."""
     if len(idle) == len(info.layers):
         raise ValueError(
             "every score of the dense network is 0: the objective does not feel the prunable "

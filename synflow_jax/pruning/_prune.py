@@ -1,4 +1,4 @@
-"""Score and select until the density is reached, and say what happened on the way."""
+"""prune: plan, run the rounds, and check the result."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -74,29 +74,29 @@ def prune(
     Args:
       params: any pytree of arrays; not modified.
       saliency: saliency(params, masks) -> scores with the treedef of params; `synflow_saliency`
-        and its siblings build them, and so does any function of your own.
+        and its siblings build them; any function of your own does as well.
       rho: compression ratio ρ, prunable weights before over after, at least 1; or a dict of ratios
         by pattern, {"conv*": 10, "*": 100}: leaves that match one pattern compete together. As in
         `matching`, a pattern is a whole path with wildcards; "*" takes what no other matches.
       rounds: n; not used by the certified schedule.
       schedule: exponential, linear, one_shot, schedule(k, n, rho) -> density after round k, or
-        certified(): as few rounds as leave the flow alive for certain.
+        certified(): rounds that provably leave flow, as few as that takes.
       scope: globally, layerwise, erk, runs(4) for N:M, or scope(shapes, densities) -> counts.
-      nested: pruned weights stay out, even where the saliency scores them again.
-      sweep: after the last round, give the places of kept weights on no path from input to output
-        to the best pruned ones on such paths, so that density and `effective_density` agree. For
-        saliencies that measure flow and scope=globally, outside of jit and vmap; biases start no
+      nested: pruned weights stay pruned, even where the saliency scores them again.
+      sweep: after the last round, replace kept weights that lie on no path from input to output
+        by the best pruned ones that do, so that density and `effective_density` agree. It needs a
+        saliency that measures flow and scope=globally, outside of jit and vmap; biases start no
         path.
-      min_keep: how many weights each prunable leaf keeps at least, its best: a number, a share of
-        the leaf below 1, or a dict of these by pattern. Counts stay as asked, except where a scope
-        gives a layer fewer than that, or a traced ρ all of them.
+      min_keep: how many weights each prunable leaf keeps at least (its best ones): a number, a
+        share of the leaf below 1, or a dict of these by pattern. The total stays as asked, except
+        where a scope gives a layer fewer than its minimum, or a traced ρ gives all of them fewer.
       pattern: channels, blocks(4), slices(axis), or pattern(path, shape) -> shape of a unit: the
         weights of a unit stay or go together, by the sum of their scores. ρ, the counts in
         PruneInfo and min_keep are then of units, not of weights.
       prunable: (path, leaf) -> bool chooses what is pruned; the path is written as a/b/kernel;
         `matching` builds one from names.
-      progress: say on stderr how far it is, once it takes more than two seconds; also from inside
-        of jit. Without it the compiled program has no trace of it.
+      progress: print progress to stderr once it takes more than two seconds; also inside of jit.
+        Without it, the compiled program contains nothing of it.
 
     Returns:
       masks, bool with the treedef of params, True = keep, and the PruneInfo. Exactly the asked
@@ -104,14 +104,14 @@ def prune(
       the last kept and log2_flow are those of the masks returned.
 
     Raises:
-      ValueError: rho, rounds or params are no such things, the dense network has no finite flow, or
+      ValueError: rho, rounds or params are out of range, the dense network has no finite flow, or
         the certified schedule cannot reach rho.
       TypeError: an argument is of the wrong kind.
 
     Warns:
-      CollapseWarning: fewer weights than layers are asked for, every score of a layer is 0, or the
-        flow died on the way, or kept weights stay dead after the sweep.
-      UncertifiedWarning: a round pruned as much flow as there was, and yet the flow lives.
+      CollapseWarning: fewer weights than layers are asked for, every score of a layer is 0, a
+        round left no flow, or kept weights lie on no path even after the sweep.
+      UncertifiedWarning: a round pruned as much flow as there was, though some flow is left.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The final sweep: kept weights without flow give their places to pruned ones on live paths."""
+"""The final sweep: kept weights on no path are replaced by pruned ones that lie on one."""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,14 @@ from synflow_jax.saliency import Saliency
 from synflow_jax.selection import Leaves, count_dtype, count_kept, in_all, select, total
 from synflow_jax.trees import Params, all_true, place
 
-MOST = 100
+MOST = 100  # passes; each bans what it tried in vain, so few are needed
 
 
 @jax.jit
 def _refill(
     scores: Leaves, kept: Leaves, live: Leaves, banned: Leaves, count: jax.Array
 ) -> tuple[Leaves, jax.Array]:
-    """Keep what is live, and the best candidates in the places that are left."""
+    """Keep what is live, and fill the count up with the best candidates."""
     triples = zip(scores, live, banned, strict=True)
     open_ = [(score > 0) & ~alive & ~ban for score, alive, ban in triples]
     ranked = [
@@ -35,14 +35,14 @@ def sweep_dead(
     """Replace dead weights, and count those for which there was no replacement.
 
     A weight is live where some path from input to output runs through it, as `effective_density`
-    counts; biases start no path. What was added and is not live all the same (its input never wins
-    a max-pool) is not tried again.
+    counts; biases start no path. A weight that was added and is not live even so (its input never
+    wins a max-pool) is not tried again.
 
     Args:
       params: any pytree of arrays.
       saliency: measures the flow.
       layers: the prunable leaves.
-      kept: their masks; of known value.
+      kept: their masks, not traced.
 
     Returns:
       Masks that keep as many weights, and how many of those are dead.
@@ -72,5 +72,5 @@ def sweep_dead(
 
 @jax.jit
 def _topped_up(now: Leaves, kept: Leaves, count: jax.Array) -> Leaves:
-    """Give places that nothing live could take back to weights that were kept, in flat order."""
+    """Fill the count up with weights that were kept before, in flat order."""
     return select([mask.astype(jnp.float32) for mask in now], kept, count)

@@ -1,4 +1,4 @@
-"""Saliencies of the training loss: SNIP and GraSP, which read batches on the host, one at a time.
+"""Saliencies of the training loss, SNIP and GraSP, which read data on the host.
 
 Each batch goes through one jitted step, so that memory is that of one batch, and gradients are
 summed: the objective is that of the sum of the batches' mean losses, as in the reference.
@@ -34,23 +34,23 @@ from synflow_jax.trees import (
 
 @dataclass(frozen=True, eq=False)
 class DataSaliency(Saliency):
-    """What SNIP and GraSP share: a loss, and batches that are read on the host, one at a time."""
+    """A loss and batches, which SNIP and GraSP read one at a time."""
 
     loss_fn: Function
     batches: Iterable[Any]
     on_host: ClassVar[bool] = True
 
-    def gradients(self, start: list[jax.Array], params: Params, chosen: tuple[bool, ...]) -> Any:
+    def gradients(self, start: list[jax.Array], params: Params, flags: tuple[bool, ...]) -> Any:
         """Sum ∂L/∂start over the batches: the gradient of the summed mean losses."""
         total = None
         for index, batch in enumerate(self.read()):
-            value, gradient = _loss_gradient(self.loss_fn, start, params, batch, chosen)
+            value, gradient = _loss_gradient(self.loss_fn, start, params, batch, flags)
             _check_loss(value, index)
             total = gradient if total is None else jax.tree.map(jnp.add, total, gradient)
         return total
 
     def read(self) -> Iterator[Any]:
-        """Read all batches, half precision widened; a second reading must find some, too."""
+        """Yield all batches, half precision widened; refuse batches that are used up."""
         empty = True
         for batch in self.batches:
             empty = False
@@ -62,9 +62,9 @@ class DataSaliency(Saliency):
             )
 
 
-def _objective(loss_fn: Function, params: Params, batch: Any, chosen: tuple[bool, ...]) -> Any:
+def _objective(loss_fn: Function, params: Params, batch: Any, flags: tuple[bool, ...]) -> Any:
     def loss(leaves: list[jax.Array]) -> jax.Array:
-        state = place(params, chosen, leaves, lambda leaf: leaf)
+        state = place(params, flags, leaves, lambda leaf: leaf)
         try:
             value = loss_fn(state, batch)
         except (TypeError, ValueError) as error:
@@ -82,18 +82,18 @@ def _objective(loss_fn: Function, params: Params, batch: Any, chosen: tuple[bool
     return loss
 
 
-@partial(jax.jit, static_argnames=("chosen",))
+@partial(jax.jit, static_argnames=("flags",))
 @highest_precision
-def _loss_gradient(loss_fn: Function, start: Any, params: Params, batch: Any, chosen: Any) -> Any:
-    return jax.value_and_grad(_objective(loss_fn, params, batch, chosen))(start)
+def _loss_gradient(loss_fn: Function, start: Any, params: Params, batch: Any, flags: Any) -> Any:
+    return jax.value_and_grad(_objective(loss_fn, params, batch, flags))(start)
 
 
-@partial(jax.jit, static_argnames=("chosen",))
+@partial(jax.jit, static_argnames=("flags",))
 @highest_precision
 def _hessian_product(
-    loss_fn: Function, start: Any, params: Params, batch: Any, chosen: Any, vector: Any
+    loss_fn: Function, start: Any, params: Params, batch: Any, flags: Any, vector: Any
 ) -> Any:
-    gradient = jax.grad(_objective(loss_fn, params, batch, chosen))
+    gradient = jax.grad(_objective(loss_fn, params, batch, flags))
     return jax.jvp(gradient, (start,), (vector,))[1]
 
 
@@ -140,21 +140,21 @@ class GraspSaliency(DataSaliency):
     def scores(self, params: Params, masks: Masks) -> Scores:
         """Score every prunable weight; two passes over the batches."""
         wide = widen(params)
-        chosen = find_layers(params, self.prunable).prunable
+        flags = find_layers(params, self.prunable).prunable
         whole = masked(wide, masks)
-        start, kept = pick(whole, chosen), pick(masks, chosen)
-        gradients = masked(self.gradients(start, whole, chosen), kept)
+        start, kept = pick(whole, flags), pick(masks, flags)
+        gradients = masked(self.gradients(start, whole, flags), kept)
         total = [jnp.zeros_like(leaf) for leaf in start]
         for batch in self.read():
-            args = (self.loss_fn, start, whole, batch, chosen, gradients)
+            args = (self.loss_fn, start, whole, batch, flags, gradients)
             # One batch at a time, as in the first pass, where the loss is looked at.
             total = jax.block_until_ready(jax.tree.map(jnp.add, total, _hessian_product(*args)))
         scores = [theta * product for theta, product in zip(start, total, strict=True)]
-        return place(wide, chosen, scores, zero_scores)
+        return place(wide, flags, scores, zero_scores)
 
 
 def snip_saliency(loss_fn: LossFn, batches: Iterable[Any]) -> SnipSaliency:
-    """Score each weight by how much the loss feels it, S = |Σ_b θ ⊙ ∂L_b/∂(m ⊙ θ)|.
+    """Score each weight by the loss's sensitivity to it, S = |Σ_b θ ⊙ ∂L_b/∂(m ⊙ θ)|.
 
     Args:
       loss_fn: loss_fn(params, batch) -> scalar mean loss; `cross_entropy` builds one.
@@ -182,7 +182,7 @@ def snip_saliency(loss_fn: LossFn, batches: Iterable[Any]) -> SnipSaliency:
 def grasp_saliency(
     loss_fn: LossFn, batches: Iterable[Any], prunable: Prunable = is_prunable
 ) -> GraspSaliency:
-    """Score each weight by what it does for the gradient's norm, S = θ ⊙ H g.
+    """Score each weight by its effect on the gradient's norm, S = θ ⊙ H g.
 
     The gradient g of the loss, summed over the batches, and the Hessian H, a batch at a time, are
     over the prunable leaves only. High is kept.

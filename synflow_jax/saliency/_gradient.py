@@ -34,7 +34,7 @@ from synflow_jax.trees import (
 
 
 def highest_precision(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Run matrix products in full precision: a TPU's default would round scores to bfloat16."""
+    """Make a function run its matrix products in full precision, not a TPU's bfloat16."""
 
     @wraps(fn)
     def scored(*args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The model file: every method is a scalar R(θ), and its score is θ ⊙ ∂R/∂θ.
+"""The objectives: every method is a scalar R(θ), and its score is θ ⊙ ∂R/∂θ.
 
 To add a method, write one function params -> scalar with its equation and hand it to
 `gradient_saliency` (or, where it needs data, a loss to `snip_saliency` or `grasp_saliency`).
@@ -26,7 +26,7 @@ from synflow_jax.trees import (
 
 
 def synaptic_flow(params: Params, apply_fn: ApplyFn, inputs: Inputs) -> jax.Array:
-    """The synaptic flow R_SF = 1ᵀ (∏ₗ |θˡ|) 1: the network at |θ| on ones, outputs summed.
+    """Return the synaptic flow R_SF = 1ᵀ (∏ₗ |θˡ|) 1: the network at |θ| on ones, outputs summed.
 
     Every floating leaf is replaced by its absolute value, biases and buffers included, as in the
     reference. Source: Tanaka et al. 2020 (arXiv 2006.05467), equation 4 of section 6.
