@@ -6,6 +6,7 @@ when asked for, since they import Flax.
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from synflow_jax import compaction as compaction
@@ -95,14 +96,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from synflow_jax import linen as linen
-    from synflow_jax import nnx as nnx
-
-_FRAMEWORKS = ("linen", "nnx")
+    from synflow_jax.frameworks import linen as linen
+    from synflow_jax.frameworks import nnx as nnx
 
 
 def __getattr__(name: str) -> Any:
-    """Load a framework's adapter when it is asked for."""
-    if name in _FRAMEWORKS:
-        return importlib.import_module(f"synflow_jax.{name}")
+    """Load the adapter of a framework when it is asked for."""
+    module = f"synflow_jax.frameworks.{name}"
+    if not name.startswith("_") and importlib.util.find_spec(module) is not None:
+        return importlib.import_module(module)
     raise AttributeError(f"module 'synflow_jax' has no attribute {name!r}")

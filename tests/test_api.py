@@ -3,13 +3,17 @@
 import dataclasses
 import importlib
 import inspect
+import pathlib
 import re
+import subprocess
+import sys
 import types
 
 import pytest
 
 import synflow_jax as sf
 
+ROOT = pathlib.Path(__file__).parents[1]
 WINGS = (
     "compaction",
     "files",
@@ -36,6 +40,28 @@ def test_what_is_at_the_top_is_a_method_or_stands_in_a_wing():
         homes = [wing for wing, names in PUBLIC.items() if name in names]
         assert len(homes) == (0 if value.__module__ == "synflow_jax.methods" else 1) or of_trees
         assert all(getattr(getattr(sf, wing), name) is value for wing in homes)
+
+
+def test_a_plain_import_loads_no_framework_and_nothing_that_draws():
+    code = (
+        "import sys, synflow_jax as sf;"
+        "early = {'flax', 'matplotlib', 'rich', 'scipy'} & {*sys.modules};"
+        "assert not early, early;"
+        "assert sf.linen.from_linen and sf.nnx.from_nnx;"
+        "assert 'flax' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_adapters_are_reached_in_each_way():
+    from synflow_jax import linen, nnx
+    from synflow_jax.linen import from_linen
+    from synflow_jax.nnx import from_nnx
+
+    assert sf.linen.from_linen is linen.from_linen is from_linen
+    assert sf.nnx.from_nnx is nnx.from_nnx is from_nnx
+    with pytest.raises(AttributeError, match="no attribute 'haiku'"):
+        sf.haiku  # noqa: B018
 
 
 def test_no_name_stands_in_two_wings():
