@@ -27,8 +27,8 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import synflow_jax as sf
-from experiments.common.files import replacing
-from experiments.common.models import MODELS
+from experiments.models import MODELS
+from experiments.records.files import replacing
 from synflow_jax.linen import from_linen
 
 RESULTS = Path(__file__).parent / "results" / "certified.json"

@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.fresh import store
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT, busy_cores, line, machine, stamp
 from synflow_jax.scaled.lowering import as_product
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")

@@ -22,7 +22,7 @@ from rich.table import Table
 from benchmarks.deep_measure import LOG2_TO_10, MEASURES, measure
 from benchmarks.deep_networks import NETWORKS
 from benchmarks.fresh import fresh
-from experiments.common.files import replacing
+from experiments.records.files import replacing
 
 RESULTS = Path(__file__).parent / "results" / "deep.json"
 KEY = itemgetter("network", "kind")

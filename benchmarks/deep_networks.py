@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from experiments.common.models import MODELS, layers
-from experiments.common.models.fc import FC
-from experiments.common.models.layers import batch_norm, conv, dense
-from experiments.common.models.resnet import cifar_resnet, resnet
+from experiments.models import MODELS, layers
+from experiments.models.fc import FC
+from experiments.models.layers import batch_norm, conv, dense
+from experiments.models.resnet import cifar_resnet, resnet
 from synflow_jax import linen
 
 

@@ -29,9 +29,9 @@ from benchmarks.deep_networks import (
     plain_flow,
     xla_convolution,
 )
-from experiments.common.files import replacing
-from experiments.common.models.fc import FC
-from experiments.common.models.resnet import cifar_resnet
+from experiments.models.fc import FC
+from experiments.models.resnet import cifar_resnet
+from experiments.records.files import replacing
 
 TARGET = Path(__file__).parents[1] / "docs" / "figures" / "flow_depth.png"
 RESULTS = Path(__file__).parent / "results" / "flow_depth.json"

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.common.files import replacing
+from experiments.records.files import replacing
 
 # Nothing compiled is found from before, and no framework takes all of an accelerator's memory.
 COLD = {

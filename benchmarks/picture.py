@@ -10,8 +10,8 @@ import dataclasses
 from pathlib import Path
 
 from benchmarks.deep_networks import NETWORKS, draw, xla_convolution
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT
 from synflow_jax import synflow, visualize
 
 

@@ -31,7 +31,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).par
 from networks import NETWORKS, Network  # noqa: E402
 from test_reference import ELSEWHERE, prune_as_reference, run_method  # noqa: E402
 
-from experiments.common.files import replacing  # noqa: E402
+from experiments.records.files import replacing  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results" / "reference_vgg.json"
 

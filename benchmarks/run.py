@@ -41,8 +41,8 @@ from benchmarks.measure import FIRST_ROUNDS, overlap, summary
 from benchmarks.peers import kept_after
 from benchmarks.plan import CONTENDERS, NETWORKS, Config, Rows, Step, known, measured, plan
 from benchmarks.shown import draw_ratios, ratios, table
-from experiments.common.command import terminal
-from experiments.common.machine import has_torch, line, machine, stamp
+from experiments.records.console import terminal
+from experiments.records.machine import has_torch, line, machine, stamp
 
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
 LIMIT = 900.0  # seconds a measurement

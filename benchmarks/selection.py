@@ -31,8 +31,8 @@ from benchmarks.peers import RHO
 from benchmarks.peers.floor import copy_bandwidth
 from benchmarks.peers.naive_jax import all_kept
 from benchmarks.timed_networks import loaded
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT, busy_cores, cores, has_torch, line, machine, stamp
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT, busy_cores, cores, has_torch, line, machine, stamp
 from synflow_jax.select import select
 
 BUDGET = 15.0  # seconds of turns that a way has at most, when it has had two

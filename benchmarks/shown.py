@@ -6,7 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from experiments.common.files import replacing
+from experiments.records.files import replacing
 
 Row = dict[str, Any]
 COLORS = {

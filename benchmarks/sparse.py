@@ -32,8 +32,8 @@ from rich.console import Console
 from benchmarks.block_sparse import pallas_product
 from benchmarks.fresh import store
 from benchmarks.sparse_shown import draw, show
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT, busy_cores, line, machine, stamp
 from synflow_jax import blocks, random, to_bcoo, to_blocks, to_csr, unstructured
 
 SHAPES = (512, 512), (2048, 2048), (4096, 1024)

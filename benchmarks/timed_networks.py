@@ -15,8 +15,8 @@ from jax import Array
 
 from benchmarks.deep_networks import NETWORKS as DEEP
 from benchmarks.deep_networks import Network, draw
-from experiments.common.models import MODELS
-from experiments.common.models.fc import FC
+from experiments.models import MODELS
+from experiments.models.fc import FC
 from synflow_jax import flow_mode
 
 LAYERS = 10  # of the MLPs that are named by their size

@@ -22,8 +22,8 @@ from rich.table import Table
 
 from benchmarks.fresh import COLD, fresh, load, store
 from benchmarks.measure import summary
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT, busy_cores, line, machine, stamp
 
 SEEDS = 10
 RHOS = tuple(10 ** (i / 4) for i in range(13))

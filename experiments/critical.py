@@ -29,16 +29,18 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments.common import critical as work
-from experiments.common import published
-from experiments.common import rows as store
-from experiments.common.claims import Claim
-from experiments.common.command import ready, tell, terminal
-from experiments.common.data import DatasetName, load
-from experiments.common.machine import provenance
-from experiments.common.methods import PAPERS, MethodName, Network
-from experiments.common.models import MODELS, ModelName
-from experiments.common.rows import RESULTS, Row
+from experiments.cells import critical as work
+from experiments.cells.methods import PAPERS, MethodName
+from experiments.cells.network import Network
+from experiments.data.dataset import DatasetName, load
+from experiments.draw.critical import draw
+from experiments.models import MODELS, ModelName
+from experiments.records import published
+from experiments.records import rows as store
+from experiments.records.claims import Claim
+from experiments.records.console import ready, tell, terminal
+from experiments.records.machine import provenance
+from experiments.records.rows import RESULTS, Row
 from synflow_jax import __version__
 
 RECIPE = 1
@@ -177,7 +179,7 @@ def main(config: Config) -> None:
         rows = ready(lambda asked: make(asked, path, console), asked)
     if not rows:
         raise SystemExit(f"error: {path} has no rows of these settings; run it without --draw")
-    work.draw(rows, published.table("critical"), path.with_suffix(".png"))
+    draw(rows, published.table("critical"), path.with_suffix(".png"))
     tell(claims(rows), console)
     console.print(f"Rows are in {path}, the figure beside it", soft_wrap=True)
 

@@ -15,7 +15,7 @@ arithmetic alone: 579 runs of 313 million multiply-adds × 3 (forward and backwa
 160 epochs, 4.4·10^18 in all.
 
 The small version: five hidden layers of 100 on 1,437 digits, one short budget (see SMALL_DIGITS
-in common/trained.py), every quarter decade up to ρ_max, 3 seeds. Two things differ from the paper
+in cells/trained.py), every quarter decade up to ρ_max, 3 seeds. Two things differ from the paper
 there. The main claim is not seen: without an empty layer GraSP comes as far as SynFlow, 10^3.75,
 and SNIP and random weights reach 10^3.25; only magnitude loses a layer early, at 10^2.5. And GraSP
 is at 10 to 13 % from 10^0.25 to 10^1, and then rises to 71 % at 10^1.5. No layer is empty: what it
@@ -35,13 +35,14 @@ from pathlib import Path
 
 import tyro
 
-from experiments.common.claims import Claim, above_chance, crashes, critical, follows, leads
-from experiments.common.curves import Panel, arrows, by_compression, draw, max_rho, mean
-from experiments.common.methods import PAPERS
-from experiments.common.published import curves
-from experiments.common.rows import Row
-from experiments.common.settings import settings
-from experiments.common.trained import SMALL_DIGITS, SMOKE, Asked, Task, cells_of, figure, grid
+from experiments.cells.methods import PAPERS
+from experiments.cells.trained import SMALL_DIGITS, SMOKE, Asked, Task, cells_of, figure, grid
+from experiments.draw.curves import arrows, draw
+from experiments.records.claims import Claim, above_chance, crashes, critical, follows, leads
+from experiments.records.groups import by_compression, max_rho, mean
+from experiments.records.published import Panel, curves
+from experiments.records.rows import Row
+from experiments.training.settings import settings
 
 ROUNDS = 100  # of a method whose scores depend on what is left
 

@@ -14,7 +14,7 @@ weights or more, and at 4^11, where 35 weights are left for 19 layers, every lay
     python -m experiments.fig2 --draw                # from the rows that are stored
     python -m experiments.fig2 --smoke --dataset digits   # does it run? seconds, no files
 
-SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see common/scored.py); the paper scored
+SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see cells/scored.py); the paper scored
 ImageNet's.
 """
 
@@ -28,11 +28,12 @@ import matplotlib as mpl
 import tyro
 from matplotlib.ticker import MultipleLocator
 
-from experiments.common.figure import LABELS, Figure, panels, run
-from experiments.common.imp import as_given
-from experiments.common.initial import Start, network_order
-from experiments.common.rows import Row
-from experiments.common.scored import METHODS, ScoredConfig, scores
+from experiments.cells.figure import Figure, run
+from experiments.cells.initial import Start, network_order
+from experiments.cells.scored import METHODS, ScoredConfig, scores
+from experiments.draw.panels import LABELS, panels
+from experiments.records.rows import Row
+from experiments.training.imp import as_given
 from synflow_jax import prune
 
 RATIOS = tuple(4**n for n in range(12))

@@ -16,7 +16,7 @@ layers have equally many channels: its sums count weights, and the signs are gon
     python -m experiments.fig3 --draw                # from the rows that are stored
     python -m experiments.fig3 --smoke --dataset digits   # does it run? seconds, no files
 
-SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see common/scored.py); the paper scored
+SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see cells/scored.py); the paper scored
 ImageNet's.
 """
 
@@ -28,10 +28,11 @@ import numpy as np
 import tyro
 from matplotlib.ticker import NullFormatter
 
-from experiments.common.figure import LABELS, Figure, panels, run
-from experiments.common.initial import Start
-from experiments.common.rows import Row
-from experiments.common.scored import METHODS, ScoredConfig, Scores, scores
+from experiments.cells.figure import Figure, run
+from experiments.cells.initial import Start
+from experiments.cells.scored import METHODS, ScoredConfig, Scores, scores
+from experiments.draw.panels import LABELS, panels
+from experiments.records.rows import Row
 
 DIGITS = 4
 

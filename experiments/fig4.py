@@ -17,7 +17,7 @@ cancel, most of all in large layers.
     python -m experiments.fig4 --draw                # from the rows that are stored
     python -m experiments.fig4 --smoke --dataset digits   # does it run? seconds, no files
 
-SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see common/scored.py); the paper scored
+SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see cells/scored.py); the paper scored
 ImageNet's.
 """
 
@@ -28,10 +28,11 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments.common.figure import LABELS, Figure, panels, run
-from experiments.common.initial import Start
-from experiments.common.rows import Row
-from experiments.common.scored import METHODS, ScoredConfig, scores
+from experiments.cells.figure import Figure, run
+from experiments.cells.initial import Start
+from experiments.cells.scored import METHODS, ScoredConfig, scores
+from experiments.draw.panels import LABELS, panels
+from experiments.records.rows import Row
 
 
 def make(config: ScoredConfig, cells: list[Row]) -> Iterator[Row]:

@@ -32,18 +32,18 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from experiments.common import plan as plans
-from experiments.common import published
-from experiments.common.claims import Claim, critical
-from experiments.common.curves import by_compression, mean
-from experiments.common.iterative import IMP, XAVIER, Iterative, watch
-from experiments.common.iterative_plot import SHADES, draw, slope
-from experiments.common.methods import MethodName
-from experiments.common.plan import Case, Describe, Plan
-from experiments.common.rows import Row
-from experiments.common.settings import ITERATIVE, WATCHED
-from experiments.common.sweep import DENSE, Cell
-from experiments.common.trained import SMALL, SMALL_DIGITS, SMOKE, Asked, Task, cells_of, figure
+from experiments.cells import plan as plans
+from experiments.cells.cell import Cell
+from experiments.cells.iterative import IMP, XAVIER, Iterative, watch
+from experiments.cells.methods import MethodName
+from experiments.cells.plan import Case, Describe, Plan
+from experiments.cells.trained import SMALL, SMALL_DIGITS, SMOKE, Asked, Task, cells_of, figure
+from experiments.draw.iterative import SHADES, draw, slope
+from experiments.records import published
+from experiments.records.claims import Claim, critical
+from experiments.records.groups import DENSE, by_compression, mean
+from experiments.records.rows import Row
+from experiments.training.settings import ITERATIVE, WATCHED
 
 FULL_GRID = (0.5, 0.9, 1.3, 1.7, 1.9, 2.3, 2.9, 3.5, 4.1)
 SMALL_GRID = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5)

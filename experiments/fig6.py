@@ -16,7 +16,7 @@ VGG-16 on CIFAR is 313 million multiply-adds × 3 (forward and backward) × 50,0
 = 7.5·10^15, and the panel has 291 such runs.
 
 The small version: both networks without BatchNorm under short budgets (see SMALL in
-common/trained.py) on 1,437 digits and 3,000 images of Fashion-MNIST, half decades, 2 seeds; the
+cells/trained.py) on 1,437 digits and 3,000 images of Fashion-MNIST, half decades, 2 seeds; the
 convolutional network on Fashion-MNIST 2 epochs, whole decades, 1 seed.
 
 Beside the paper's five methods: SynFlow's masks shuffled inside layers, random weights at ERK
@@ -32,14 +32,9 @@ from typing import Any, Literal
 
 import tyro
 
-from experiments.common.claims import Claim, crashes, follows, leads, worth
-from experiments.common.curves import Panel, draw
-from experiments.common.methods import PAPERS
-from experiments.common.plan import Case
-from experiments.common.published import curves
-from experiments.common.rows import Row
-from experiments.common.settings import settings
-from experiments.common.trained import (
+from experiments.cells.methods import PAPERS
+from experiments.cells.plan import Case
+from experiments.cells.trained import (
     SMALL,
     SMALL_DIGITS,
     SMOKE,
@@ -49,6 +44,11 @@ from experiments.common.trained import (
     figure,
     grid,
 )
+from experiments.draw.curves import draw
+from experiments.records.claims import Claim, crashes, follows, leads, worth
+from experiments.records.published import Panel, curves
+from experiments.records.rows import Row
+from experiments.training.settings import settings
 
 DIGITS = dataclasses.replace(SMALL_DIGITS, epochs=10)
 FASHION = dataclasses.replace(SMALL, epochs=4)

@@ -29,9 +29,10 @@ import matplotlib as mpl
 import numpy as np
 import tyro
 
-from experiments.common.figure import Figure, panels, run
-from experiments.common.initial import Config, Start
-from experiments.common.rows import Row
+from experiments.cells.figure import Figure, run
+from experiments.cells.initial import Config, Start
+from experiments.draw.panels import panels
+from experiments.records.rows import Row
 from synflow_jax import exponential, linear, prune
 
 SCHEDULES = {"linear": linear, "exponential": exponential}

@@ -12,9 +12,9 @@ from typing import Annotated
 
 import tyro
 
-from experiments.common import rows as store
-from experiments.common.command import ready
-from experiments.common.rows import Row
+from experiments.records import rows as store
+from experiments.records.console import ready
+from experiments.records.rows import Row
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ network that has them. A known criticism of such scores is that they follow the 
 (Ning et al. 2021): so ranks are compared with weights and multiply-adds. Accuracies of the
 benchmark are not at hand, and nothing is said of them here.
 
-Writes nas201.json, 50 cells a row (their numbers, see common/models/nas201.py; null is a score of
+Writes nas201.json, 50 cells a row (their numbers, see models/nas201.py; null is a score of
 −inf; seconds of each call, after the one that compiles), and nas201.png.
 """
 
@@ -33,10 +33,10 @@ import tyro
 from jax.tree_util import Partial
 from scipy.stats import rankdata
 
-from experiments.common.figure import Figure, run
-from experiments.common.models import nas201
-from experiments.common.nas201_plot import FORMS, Costs, draw, finite, joined
-from experiments.common.rows import RESULTS, Row
+from experiments.cells.figure import Figure, run
+from experiments.draw.nas201 import FORMS, Costs, draw, finite, joined
+from experiments.models import nas201
+from experiments.records.rows import RESULTS, Row
 from synflow_jax import __version__, flow_score
 
 RECIPE = 1  # raise it when rows would come out otherwise than those made before

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import fresh, plan, run, shown
-from experiments.common import machine
+from experiments.records import machine
 
 
 class Machine:

@@ -10,8 +10,8 @@ from benchmarks import growth, measure, peers, plan, selection, vmapped
 from benchmarks.deep_networks import convolving, draw, xla_convolution
 from benchmarks.peers import floor, naive_jax
 from benchmarks.timed_networks import NETWORKS, Timed
-from experiments.common import machine
-from experiments.common.models.fc import FC
+from experiments.models.fc import FC
+from experiments.records import machine
 from synflow_jax import is_prunable, synflow
 
 SHAPE, CLASSES, WIDTH, DEPTH = (4, 5, 1), 6, 30, 3

@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tests.support.modern import ViT
 
 import synflow_jax as sf
 from benchmarks.deep_networks import DenseNet, UNet, xla_convolution
-from experiments.common.models import vgg, vgg_imagenet
-from experiments.common.models.conv import Conv
-from experiments.common.models.decoder import Decoder
-from experiments.common.models.fc import FC
-from experiments.common.models.resnet import Bottleneck, ResNet
+from experiments.models import vgg, vgg_imagenet
+from experiments.models.conv import Conv
+from experiments.models.decoder import Decoder
+from experiments.models.fc import FC
+from experiments.models.resnet import Bottleneck, ResNet
+from tests.support.modern import ViT
 
 pytestmark = [
     pytest.mark.usefixtures("flax_promotes"),
