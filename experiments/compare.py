@@ -2,20 +2,20 @@ r"""Which pruning at initialisation wins, and which one collapses where?
 
 Prunes a network before training by SynFlow, SNIP, GraSP, magnitude and at random, and by two
 controls (SynFlow's masks shuffled inside layers, random weights at ERK densities), over a range of
-compression ratios; trains every pruned network under one budget on real data; shows accuracy,
-layer collapse, flow and time.
+compression ratios. Trains every pruned network under one budget on real data. Shows accuracy, layer
+collapse, flow and time.
 
     python -m experiments.compare           # scikit-learn's digits: about 2 minutes on 2 CPU cores
     python -m experiments.compare --dataset cifar10 --model vgg16 --epochs 160 --batch-size 128 \
         --learning-rate 0.1 --clip None     # near the paper's Figure 6, for an accelerator
     python -m experiments.compare --rho 10 100 --seeds 1 --epochs 1 --methods synflow magnitude
 
-It differs from the paper in this: the learning rate falls along a cosine, not in steps; accuracy is
-the last epoch's, the best one's beside it; SNIP and GraSP score images that are not augmented.
+Differences from the paper: the learning rate follows a cosine, not steps; accuracy is that of the
+last epoch, with the best epoch's beside it; SNIP and GraSP score images that are not augmented.
 
-Writes rows.json (one row a method, ρ and seed), table.txt and figure.png. Finished cells are
-stored at once: a run that was stopped goes on where it was when it is started again, and several
-runs may share one folder.
+Writes rows.json (one row for each method, ρ and seed), table.txt and figure.png. Finished cells are
+stored at once: a stopped run continues when it is started again, and several runs may share one
+folder.
 """
 
 import dataclasses
@@ -63,15 +63,15 @@ class Config:
     epochs: int = 3
     """Epochs of training for every network."""
     batch_size: int = 32
-    """Training examples a step; what is left of an epoch is dropped."""
+    """Training examples a step; a last batch that is not full is dropped."""
     learning_rate: float = 0.05
     """Learning rate at the start of the cosine schedule."""
     weight_decay: float = 1e-4
     """L2 decay."""
     clip: float | None = 1.0
-    """Norm to which longer gradients are cut; None, as in the paper, does not cut."""
+    """Norm to which gradients are clipped; None, as in the paper, does not clip."""
     examples: int | None = None
-    """Train on the first so many examples only."""
+    """Train on this many examples only, the first ones."""
     seeds_at_once: int | None = None
     """Seeds trained under one vmap; by default one on a CPU and all elsewhere."""
     data_dir: Path | None = None
@@ -89,7 +89,7 @@ class Config:
                 raise ValueError(f"rho must be finite and at least 1, got {rho}{hint}")
 
     def _rules(self) -> Iterator[tuple[str, bool, str]]:
-        """Yield the arguments, whether each is allowed, and what is."""
+        """Yield each argument, whether its value is allowed, and the allowed values in words."""
         for name, kind in (("dataset", DatasetName), ("model", ModelName)):
             yield name, getattr(self, name) in get_args(kind), f"one of {get_args(kind)}"
         known = get_args(MethodName)
@@ -111,7 +111,7 @@ class Config:
 
     @property
     def case(self) -> Case:
-        """The network, the data set and what every network gets."""
+        """The network, the data set and the budget."""
         rates = self.learning_rate, self.weight_decay, self.clip
         return Case(
             self.model,
@@ -128,18 +128,18 @@ def prepare(config: Config) -> Plan:
     """Load the data, build the networks and make the folder of a comparison.
 
     Args:
-      config: what to compare.
+      config: the settings.
 
     Returns:
       The plan.
 
     Raises:
-      ValueError: data, network and configuration do not fit one another, or the folder has
-        malformed rows.
+      ValueError: data, network and settings do not fit together, or the folder has malformed
+        rows.
       OSError: the data set is not prepared, or the folder cannot be written.
     """
     plan = plans.prepare(config.case, lambda params: _cells(config, params), _path(config))
-    store.add(plan.path, [])  # now rather than after hours: can it be read, written?
+    store.add(plan.path, [])  # fail before the work if it cannot be read or written
     return dataclasses.replace(plan, asked=provenance(config, jax.default_backend()))
 
 
@@ -154,7 +154,7 @@ def _cells(config: Config, params: Any) -> list[Cell]:
 
 
 def grid(config: Config, params: Any) -> list[float]:
-    """List the compression ratios in rising order, one a key."""
+    """List the compression ratios, ascending, without duplicates."""
     if config.rho:
         by_key = {store.log10_key(rho): rho for rho in reversed(config.rho)}
         return [by_key[key] for key in sorted(by_key)]
@@ -163,7 +163,7 @@ def grid(config: Config, params: Any) -> list[float]:
 
 
 def run(plan: Plan, console: Console) -> list[Row]:
-    """Do what is missing of a comparison, and return its rows: see `plan.run`."""
+    """Run the missing cells of a comparison, and return its rows: see `plan.run`."""
     return plans.run(plan, console, brief)
 
 

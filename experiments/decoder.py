@@ -1,16 +1,15 @@
 """Does pruning at initialisation carry over to a small language model?
 
-Prunes a decoder of LLaMA's kind before training by SynFlow in flow mode, at random with ERK
-densities, by magnitude, and by SynFlow inside ERK densities; trains it, character by character, on
-the documentation strings of Python's standard library; shows the loss on modules that it has not
-seen, in bits per character, and what each method keeps of which layer. The paper has no such
-experiment.
+Prunes a LLaMA-style decoder before training by SynFlow in flow mode, at random with ERK densities,
+by magnitude, and by SynFlow inside ERK densities. Trains it, character by character, on the
+documentation strings of Python's standard library. Shows the loss in bits per character on modules
+that it has not seen, and the density of each layer by method. The paper has no such experiment.
 
     python -m experiments.decoder           # 39 runs: about 11 minutes on 2 CPU cores
-    python -m experiments.decoder --smoke   # does it run? seconds
+    python -m experiments.decoder --smoke   # test run, seconds
 
-Writes rows.json (one row a method, ρ and seed), table.txt and figure.png. Finished runs are stored
-at once: a comparison that was stopped goes on where it was when it is started again.
+Writes rows.json (one row for each method, ρ and seed), table.txt and figure.png. Finished runs are
+stored at once: a stopped comparison continues when it is started again.
 """
 
 import dataclasses
@@ -38,7 +37,7 @@ from experiments.records.rows import Row
 from experiments.training.language import Budget, LanguageTrainer
 from synflow_jax import __version__
 
-# Raise it when a change to the text, the model, training or scoring makes other rows.
+# Raise it when a change to the text, the model, training or scoring changes rows.
 RECIPE = 1
 SMALL: Any = {"rho": (4.0,), "seeds": 1, "steps": 60, "batch_size": 4, "context": 16}
 SMALL |= {"width": 8, "depth": 1}
@@ -59,7 +58,7 @@ class Config:
     batch_size: int = 8
     """Windows of text a step."""
     context: int = 64
-    """Characters that a prediction may look back on."""
+    """Characters that a prediction may depend on."""
     width: int = 64
     """Features of the residual stream; the MLP has three times as many."""
     depth: int = 2
@@ -69,7 +68,7 @@ class Config:
     weight_decay: float = 0.01
     """Decoupled weight decay."""
     smoke: bool = False
-    """Take seconds: 60 steps of a tiny decoder on a little text, in place of the settings above."""
+    """Test run of seconds: 60 steps of a tiny decoder on a short text, whatever is set above."""
     out: Path | None = None
     """Folder of the results; by default results/decoder, or results/decoder-smoke."""
 
@@ -79,7 +78,7 @@ class Config:
                 raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
 
     def _rules(self) -> Iterator[tuple[str, bool, str]]:
-        """Yield the arguments, whether each is allowed, and what is."""
+        """Yield each argument, whether its value is allowed, and the allowed values in words."""
         known = get_args(MethodName)
         good = bool(self.methods) and set(self.methods) <= set(known)
         yield "methods", good, f"one or more of {known}"
@@ -93,7 +92,7 @@ class Config:
 
     @property
     def effective(self) -> "Config":
-        """The settings that are run: those of a smoke test, where it is one."""
+        """The settings that are run: fixed small ones in a smoke run."""
         return dataclasses.replace(self, **SMALL) if self.smoke else self
 
     @property
@@ -108,7 +107,7 @@ class Config:
 
     @property
     def budget(self) -> Budget:
-        """What every network gets."""
+        """The budget of every network."""
         rates = self.learning_rate, self.weight_decay
         return Budget(self.steps, self.batch_size, self.context, *rates)
 
@@ -124,7 +123,7 @@ class Config:
         return [Cell(method, rho) for method in dict.fromkeys(self.methods) for rho in ratios]
 
     def settings(self, cell: Cell, seed: int, digest: str) -> Row:
-        """All that decides the result of one seed of a cell; digest is that of the text."""
+        """Return everything that decides one seed of a cell; digest is that of the text."""
         model = dataclasses.asdict(self.model)
         return {
             "version": __version__,
@@ -140,7 +139,7 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A comparison that is ready to run: what it needs is loaded and checked."""
+    """A comparison that is ready to run: text loaded, settings checked."""
 
     config: Config
     trainer: LanguageTrainer
@@ -163,31 +162,31 @@ def prepare(config: Config) -> Plan:
     """Collect the text and make the folder of a comparison.
 
     Args:
-      config: what to compare.
+      config: the settings.
 
     Returns:
       The plan.
 
     Raises:
-      ValueError: text and configuration do not fit, or the folder has malformed rows.
+      ValueError: text and settings do not fit, or the folder has malformed rows.
       OSError: the folder cannot be written.
     """
     text = texts.load(config.modules)
     path, config = config.folder / "rows.json", config.effective
-    store.add(path, [])  # now rather than after the training: can it be read, written?
+    store.add(path, [])  # fail before the work if it cannot be read or written
     trainer = LanguageTrainer(config.model, text, config.budget)
     return Plan(config, trainer, text.digest, path, provenance(config, jax.default_backend()))
 
 
 def run(plan: Plan, console: Console) -> list[Row]:
-    """Do what is missing of a comparison, storing every run as it is done.
+    """Run what is missing of a comparison, and store each run when it is done.
 
     Args:
-      plan: what to compare.
-      console: where progress is shown; where it is no terminal, one line a run.
+      plan: the comparison.
+      console: where progress is shown; one line a run if it is not a terminal.
 
     Returns:
-      The rows of this comparison, those of earlier runs included.
+      The rows of this comparison, including those of earlier runs.
     """
     config, done = plan.config, {row["config"] for row in store.read(plan.path)}
     missing = [(cell, seed) for cell, seed in plan.runs if plan.key(cell, seed) not in done]

@@ -1,7 +1,7 @@
 """One cell of a comparison: prune some seeds by one method at one ρ, and train them.
 
-A method that empties a layer is a result, not an error: it is trained like the others. So is a
-network that diverges.
+Layer collapse and divergence are results, not errors: such networks are trained and recorded like
+the others.
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ from synflow_jax import CollapseWarning, UncertifiedWarning
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A method at a compression ratio; "dense" is the network as it is, at ρ = 1.
+    """A method at a compression ratio; "dense" is the unpruned network, at ρ = 1.
 
-    `rounds` is how often it scores and prunes; None is as often as in the method's own paper.
+    `rounds` is how often it scores and prunes; None is the number of the method's own paper.
     """
 
     method: str
@@ -37,12 +37,12 @@ class Cell:
 
     @property
     def log10_rho(self) -> float:
-        """The compression on the axis of the figure, rounded so that it can be a key."""
+        """log10 ρ, rounded so that it can be a key."""
         return log10_key(self.rho)
 
 
 class Trained(NamedTuple):
-    """What came of one seed of a cell."""
+    """Masks, scores and times of one seed of a cell."""
 
     masks: Any
     top1: np.ndarray  # after each epoch, of the test set, (epochs,)
@@ -62,14 +62,14 @@ def run_cell(
     """Prune and train all networks of a cell.
 
     Args:
-      cell: what to do.
+      cell: method, ρ and rounds.
       networks: one a seed.
       trainer: trains them together.
       tick: called after every epoch.
-      resume: where training is stored on the way.
+      resume: where checkpoints are stored.
 
     Returns:
-      What came of each network, in their order.
+      The result of each network, in order.
     """
     _compile(cell, networks[0])
     pruned = [_timed(cell, network) for network in networks]
@@ -83,7 +83,7 @@ def run_cell(
 
 
 def _compile(cell: Cell, network: Network) -> None:
-    """Prune once, untimed, where a method has not run yet."""
+    """Prune once, untimed, if the method has not run yet: this compiles it."""
     if cell.method not in network.compiled:
         _prune(cell, network)
         network.compiled.add(cell.method)
@@ -114,7 +114,7 @@ def _train(
     tick: Callable[[], None],
     resume: Checkpoints | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Train all networks; return top-1 and top-5, (2, epochs, seeds), and who diverged."""
+    """Train all networks; return top-1 and top-5, (2, epochs, seeds), and whether each diverged."""
     initial, keys = together(networks)
     masks = jax.tree.map(lambda *leaves: jnp.stack(leaves), *masks)
     history, finite = [], np.ones(len(networks), bool)
@@ -126,7 +126,7 @@ def _train(
 
 
 def together(networks: Sequence[Network]) -> tuple[Any, Array]:
-    """Stack networks on a leading seed axis: their variables and the keys of their order."""
+    """Stack variables, and keys for the order of examples, on a leading seed axis."""
     stack = lambda *leaves: jnp.stack(leaves)
     variables = jax.tree.map(stack, *[network.variables for network in networks])
     return variables, jnp.stack([network.keys.order for network in networks])
@@ -135,5 +135,5 @@ def together(networks: Sequence[Network]) -> tuple[Any, Array]:
 @jax.jit
 @jax.vmap
 def all_finite(params: Any) -> Array:
-    """Whether all params of each seed are numbers, (seeds,)."""
+    """Whether all params of each seed are finite, (seeds,)."""
     return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))

@@ -24,11 +24,11 @@ from synflow_jax import (
     snip_saliency,
 )
 
-ONCE = {"snip", "grasp"}  # one round: the scores are the same at every ρ
+ONCE = {"snip", "grasp"}  # in one round their scores are the same at every ρ
 
 
 def rounds(method: str, asked: int | None) -> int:
-    """How often a method scores and prunes."""
+    """Return how often a method scores and prunes."""
     return asked or ROUNDS.get(method, 1)
 
 
@@ -58,7 +58,7 @@ def find(network: Network, method: str, tolerance: float, asked: int | None = No
 
 
 def _masks_at(network: Network, method: str, count: int) -> Callable[[float], Any]:
-    """Build ρ -> masks; what is scored once is scored here."""
+    """Build the function ρ -> masks; scores that do not depend on ρ are computed here."""
     if method == "synflow-certified":
         return lambda rho: _reached(network, rho)
     if method not in ONCE or count > 1:
@@ -70,7 +70,7 @@ def _masks_at(network: Network, method: str, count: int) -> Callable[[float], An
 
 
 def _reached(network: Network, rho: float) -> Any:
-    """Prune with the certified schedule; a ρ that it refuses is one that it does not bear."""
+    """Prune on the certified schedule; return empty masks for a ρ that it cannot reach."""
     try:
         return METHODS["synflow-certified"](network, rho, 1)
     except OutOfReachError:

@@ -1,9 +1,9 @@
-"""The methods that are compared on a decoder; all but the dense network are masks of its kernels.
+"""Cells of the decoder: the compared methods, and pruning and training of one seed.
 
-SynFlow scores the network that `flow_mode` makes of the decoder: as it stands, norms and attention
-break conservation. `random-erk` keeps random weights at ERK densities; `synflow-erk` keeps
-SynFlow's best weights of each layer at the same densities, and so asks what its choice of layers
-and what its choice of weights is worth.
+SynFlow scores the decoder in flow mode, because norms and attention break conservation.
+`random-erk` keeps random weights at ERK densities. `synflow-erk` keeps SynFlow's best weights of
+each layer at the same densities, which separates its choice of layer densities from its choice of
+weights.
 """
 
 import time
@@ -67,14 +67,14 @@ METHODS: dict[str, Callable[[Start, float], Any]] = {
 
 
 def prune(cell: Cell, net: Start) -> Any:
-    """Find the masks of a cell; a method that empties a layer is a result, not an error."""
+    """Return the masks of a cell; layer collapse is a result, so its warning is ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)
         return jax.block_until_ready(METHODS[cell.method](net, cell.rho))
 
 
 def run_one(cell: Cell, net: Start, trainer: LanguageTrainer) -> Row:
-    """Prune and train one decoder, and describe what came out; a loss that is no number is None."""
+    """Prune and train one decoder, and return the columns of its row; a NaN loss is None."""
     begin = time.perf_counter()
     masks = prune(cell, net)
     pruned = time.perf_counter()

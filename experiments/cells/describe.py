@@ -1,4 +1,4 @@
-"""The columns of a row: what came of one pruned and trained network."""
+"""The columns of a row: accuracy, kept weights, flow, cost and time of a trained network."""
 
 import math
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from synflow_jax import collapsed_layers, effective_density, log2_flow, report
 
 
 def brief(network: Network, trained: Trained) -> Row:
-    """Describe a network of a comparison: accuracy, what is kept, its flow, and the time.
+    """Return the columns of a comparison: accuracy, kept weights, flow and time.
 
     Args:
       network: the network at its initialisation.
-      trained: what came of it.
+      trained: its masks, scores and times.
 
     Returns:
       The columns.
@@ -30,11 +30,11 @@ def brief(network: Network, trained: Trained) -> Row:
 
 
 def full(network: Network, trained: Trained, dense: Mapping[str, int]) -> Row:
-    """Describe a network of a figure: best and last epoch, multiply-adds, effective density.
+    """Return the columns of a figure: best and last epoch, multiply-adds, effective density.
 
     Args:
       network: the network at its initialisation.
-      trained: what came of it.
+      trained: its masks, scores and times.
       dense: multiply-adds of one example by layer, before pruning.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What the figures without training share: make the rows that are missing, draw, check claims."""
+"""The runner of the figures without training: make missing rows, draw, check claims."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,11 +17,11 @@ from synflow_jax import CollapseWarning, UncertifiedWarning
 
 
 class Asked(Protocol):
-    """What every figure is asked for."""
+    """Settings that every figure has."""
 
     @property
     def draw(self) -> bool:
-        """Whether rows that are stored are drawn, and none is made."""
+        """Whether to draw the stored rows only, and make none."""
         ...
 
     @property
@@ -31,17 +31,17 @@ class Asked(Protocol):
 
 
 class Figure(NamedTuple):
-    """One figure: how its rows are made, how it is drawn from them, and what it shows."""
+    """One figure: the functions that make its rows, draw them and check its claims."""
 
     name: str
-    groups: Sequence[Sequence[Row]]  # the settings of the rows; a group is made together
+    groups: Sequence[Sequence[Row]]  # settings of the rows; `make` gets one group at a time
     make: Callable[[list[Row]], Iterator[Row]]  # settings of a group -> results, in their order
     draw: Callable[[list[Row], Path], None]
     claims: Callable[[list[Row]], Iterator[tuple[str, bool]]]
 
 
 def run(figure: Figure, config: Asked) -> None:
-    """Make the rows that are missing, unless told not to, draw, and say which claims hold."""
+    """Make the missing rows unless `config.draw` is set, draw, and print which claims hold."""
     console = terminal()
     path = config.folder / f"{figure.name}.json"
 
@@ -60,14 +60,14 @@ def stored(figure: Figure, path: Path) -> list[Row]:
     """Read the rows of a figure that are in its file.
 
     Args:
-      figure: what to read.
+      figure: the figure.
       path: the file of rows.
 
     Returns:
-      Those that are there, in the order of the figure's groups.
+      The stored rows, in the order of the figure's groups.
 
     Raises:
-      ValueError: there is none, or the file is malformed.
+      ValueError: there are none, or the file is malformed.
     """
     by_config = {row["config"]: row for row in store.read(path)}
     keys = [store.fingerprint(cell) for group in figure.groups for cell in group]
@@ -78,13 +78,13 @@ def stored(figure: Figure, path: Path) -> list[Row]:
 
 
 def complete(figure: Figure, config: Asked, path: Path, console: Console) -> list[Row]:
-    """Make the rows of a figure that are not in its file, and store each as it is made.
+    """Make the rows of a figure that are not in its file, and store each when it is made.
 
     Args:
-      figure: what to make.
-      config: what was asked for.
+      figure: the figure.
+      config: the settings.
       path: the file of rows.
-      console: where progress is shown; where it is no terminal, one line a row.
+      console: where progress is shown; one line a row if it is not a terminal.
 
     Returns:
       All rows of the figure, in the order of its groups.
@@ -93,7 +93,7 @@ def complete(figure: Figure, config: Asked, path: Path, console: Console) -> lis
       ValueError: the file is malformed, or the data do not fit.
       OSError: data are not prepared, or the file cannot be written.
     """
-    store.add(path, [])  # where it cannot be written, fail before the work
+    store.add(path, [])  # fail before the work if the file cannot be written
     about = provenance(config, jax.default_backend())
     shown = not console.is_terminal
     for group in track(figure.groups, figure.name, console=console, disable=shown):
@@ -109,7 +109,7 @@ def complete(figure: Figure, config: Asked, path: Path, console: Console) -> lis
 
 
 def _quietly(make: Callable[[list[Row]], Iterator[Row]], cells: list[Row]) -> Iterator[Row]:
-    """Let layers collapse without a word: it is what the figures show."""
+    """Make rows without warnings of layer collapse, which the figures show."""
     with warnings.catch_warnings():
         for category in (CollapseWarning, UncertifiedWarning):
             warnings.simplefilter("ignore", category)

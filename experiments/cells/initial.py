@@ -1,4 +1,4 @@
-"""ImageNet's VGG-19 at its initialisation, and what a figure about it is asked for."""
+"""ImageNet's VGG-19 at its initialisation, and the settings of the figures about it."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -13,18 +13,18 @@ from experiments.models.vgg_imagenet import VGGImageNet
 from experiments.records.rows import RESULTS, Row
 from synflow_jax import __version__, linen, synflow_saliency
 
-# Raise it when a change to the experiments makes rows that differ from those made before.
+# Raise it when a change to the experiments changes rows: they are then made anew.
 RECIPE = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a figure is made from."""
+    """Settings of a figure."""
 
     seed: int = 0
-    """Decides the initialisation, the random scores and which images are drawn."""
+    """Seed of the initialisation, the random scores and the choice of images."""
     smoke: bool = False
-    """A VGG-11 of 1/16 of the width on small images: does it run? Seconds."""
+    """Test run of seconds: a VGG-11 of 1/16 of the width on small images."""
     out: Path | None = None
     """Folder of the results; by default experiments/results, or results/smoke for a smoke run."""
     draw: bool = False
@@ -52,7 +52,7 @@ class Config:
         return (32, 32, 3) if self.smoke else (224, 224, 3)
 
     def settings(self, **cell: Any) -> Row:
-        """All that decides one row."""
+        """Return everything that decides one row."""
         net = self.model
         name = f"vgg{net.depth}-imagenet{'-smoke' if self.smoke else ''}"
         common = {"version": __version__, "recipe": RECIPE, "model": name}
@@ -61,7 +61,7 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """A network at its initialisation; nothing is computed before it is asked for."""
+    """A network at its initialisation; params are drawn at their first use."""
 
     config: Config
 
@@ -83,7 +83,7 @@ class Start:
 
 
 def network_order(paths: Iterable[str]) -> list[str]:
-    """Sort paths such as Conv_10/kernel as the network runs: convolutions first, then by number."""
+    """Sort paths such as Conv_10/kernel in the network's order: convolutions first, by number."""
 
     def place(path: str) -> tuple[str, int]:
         kind, _, number = path.partition("/")[0].rpartition("_")

@@ -1,4 +1,4 @@
-"""Figure 5's work: iterative magnitude pruning as cells, and layers watched while they train."""
+"""The cells of Figure 5: iterative magnitude pruning, and layer magnitudes during training."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,10 +26,9 @@ IMP, XAVIER = "imp", "xavier"
 
 
 class Iterative:
-    """Runs cells; iterative magnitude pruning where the method is that, with a level a round.
+    """Runs cells; those of method "imp" by iterative magnitude pruning, with one level a round.
 
-    The dense training that all its cells begin with is done once. Only the others are stored on the
-    way.
+    These cells share one dense training. Only cells of other methods write checkpoints.
     """
 
     def __init__(self) -> None:
@@ -68,7 +67,7 @@ class Iterative:
 
 
 def _seed(level: Level, index: int, lost: bool, seconds: float) -> Trained:
-    """Pick one seed of a level; finding its masks is all the training, so no time is its own."""
+    """Return one seed of a level; its pruning time is 0, as training finds the masks."""
     masks = jax.tree.map(lambda leaf: leaf[index], level.masks)
     pair = level.history.top1, level.history.top5
     top1, top5 = (np.asarray(x[:, index], np.float64) for x in pair)
@@ -76,13 +75,13 @@ def _seed(level: Level, index: int, lost: bool, seconds: float) -> Trained:
 
 
 def watch(plan: Plan, console: Console, _: Any) -> None:
-    """Train each seed of a plan, dense and from Xavier's initialisation, and watch its layers.
+    """Train each seed of a plan, dense from Xavier's initialisation, and record its layers.
 
-    Stores a row a seed: sizes, and the mean squared magnitude of every layer before the first epoch
-    and after each.
+    Stores one row a seed: sizes, and the mean squared magnitude of every layer before the first
+    epoch and after each.
 
     Args:
-      plan: what to run; of its cells only the first is.
+      plan: the plan; only its first cell is run.
       console: where a line is printed for each seed.
     """
     done = {row["config"] for row in store.read(plan.path)}
@@ -116,7 +115,7 @@ def _watched(network: Network, trainer: Trainer) -> Row:
 
 
 def _xavier(params: Any, key: Any) -> Any:
-    """Draw matrices and kernels from Xavier's normal distribution; the rest stays."""
+    """Draw matrices and kernels from Xavier's normal distribution; other leaves stay."""
     leaves, treedef = jax.tree.flatten(params)
     draw = nn.initializers.xavier_normal()
     keys = jax.random.split(key, len(leaves))

@@ -1,10 +1,10 @@
-"""The methods that are compared, as the paper runs them, two controls and the certified schedule.
+"""The compared methods: the paper's five, two controls and SynFlow on the certified schedule.
 
 Every method is a function of a `Network`, ρ and a number of rounds that returns masks. SNIP and
-GraSP score 10 examples a class in evaluation mode, GraSP at temperature 200. The controls ask what
-a mask is worth: SynFlow's with its weights redrawn inside each layer, and random weights at the
-ERK densities. One draw and one order of magnitudes are the same however often they are looked at,
-and the certified schedule counts its own rounds: those methods take no notice of the number.
+GraSP score 10 examples a class in evaluation mode, GraSP at temperature 200. The controls test
+whether it matters which weights of a layer stay: SynFlow's masks shuffled inside each layer, and
+random weights at ERK densities. Random scores and magnitudes are the same in every round, and the
+certified schedule finds its own number of rounds; these methods ignore the number.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ SCORED_ON_DATA = {"snip", "grasp"}
 
 
 class OutOfReachError(ValueError):
-    """The certified schedule cannot prune as much as was asked for, and says how far it came."""
+    """The certified schedule cannot reach the asked ρ; the message has the one it reached."""
 
 
 def _synflow(net: Network, rho: float, rounds: int) -> Any:

@@ -17,7 +17,7 @@ EXAMPLES_A_CLASS = 10
 
 
 class Keys(NamedTuple):
-    """The random keys of one seed, one a purpose."""
+    """The random keys of one seed, one for each purpose."""
 
     init: Array
     order: Array  # of training examples, and how they are augmented
@@ -39,11 +39,11 @@ class Network:
     dataset: Dataset
     seed: int
     compiled: set[str] = dataclasses.field(default_factory=set)  # methods run before
-    augmented: bool = False  # whether SNIP and GraSP score images as they are trained on
+    augmented: bool = False  # whether SNIP and GraSP score augmented images
 
     @cached_property
     def keys(self) -> Keys:
-        """The seed as random keys."""
+        """The random keys of the seed."""
         return Keys(*jax.random.split(jax.random.key(self.seed), len(Keys._fields)))
 
     @cached_property

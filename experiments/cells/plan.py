@@ -1,7 +1,7 @@
-"""A network on a data set under a budget, and the cells to run on it: made ready, run, read again.
+"""Plans: a network on a data set under a budget, the cells to run on it, and their rows.
 
-Every command that trains goes through here. Finished cells are stored at once, so that a run that
-was stopped goes on where it was, and several runs may share one file.
+`compare` and the figures with training use it. Finished cells are stored at once, so that a stopped
+run continues where it was, and several runs may share one file.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from experiments.training.trainer import Trainer
 from synflow_jax import __version__
 
 # Raise it when a change to the experiments (data, initialisation, order of examples, training,
-# scoring) makes rows that differ from those made before: they are then made anew.
+# scoring) changes rows: they are then made anew.
 RECIPE = 1
 LONG = 30  # epochs
 FIRST_BUDGET = ("epochs", "batch_size", "learning_rate", "weight_decay", "clip")
@@ -53,7 +53,7 @@ class Case:
     data_dir: Path | None = None
 
     def settings(self, cell: Cell, seed: int) -> Row:
-        """All that decides the result of one seed of a cell, but for the shapes of the network."""
+        """Return everything that decides one seed of a cell, except the shapes of the network."""
         scoring = {"augmented": True} if self.augmented and cell.method in SCORED_ON_DATA else {}
         rounds = {} if cell.rounds is None else {"rounds": cell.rounds}
         return {
@@ -72,7 +72,7 @@ class Case:
 
 
 def _told(budget: Budget) -> Row:
-    """Write a budget down; what came to it later only where it is not as it was before."""
+    """Return the fields of a budget; those newer than the first rows only if not default."""
     fields = dataclasses.fields(budget)
     pairs = [(field.name, getattr(budget, field.name), field.default) for field in fields]
     return {
@@ -83,20 +83,20 @@ def _told(budget: Budget) -> Row:
 
 
 def decided(row: Row) -> Row:
-    """Pick out of a row the settings that made it: what `Case.settings` wrote down."""
+    """Return the settings that made a row: the fields that `Case.settings` wrote."""
     return {name: row[name] for name in DECIDES & row.keys()}
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A case that is ready to run: what it needs is loaded and checked."""
+    """A case that is ready to run: data loaded, networks built, settings checked."""
 
     case: Case
     networks: Sequence[Network]
     trainer: Trainer
     cells: Sequence[Cell]
     path: Path
-    checkpoints: Path | None = None  # where long trainings are stored on the way
+    checkpoints: Path | None = None  # folder of the checkpoints of long trainings
     work: Callable[..., list[Trained]] | None = None  # in place of `run_cell`
     asked: Row | None = None  # written at the head of the file with the first new row
 
@@ -106,7 +106,7 @@ class Plan:
         return store.fingerprint({**self.case.settings(cell, seed), "layers": shapes})
 
     def resume(self, cell: Cell, seeds: Sequence[int]) -> Checkpoints | None:
-        """Name the place where the training of some seeds is stored, if it is long enough."""
+        """Return the checkpoints of the training of some seeds; None for a short training."""
         if self.checkpoints is None or self.case.budget.epochs < LONG:
             return None
         keys = {"keys": [self.key(cell, seed) for seed in seeds]}
@@ -120,14 +120,14 @@ def prepare(
 
     Args:
       case: the network, the data set and the budget.
-      cells: what to run on it, or a function of the params that says so.
+      cells: the cells to run, or a function from the params to them.
       path: the file of rows.
 
     Returns:
       The plan.
 
     Raises:
-      ValueError: data, network and budget do not fit one another.
+      ValueError: data, network and budget do not fit together.
       OSError: the data set is not prepared.
     """
     dataset = load(case.dataset, case.data_dir, case.examples)
@@ -144,15 +144,15 @@ def prepare(
 
 
 def run(plan: Plan, console: Console, describe: Describe) -> list[Row]:
-    """Do what is missing of a plan, storing every cell as it is done.
+    """Run the cells that have no rows yet, and store each when it is done.
 
     Args:
       plan: what to run.
-      console: where progress is shown; where it is no terminal, one line a cell.
-      describe: the columns of a row.
+      console: where progress is shown; one line a cell if it is not a terminal.
+      describe: function that returns the columns of a row.
 
     Returns:
-      The rows of this plan, those of earlier runs included; a cell that is out of reach has none.
+      The rows of this plan, including those of earlier runs; a cell that is out of reach has none.
     """
     with _progress(console) as progress:
         task = progress.add_task("cells", total=len(plan.cells))
@@ -178,7 +178,7 @@ def _progress(console: Console) -> Progress:
 
 
 def _run_missing(plan: Plan, cell: Cell, progress: Progress, describe: Describe) -> list[Row]:
-    """Run the seeds of a cell that have no row yet, and store and return theirs."""
+    """Run the seeds of a cell that have no row yet; store and return their rows."""
     done = {row["config"] for row in store.read(plan.path)}
     keys = {network.seed: plan.key(cell, network.seed) for network in plan.networks}
     missing = [network for network in plan.networks if keys[network.seed] not in done]

@@ -1,9 +1,9 @@
 """The scores of a network's weights at initialisation, by the five methods of the paper.
 
-SNIP and GraSP need images and labels of ImageNet's shape. Here they are images of a smaller data
-set, 10 a class, resized bilinearly and normalised as that data set is; its labels are the first of
-the 1,000, and grey images are repeated over the channels. Random scores are N(0, 1), as the
-reference's are.
+SNIP and GraSP need images of ImageNet's shape, and labels. They get images of a smaller data set,
+10 a class, normalised as that data set is and resized bilinearly; its labels are the first of the
+1,000, and grey images are repeated over the channels. Random scores are N(0, 1), as in the
+reference.
 """
 
 import dataclasses
@@ -39,26 +39,26 @@ Scores = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class ScoredConfig(Config):
-    """What a figure of scores is made from."""
+    """Settings of a figure of scores."""
 
     dataset: DatasetName = "cifar10"
-    """Where SNIP and GraSP take their images; digits needs no files."""
+    """Data set of the images that SNIP and GraSP score; digits needs no files."""
     data_dir: Path | None = None
     """Where TFDS keeps its data; by default TFDS_DATA_DIR or ~/tensorflow_datasets."""
     keep: Path | None = None
-    """Folder to keep scores in (0.6 GB a method), for the figures that need the same ones."""
+    """Folder to keep scores in (0.6 GB a method), which several figures share."""
 
     def of_method(self, method: str, **cell: Any) -> Row:
-        """All that decides one row of a method."""
+        """Return everything that decides one row of a method."""
         data = {"dataset": self.dataset} if method in SCORED_ON_DATA else {}
         return self.settings(method=method, **data, **cell)
 
 
 def batches(config: ScoredConfig) -> list[tuple[Array, Array]]:
-    """Bring 10 images a class of a data set to the network's shape, in batches of 4.
+    """Draw 10 images a class, resized to the network's shape, in batches of 4.
 
     Args:
-      config: which data set, and which seed draws the images.
+      config: data set and seed of the draw.
 
     Returns:
       (images, labels) of shapes (4, height, width, 3) and (4,).
@@ -94,7 +94,7 @@ def _saliency(method: str, start: Start, config: ScoredConfig) -> Callable[[Any,
 
 
 def scores(method: str, start: Start, config: ScoredConfig) -> Scores:
-    """Score every prunable weight once, or read the scores that were kept.
+    """Score every prunable weight once, or read the scores if they are kept.
 
     Args:
       method: one of METHODS.

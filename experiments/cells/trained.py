@@ -1,4 +1,4 @@
-"""What the figures with training share: what may be asked, rows made and read again, claims."""
+"""The runner of the figures with training: settings, missing and stored rows, claims."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,17 +25,17 @@ from experiments.training.optimiser import Budget
 
 CHECKPOINTS = ROOT / "results" / "checkpoints"
 ALL: tuple[MethodName, ...] = (*PAPERS, *CONTROLS, "synflow-certified")
-# Budgets of the small versions: short, with a cosine, and clipped as there is no BatchNorm in them.
+# Budgets of the small versions: short, with a cosine, clipped as their networks have no BatchNorm.
 SMALL = Budget(6, 32, 0.05, 1e-4, 1.0)
 SMALL_DIGITS = Budget(20, 32, 0.05, 1e-4, 1.0)
-# Whatever is asked: one draw and one order are the same in every round, and the certified schedule
-# counts its own, written down as 0.
+# Rounds of methods that ignore the number: random scores and magnitudes are the same in every
+# round, and the certified schedule finds its own number, stored as 0.
 COUNTED = {"magnitude": 1, "random": 1, "random-erk": 1, "synflow-certified": 0}
 SMOKE = Budget(1, 32, 0.05, 1e-4, 1.0)
 
 
 class Task(NamedTuple):
-    """A network on a data set, what is run on it, and by what."""
+    """A case, the cells to run on it, and the function that runs them."""
 
     case: Case
     cells: list[Cell]
@@ -44,12 +44,12 @@ class Task(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """What every figure with training may be asked; None is the figure's own setting."""
+    """Settings of every figure with training; None is the figure's own value."""
 
     small: bool = False
     """Run the small version that the figure's header describes, for two CPU cores."""
     smoke: bool = False
-    """Does it run? Seconds, on digits; results go to results/ in this folder."""
+    """Test run of seconds, on digits; results go to results/ in this folder."""
     draw: bool = False
     """Draw from the rows that are stored; no data, no training."""
     methods: tuple[MethodName, ...] = ALL
@@ -84,7 +84,7 @@ class Asked:
         return self.out or (Path("results") if self.smoke else RESULTS)
 
     def fitted(self, budget: Budget) -> Budget:
-        """Change a budget as asked for; drops move with the epochs."""
+        """Apply precision and epochs to a budget; drops move in proportion."""
         budget = dataclasses.replace(budget, precision=self.precision)
         if self.epochs is None or self.epochs == budget.epochs:
             return budget
@@ -94,7 +94,7 @@ class Asked:
         return dataclasses.replace(budget, epochs=self.epochs, drops=drops)
 
     def case(self, model: str, dataset: str, budget: Budget, **rest: object) -> Case:
-        """Build a case with what was asked for; `seeds` is 3 where nothing else is said."""
+        """Build a case with these settings; `seeds` is 3 by default."""
         rest = {"seeds": 3, "augmented": True, **rest}
         if self.seeds is not None:
             rest["seeds"] = self.seeds
@@ -110,7 +110,7 @@ def cells_of(
     Args:
       methods: their names.
       grid: log10 ρ; 0 is the dense network, whatever the method.
-      rounds: of every method but those of `COUNTED`; None is 100 for SynFlow and 1 for the others,
+      rounds: rounds of every method not in `COUNTED`; None is 100 for SynFlow and 1 for the others,
         as in Figure 6.
 
     Returns:
@@ -127,22 +127,22 @@ def grid(last: float, step: float) -> list[float]:
 
 
 def make(tasks: Sequence[Task], path: Path, asked: Asked, console: Console) -> list[Row]:
-    """Run what is missing of a figure, task by task, so that one network is held at a time.
+    """Run the missing cells of a figure, task by task, with one network in memory at a time.
 
     Args:
-      tasks: all that the figure shows.
+      tasks: the tasks of the figure.
       path: the file of rows.
-      asked: what was asked for.
+      asked: the settings.
       console: where progress is shown.
 
     Returns:
       All rows of the figure.
 
     Raises:
-      ValueError: something asked for does not fit, or the file is malformed.
+      ValueError: the settings do not fit together, or the file is malformed.
       OSError: a data set is not prepared, or the file cannot be written.
     """
-    store.add(path, [])  # where it cannot be read and written, fail before the work
+    store.add(path, [])  # fail before the work if the file cannot be read or written
     head = provenance(asked, jax.default_backend())
     for task in tasks:
         if len(stored(path, [task])) < task.case.seeds * len(task.cells):
@@ -174,14 +174,14 @@ def figure(
     draw: Callable[[list[Row], Path], None],
     claims: Callable[[list[Row]], Iterator[Claim]],
 ) -> None:
-    """Make a figure's rows, draw it from them, and say which claims hold.
+    """Make a figure's rows, draw them, and print which claims hold.
 
     Args:
-      name: of the files.
-      asked: what was asked for.
-      tasks: all that the figure shows.
+      name: name of the files.
+      asked: the settings.
+      tasks: the tasks of the figure.
       draw: draw(rows, path) writes the picture.
-      claims: what the rows should show, and whether they do.
+      claims: claims(rows) yields each claim and whether it holds.
     """
     console, path = terminal(), asked.folder / f"{name}.json"
     read = lambda asked: make(tasks, path, asked, console)

@@ -1,10 +1,10 @@
-"""One image on the host, cut to size: photographs have sizes of their own until then.
+"""Crops of single images on the host, which bring photographs of any size to one size.
 
-Images are uint8 (height, width, channels); scaling is bilinear, over all the pixels that a new
-one covers.
+Images are uint8 (height, width, channels). Scaling is bilinear and averages over all the pixels
+that a new pixel covers.
 
-The reference changes the colours of ImageNet's training images, too; no figure of the paper trains
-on them, and here they keep their colours.
+The reference also jitters the colours of ImageNet's training images. No figure of the paper trains
+on them, and here colours are unchanged.
 """
 
 import math
@@ -12,16 +12,17 @@ import math
 import numpy as np
 from PIL import Image
 
-MARGIN = 256 / 224  # the shorter side before the centre is cut out, by the side of what is cut
+MARGIN = 256 / 224  # the shorter side after scaling, over the side of the crop
 AREA = 0.2, 1.0
 RATIO = 3 / 4, 4 / 3
 TRIES = 10
 
 
 def central(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Scale an image until its centre is 224/256 of it one way, and cut the centre out.
+    """Scale an image so that the crop spans 224/256 of one side, and crop the centre.
 
-    For a size of (224, 224) the shorter side becomes 256.
+    The crop spans at most that much of the other side. For a size of (224, 224) the shorter side
+    becomes 256.
 
     Args:
       image: the image.
@@ -40,10 +41,10 @@ def central(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def random_crop(
     image: np.ndarray, generator: np.random.Generator, size: tuple[int, int]
 ) -> np.ndarray:
-    """Cut a random part out of an image, scale it to a size, and flip half of them.
+    """Crop a random part of an image, scale it to a size, and flip it with probability 1/2.
 
-    The part has 0.2 to 1 of the area, as in the reference, and is 3/4 to 4/3 as wide as high (log
-    uniform). After ten draws that do not fit, the whole image is taken.
+    The part has 0.2 to 1 of the area, as in the reference, and a width of 3/4 to 4/3 of its height
+    (log-uniform). After ten draws that do not fit, the whole image is taken.
 
     Args:
       image: the image.
@@ -59,7 +60,7 @@ def random_crop(
 
 
 def _part(height: int, width: int, generator: np.random.Generator) -> tuple[slice, slice]:
-    """Draw rows and columns."""
+    """Draw the rows and columns of a part."""
     for _ in range(TRIES):
         area = height * width * generator.uniform(*AREA)
         ratio = math.exp(generator.uniform(*np.log(RATIO)))

@@ -1,7 +1,7 @@
-"""Data sets in memory, and what is done to their images on the device.
+"""Data sets in memory, and operations on batches of their images on the device.
 
 Images stay uint8, (examples, height, width, channels), until `normalise` turns a batch into
-float32 on the device. `stream` reads what is larger than memory.
+float32 on the device. `stream` reads data sets that are larger than memory.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ CHANNELS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 LARGER_THAN_MEMORY = {"imagenet2012"}
 PADDING = 4
 SCORING_BATCH = 256
-SCORING = 2**31  # folded into a seed's key, it makes one that is no split of it
+SCORING = 2**31  # folded into a seed's key for augmentation, apart from the splits of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def balanced(split: Split, each: int, classes: int, seed: int) -> Split:
       split: where to draw from.
       each: how many of every class.
       classes: how many classes.
-      seed: decides the draw.
+      seed: seed of the draw.
 
     Returns:
       classes · each examples.
@@ -153,15 +153,15 @@ def scoring_batches(
 ) -> list[tuple[Array, Array]]:
     """Draw the examples that SNIP and GraSP score, in batches of 256.
 
-    Classes are mixed, so that every batch has of all. The reference draws `each` · classes
-    examples whatever their class; here every class has as many.
+    Classes are mixed within a batch. The reference draws `each` · classes examples of any class;
+    here every class has the same number.
 
     Args:
       dataset: where to draw from: its training examples.
       each: how many of every class.
-      seed: decides the draw, its order and the augmentation.
-      augmented: crop and flip as in training, as the reference does; nothing is done to data sets
-        whose training images stay as they are.
+      seed: seed of the draw, its order and the augmentation.
+      augmented: crop and flip as in training, as the reference does; without effect on data sets
+        that are not augmented in training.
 
     Returns:
       Batches of normalised images, float32 (at most 256, height, width, channels), and labels.
@@ -183,7 +183,7 @@ def scoring_batches(
 
 
 def resized(images: Array, size: tuple[int, int]) -> Array:
-    """Bring images to another size, bilinearly: CIFAR's to ImageNet's (224, 224).
+    """Resize images bilinearly, such as CIFAR's to ImageNet's (224, 224).
 
     Args:
       images: (examples, height, width, channels), of any dtype.
@@ -193,7 +193,7 @@ def resized(images: Array, size: tuple[int, int]) -> Array:
       float32 (examples, *size, channels), in the units of `images`.
 
     Raises:
-      ValueError: the size is no size, or images have no batch axis.
+      ValueError: size is not two positive numbers, or images have no batch axis.
     """
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"size must be a height and a width of at least 1, got {size}")

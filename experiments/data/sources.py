@@ -40,14 +40,14 @@ def classes_of(name: DatasetName) -> int:
 def source(
     name: DatasetName, split: SplitName, data_dir: Path | None = None, *, decoded: bool = True
 ) -> Sequence[dict[str, Any]]:
-    """Open a split for reading at random places.
+    """Open a split for random access.
 
     Args:
       name: digits needs no files; the others are prepared TFDS data sets.
-      split: train, or test for what accuracy is measured on: the validation set of Tiny-ImageNet
-        and of ImageNet.
+      split: train or test; the test split of Tiny-ImageNet and of ImageNet is their validation
+        set.
       data_dir: where TFDS keeps its data; None is TFDS's own default.
-      decoded: False leaves images as the bytes of their files, for reading labels alone.
+      decoded: False returns images as the bytes of their files, for reading labels alone.
 
     Returns:
       The records; each is read when it is asked for.
@@ -67,7 +67,7 @@ def source(
 
 
 def digits(split: SplitName) -> Split:
-    """Read scikit-learn's digits, which are split once for all."""
+    """Read scikit-learn's digits, split by a fixed random order."""
     from sklearn.datasets import load_digits
 
     bunch: Any = load_digits()
@@ -81,7 +81,7 @@ def _tfds(name: str, split: str, data_dir: Path | None, decoded: bool) -> Any:
     import tensorflow_datasets as tfds
 
     if name == "tiny_imagenet":
-        from experiments.data import tiny_imagenet  # noqa: F401 (TFDS knows it once imported)
+        from experiments.data import tiny_imagenet  # noqa: F401 (registers it with TFDS)
 
     part = "validation" if split == "test" and name in VALIDATED else split
     decoders: Any = None if decoded else {"image": tfds.decode.SkipDecoding()}
@@ -97,7 +97,7 @@ def _tfds(name: str, split: str, data_dir: Path | None, decoded: bool) -> Any:
 
 
 def _command(name: str, data_dir: Path | None) -> str:
-    """Say how to prepare a data set."""
+    """Format the instructions that prepare a data set."""
     by_hand = BY_HAND.get(name)
     if name == "tiny_imagenet":
         folder = "" if data_dir is None else f" --data-dir={data_dir}"

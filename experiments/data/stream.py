@@ -1,4 +1,4 @@
-"""Data sets that are larger than memory: batches as they are read, and some of every class."""
+"""Data sets that are larger than memory: a stream of batches, and a balanced sample."""
 
 from pathlib import Path
 from typing import Any
@@ -22,25 +22,25 @@ def stream(
 ) -> grain.DatasetIterator:
     """Read a split in batches.
 
-    Training images come in an order that the seed decides, another one in every epoch, as random
-    crops of which half are flipped; what does not fill the last batch is dropped. Test images come
-    in their own order, once, cut from the centre; the last batch has what is left.
+    Training images are shuffled by the seed, differently in every epoch, and cropped at random;
+    half are flipped; a last batch that is not full is dropped. Test images come once, in their own
+    order, as central crops; the last batch may be smaller.
 
     Args:
       name: the data set.
       split: train or test.
       batch_size: examples a batch.
-      seed: decides the order and the crops of training images.
-      size: height and width to which the images are cut.
-      epochs: how often to read the training images; None is without end.
+      seed: seed of the order and the crops of training images.
+      size: height and width of the crops.
+      epochs: how often to read the training images; None repeats without end.
       data_dir: where TFDS keeps its data; None is TFDS's own default.
 
     Returns:
       An iterator of images, uint8 (batch_size, *size, channels), and labels, int32. `get_state`
-      says where it stands, and `set_state` brings another one of the same arguments there.
+      returns its position, and `set_state` restores it in an iterator of the same arguments.
 
     Raises:
-      ValueError: an argument makes no sense.
+      ValueError: an argument is out of range.
       FileNotFoundError: the data set is not prepared; the message has the command.
     """
     _check_at_least_1(batch_size=batch_size, epochs=epochs, size=min(size))
@@ -64,25 +64,25 @@ def sample(
     size: tuple[int, int] | None = None,
     data_dir: Path | None = None,
 ) -> Split:
-    """Draw `each` examples of every class at random, in class order, without reading the rest.
+    """Draw `each` examples of every class at random, in class order, decoding only those.
 
-    Records are looked at in an order that the seed decides until every class is full, and only
-    those that are drawn are decoded. On a data set in memory, `balanced` draws the same.
+    Labels are read in an order drawn from the seed until every class is full. On a data set in
+    memory, `balanced` draws the same examples.
 
     Args:
       name: the data set.
       split: train or test.
       each: how many of every class.
-      classes: draw of the first so many classes.
-      seed: decides the draw.
-      size: height and width that are cut from the centre; None leaves the images as they are.
+      classes: how many classes, counted from the first.
+      seed: seed of the draw.
+      size: height and width of a central crop; None leaves the images unchanged.
       data_dir: where TFDS keeps its data; None is TFDS's own default.
 
     Returns:
       classes · each examples.
 
     Raises:
-      ValueError: an argument makes no sense, or a class has too few examples.
+      ValueError: an argument is out of range, or a class has too few examples.
       FileNotFoundError: the data set is not prepared; the message has the command.
     """
     if not 1 <= classes <= classes_of(name):

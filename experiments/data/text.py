@@ -1,8 +1,8 @@
-"""A text that every Python carries: the documentation strings of its standard library.
+"""A text for a language model: the documentation strings of Python's standard library.
 
 The modules are a fixed list in alphabetical order, of which every ninth is validation. Characters
-are one byte each, in a fixed vocabulary: newline and printable ASCII; others become "?". Another
-version of Python has another text, so rows carry the text's digest.
+are one byte each, in a fixed vocabulary: newline and printable ASCII; others become "?". The text
+differs between versions of Python, so rows store its digest.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ NAMES = """
     xml.etree.ElementTree xmlrpc.client xmlrpc.server zipfile zipimport zlib
 """
 MODULES = tuple(NAMES.split())
-# typing_extensions puts its own in their place: the text must not depend on what is imported.
+# typing_extensions replaces these, and the text must not depend on what is imported.
 REPLACED = {"typing": {"_check_generic", "_collect_parameters"}}
 NINTH = 9
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))
@@ -41,7 +41,7 @@ UNKNOWN = CHARACTERS.index("?")
 
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Characters as places in CHARACTERS, uint8 (length,): to learn from, and to be tested on."""
+    """Text for training and for validation, as indices into CHARACTERS, uint8 (length,)."""
 
     train: np.ndarray
     validation: np.ndarray
@@ -54,14 +54,14 @@ class Text:
 
 
 def load(modules: Sequence[str] = MODULES) -> Text:
-    """Collect the documentation strings of modules; each string once, in training if anywhere.
+    """Collect the documentation strings of modules, each once; training takes precedence.
 
     Args:
       modules: names of importable modules; every ninth is validation.
 
     Returns:
-      The text, the same in every process of one Python, unless something that was imported before
-      replaced a part of the library, as PyTorch does with inspect.getfile.
+      The text. It is the same in every process of one Python, unless an earlier import replaced a
+      part of the library, as PyTorch does with inspect.getfile.
 
     Raises:
       ValueError: one of the two parts is empty, as under `python -OO`.
@@ -69,7 +69,7 @@ def load(modules: Sequence[str] = MODULES) -> Text:
     seen: set[str] = set()
     held = modules[NINTH - 1 :: NINTH]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # some modules warn when looked at
+        warnings.simplefilter("ignore", DeprecationWarning)  # some modules warn when inspected
         train = _collect([name for name in modules if name not in held], seen)
         text = Text(encode(train), encode(_collect(held, seen)))
     if not (len(text.train) and len(text.validation)):
@@ -78,7 +78,7 @@ def load(modules: Sequence[str] = MODULES) -> Text:
 
 
 def encode(string: str) -> np.ndarray:
-    """Write a string as places in CHARACTERS, uint8 (length,)."""
+    """Encode a string as indices into CHARACTERS, uint8 (length,)."""
     table = np.full(256, UNKNOWN, np.uint8)
     table[[ord(c) for c in CHARACTERS]] = np.arange(len(CHARACTERS))
     return table[np.frombuffer(string.encode("ascii", "replace"), np.uint8)]

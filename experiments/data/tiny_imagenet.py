@@ -1,13 +1,12 @@
 """Tiny-ImageNet as a TFDS data set: 200 classes, 64×64 pixels, 500 training images of each.
 
-The official archive, tiny-imagenet-200.zip (http://cs231n.stanford.edu/tiny-imagenet-200.zip), is
-put in a folder by hand; then
+Put the official archive (http://cs231n.stanford.edu/tiny-imagenet-200.zip) into a folder; then
 
     python -m experiments.data.tiny_imagenet --manual-dir FOLDER
 
-writes array_record files once, without TensorFlow. Labels follow the sorted WordNet ids. The bytes
-of the JPEG files are stored as they are; the grey ones become RGB when they are read. The archive's
-test images have no labels and are left out.
+writes array_record files once, without TensorFlow. Labels are places in the sorted WordNet ids. The
+bytes of the JPEG files are stored unchanged; grey images become RGB when they are read. The
+archive's test images have no labels and are left out.
 """
 
 import dataclasses
@@ -96,13 +95,13 @@ class Config:
 
 
 def prepare(config: Config) -> dict[str, int]:
-    """Write the data set as array_record files; where it is there already, do nothing.
+    """Write the data set as array_record files, unless it is prepared already.
 
     Args:
-      config: where the archive is, and where the files go.
+      config: folders of the archive and of the data set.
 
     Returns:
-      How many examples every split has.
+      The number of examples of every split.
 
     Raises:
       FileNotFoundError: the archive is not there.

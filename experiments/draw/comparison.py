@@ -1,4 +1,4 @@
-"""The figure of a comparison: accuracy against compression, and how far each method stays whole."""
+"""The picture of a comparison: accuracy against compression, and ρ_cr of each method."""
 
 import math
 from pathlib import Path
@@ -24,8 +24,8 @@ from experiments.records.rows import Row
 def plot(rows: list[Row], title: str, path: Path) -> None:
     """Draw accuracy against ρ, a line a method with its range over seeds, to a PNG file.
 
-    Below, a bar a method runs to ρ_cr, the largest ρ of the grid without layer collapse; crosses on
-    the lines are points where some seed lost a layer, rings where some seed diverged. The dashed
+    Below, a bar for each method ends at ρ_cr, the largest ρ of the grid without layer collapse.
+    Crosses mark points where some seed lost a layer, rings where some seed diverged. The dashed
     line is ρ_max = N / L.
 
     Args:

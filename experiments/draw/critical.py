@@ -1,4 +1,4 @@
-"""The picture of critical compressions: a panel a network, a line a method, a point a seed."""
+"""The picture of critical compressions by network, method and seed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,10 +13,10 @@ from experiments.records.rows import Row
 
 
 def draw(rows: Sequence[Row], paper: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw a panel a network, a line a method, a point a seed, to a PNG file.
+    """Draw a panel for each network, a line for each method, a point for each seed; a PNG file.
 
     Args:
-      rows: what was found.
+      rows: the rows of all networks.
       paper: the paper's numbers, drawn as crosses in the panel of the same network.
       path: the file.
     """

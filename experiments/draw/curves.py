@@ -1,4 +1,4 @@
-"""Accuracy against compression, a panel a network: our curves over the paper's."""
+"""Accuracy against compression, one panel for each network: our curves over the paper's."""
 
 import math
 import statistics
@@ -29,14 +29,14 @@ def draw(
     axis: Axis = "rho",
     extra: Callable[[Any], None] | None = None,
 ) -> None:
-    """Draw the panels to a PNG file, ours solid (min to max of seeds shaded), the paper's faint.
+    """Draw the panels to a PNG file: our curves solid, min to max shaded, the paper's faint.
 
     Args:
       panels: in reading order; up to three a line.
-      title: of the whole.
+      title: title of the picture.
       path: the file.
       axis: compression by the count of kept weights, or of those on a path from input to output;
-        networks without such a path have no place on the second.
+        networks without such a path are not drawn on the second.
       extra: draws more on the axes of every panel.
     """
     wide = 2 if len(panels) == 4 else min(3, len(panels))
@@ -89,7 +89,7 @@ def _ours(axes: Any, groups: dict[float, list[Row]], axis: Axis, style: tuple) -
 
 
 def _place(seeds: list[Row], axis: Axis) -> tuple[float, list[Row]]:
-    """Find where a group stands on the axis, and who of it stands there; 0 is nowhere."""
+    """Return the place of a group on the axis, 0 for none, and the seeds that have one."""
     if axis == "rho":
         return 10 ** seeds[0]["log10_rho"], seeds
     alive = [row for row in seeds if row["effective_density"] > 0]
@@ -107,7 +107,7 @@ def _limit(axes: Any, rows: list[Row], axis: Axis) -> None:
 
 
 def arrows(axes: Any, marks: Mapping[str, float | None], rows: Sequence[Row]) -> None:
-    """Point at each method's ρ_cr on its curve, from above."""
+    """Draw an arrow from above to each method's ρ_cr on its curve."""
     for name, x in marks.items():
         groups = by_compression(rows, name)
         if x not in groups:
@@ -127,5 +127,5 @@ def _legend(picture: Figure, axes: Any, panels: Sequence[Panel], axis: Axis) -> 
         for axes in picture.axes
         for pair in zip(*axes.get_legend_handles_labels(), strict=True)
     ]
-    handles = {label: handle for handle, label in pairs}  # each once
+    handles = {label: handle for handle, label in pairs}  # each label once
     picture.legend([*handles.values()], [*handles], loc="outside right upper", frameon=False)

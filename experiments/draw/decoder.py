@@ -1,4 +1,4 @@
-"""Tables and figure of a comparison on the decoder: losses by method and ρ, densities by layer."""
+"""Tables and picture of the comparison on the decoder: losses, and densities of layers."""
 
 import statistics
 from pathlib import Path
@@ -24,7 +24,7 @@ CAPTION = """validation loss, mean ± deviation over seeds   *: best of its ρ
 †: some seed lost a layer   ‡: some seed diverged"""
 STYLE: Any = {"box": box.SIMPLE_HEAD, "title_justify": "left", "caption_justify": "left"}
 STYLE |= {"min_width": 68, "pad_edge": False}
-MIDDLE = 10.0  # the ρ whose densities are shown, or the one nearest to it
+MIDDLE = 10.0  # densities are shown at the ρ nearest to this
 
 
 def losses(rows: list[Row]) -> Table:
@@ -62,7 +62,7 @@ def _spread(seeds: list[Row]) -> str:
 
 
 def densities(rows: list[Row]) -> Table:
-    """Lay out what every method keeps of every layer, in %, at the ρ nearest to 10."""
+    """Lay out the density of every layer in % by method, at the ρ nearest to 10."""
     groups = group_rows([row for row in rows if row["method"] != DENSE])
     near = min((x for _, x in groups), key=lambda x: abs(10**x - MIDDLE))
     shown = {method: seeds for (method, x), seeds in groups.items() if x == near}
@@ -93,7 +93,7 @@ def show(rows: list[Row], path: Path, console: Console) -> None:
 
 
 def plot(rows: list[Row], path: Path) -> None:
-    """Draw the loss against ρ, a line a method with its range over seeds, to a PNG file."""
+    """Draw the loss against ρ to a PNG file: a line for each method, with its range over seeds."""
     groups = group_rows(rows)
     dense = _mean(groups.pop((DENSE, 0.0)))
     with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):

@@ -1,4 +1,4 @@
-"""Figure 5's picture: accuracy by iterations of magnitude pruning, and layers while they train."""
+"""The picture of Figure 5: accuracy by iterations of pruning, and layers during training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +30,9 @@ def draw(rows: Sequence[Row], published: Sequence[dict[str, Any]], title: str, p
     """Draw both panels to a PNG file.
 
     Args:
-      rows: of both panels.
-      published: the paper's points of panel a, faint; none where the settings are others.
-      title: of the whole.
+      rows: rows of both panels.
+      published: the paper's points of panel a, drawn faint; empty for other settings.
+      title: title of the picture.
       path: the file.
     """
     with mpl.rc_context(LOOK):

@@ -1,4 +1,4 @@
-"""The picture of an architecture search: scores, what they follow, the best cells, the time."""
+"""The picture of an architecture search: scores, network size, the best cells, the time."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,7 +33,7 @@ def draw(rows: list[Row], costs: Costs, path: Path) -> None:
     """Draw the scores of both forms to a PNG file.
 
     Args:
-      rows: of one form or both.
+      rows: rows of one form or both.
       costs: weights and multiply-adds by the numbers of cells.
       path: the file.
     """
@@ -55,7 +55,7 @@ def draw(rows: list[Row], costs: Costs, path: Path) -> None:
 
 
 def finite(scores: Scores) -> dict[int, float]:
-    """Leave out the cells that no flow passes."""
+    """Leave out the cells whose score is −inf."""
     return {number: score for number, score in scores.items() if score is not None}
 
 

@@ -1,4 +1,4 @@
-"""Panels side by side, as in the figures without training."""
+"""Panels side by side, for the figures without training."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,13 +32,13 @@ def panels(
     """Draw panels side by side, to a PNG file.
 
     Args:
-      titles: one a panel.
+      titles: one for each panel.
       draw: draw(axes, index) fills one panel.
       path: the file.
-      xlabel: of all panels.
-      ylabel: of the first.
-      title: of the whole.
-      sharey: whether they have one scale.
+      xlabel: label of every panel.
+      ylabel: label of the first panel.
+      title: title of the picture.
+      sharey: whether all panels share the scale of y.
     """
     with mpl.rc_context(LOOK):
         size = (0.6 + 2.35 * len(titles), 3.1)

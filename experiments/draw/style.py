@@ -1,4 +1,4 @@
-"""How the pictures look: a colour, line and marker for each method, and common marks."""
+"""Shared looks of the pictures: a colour, line and marker for each method, and marks."""
 
 from typing import Any
 

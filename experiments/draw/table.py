@@ -1,4 +1,4 @@
-"""Tables of a comparison: one line a method and ρ, and a summary of who wins and who collapses."""
+"""Tables of a comparison: one line for each method and ρ, and a summary by method."""
 
 import math
 import statistics
@@ -87,7 +87,7 @@ def _partly(count: int, seeds: int) -> str:
 
 
 def summary(rows: list[Row], part: list[float] | None = None) -> Table:
-    """Lay out accuracy by method and ρ: the best of a column, collapse and divergence are marked.
+    """Lay out accuracy by method and ρ, marking the best of a column, collapse and divergence.
 
     Args:
       rows: all rows of the comparison.
@@ -120,7 +120,7 @@ def _grid(rows: list[Row]) -> list[float]:
 
 
 def summaries(rows: list[Row], width: int, part: list[float] | None = None) -> Iterator[Table]:
-    """Split the summary by ρ into tables that are no wider than `width`, where that is possible."""
+    """Split the summary by ρ into tables of at most `width` columns, if possible."""
     shown = part or _grid(rows)
     table, half = summary(rows, shown), math.ceil(len(shown) / 2)
     if half == len(shown) or Console(width=UNBOUNDED).measure(table).maximum <= width:

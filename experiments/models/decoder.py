@@ -1,4 +1,4 @@
-"""A decoder of LLaMA's kind: RMSNorm, rotary attention, SwiGLU, no biases, an untied head.
+"""A LLaMA-style decoder: RMSNorm, rotary attention, SwiGLU, no biases, an untied head.
 
 Tokens are (batch, length), int32; logits (batch, length, vocabulary). Kernels are prunable, the
 embedding and the scales of the norms are not.
@@ -13,7 +13,7 @@ WAVELENGTH = 10_000.0
 
 
 def rotary(x: Array) -> Array:
-    """Turn pairs of features by an angle that grows with the position, (batch, length, head, d)."""
+    """Rotate pairs of features by angles proportional to position, (batch, length, heads, d)."""
     half = x.shape[-1] // 2
     rates = WAVELENGTH ** (-jnp.arange(half) / half)
     angles = (jnp.arange(x.shape[1])[:, None] * rates[None])[None, :, None]
@@ -29,7 +29,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Map the stream (batch, length, width) to what is added to it."""
+        """Map the residual stream (batch, length, width) to the branch added to it."""
         split = (*x.shape[:2], self.heads, x.shape[-1] // self.heads)
         q, k, v = (nn.Dense(x.shape[-1], use_bias=False, name=name)(x) for name in "qkv")
         q, k, v = rotary(q.reshape(split)), rotary(k.reshape(split)), v.reshape(split)
@@ -44,7 +44,7 @@ class SwiGlu(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Map the stream (batch, length, width) to what is added to it."""
+        """Map the residual stream (batch, length, width) to the branch added to it."""
         gate, up = (nn.Dense(self.hidden, use_bias=False, name=name)(x) for name in ("gate", "up"))
         return nn.Dense(x.shape[-1], use_bias=False, name="down")(nn.silu(gate) * up)
 
@@ -60,7 +60,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: Array) -> Array:
-        """Map tokens (batch, length) to the logits of what follows each of them."""
+        """Map tokens (batch, length) to the logits of each next token."""
         x = nn.Embed(self.vocabulary, self.width, name="embed")(tokens)
         for i in range(self.depth):
             x = x + Attention(self.heads, name=f"attention{i}")(nn.RMSNorm()(x))

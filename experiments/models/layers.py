@@ -1,8 +1,8 @@
-"""Layers as the paper's PyTorch models have them, and a convolution that is quick on a CPU.
+"""Layers as in the paper's PyTorch models, and a convolution that is fast on a CPU.
 
 Images are (batch, height, width, channels), kernels (height, width, in, out). Inside a loop or
 under vmap, XLA's own CPU convolution is 10 to 500 times slower than the same sum as one matrix
-product, so the CPU gets the product and every other backend the convolution.
+product, so a CPU runs the product and every other backend the convolution.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ def _check(padding: Sequence[tuple[int, int]], settings: dict[str, Any]) -> None
 def _patches(
     images: Array, size: Sequence[int], strides: Sequence[int], padding: Sequence[tuple[int, int]]
 ) -> Array:
-    """Lay the neighbourhood of each output pixel on the channel axis, (…, height · width · in)."""
+    """Put the neighbourhood of each output pixel on the channel axis, (…, height · width · in)."""
     images = jnp.pad(images, ((0, 0), *padding, (0, 0)))
     rows = [slice(i, images.shape[1] - size[0] + i + 1, strides[0]) for i in range(size[0])]
     columns = [slice(j, images.shape[2] - size[1] + j + 1, strides[1]) for j in range(size[1])]
@@ -68,7 +68,7 @@ def _patches(
 
 
 def quick_conv() -> Callable[..., Array]:
-    """Choose the convolution of this process's backend."""
+    """Return the convolution that is faster on this process's backend."""
     return patch_conv if jax.default_backend() == "cpu" else lax.conv_general_dilated
 
 

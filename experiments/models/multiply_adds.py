@@ -1,4 +1,4 @@
-"""How many multiply-adds a network takes for one example, layer by layer."""
+"""Multiply-adds of a network for one example, by layer."""
 
 import math
 from typing import Any
@@ -12,11 +12,11 @@ from synflow_jax import is_prunable
 
 
 def multiply_adds(model: nn.Module, shape: tuple[int, ...]) -> dict[str, int]:
-    """Count the dense multiply-adds of one example, weights × places where they are used.
+    """Count the dense multiply-adds of one example: weights × output positions.
 
-    Every weight of a convolution is used once at every place of its output, whatever its stride
-    and groups; products with the zeros of a padding count, as they do in published figures.
-    Biases, norms and pools do not. Masked, a layer takes its count times its density.
+    A convolution uses each weight once an output position, for any stride and number of groups.
+    Products with padded zeros count, as in published figures; biases, norms and pools do not. A
+    masked layer takes its count times its density.
 
     Args:
       model: a Linen model of `nn.Dense` and `nn.Conv` layers; no weights are made.

@@ -1,4 +1,4 @@
-"""The space of NAS-Bench-201 in plain JAX: networks of one cell, and the cell is an array.
+"""The space of NAS-Bench-201 in plain JAX: networks of one cell, given as an array.
 
 Dong and Yang 2020 (arXiv 2001.00326). A cell has four nodes; each of the six edges between an
 earlier and a later node holds one of five operations, 5⁶ = 15,625 cells. A network is a stem of 16
@@ -7,7 +7,7 @@ channels, three stages of five such cells at 16, 32 and 64 channels with a resid
 width, channels).
 
 Params hold both kernels of every edge, whatever the cell, so that one compiled program serves all
-cells. Layers have no bias. A norm is any function of images, of scale 1 and shift 0 as it starts.
+cells. Layers have no bias. A norm is a function of images, with scale 1 and shift 0.
 """
 
 import math
@@ -26,8 +26,8 @@ EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))  # (from, to), in the b
 CHANNELS = (16, 32, 64)
 CELLS = 5  # of a stage
 
-SIZES = {"one": 1, "three": 3}  # of kernels, and the place of each among the operations:
-PLACES = {"one": 2, "three": 3}
+SIZES = {"one": 1, "three": 3}  # of the kernels
+PLACES = {"one": 2, "three": 3}  # of their operations in OPERATIONS
 SPACE = len(OPERATIONS) ** len(EDGES)
 
 Params = dict[str, Any]
@@ -36,12 +36,12 @@ Cell = Array | tuple[int, ...]
 
 
 def cell_of(number: int) -> tuple[int, ...]:
-    """Give the cell of a number below 15,625: its digits to the base 5, a digit an edge."""
+    """Return the cell of a number below 15,625: its base-5 digits, one an edge."""
     return tuple(int(digit) for digit in np.unravel_index(number, (len(OPERATIONS),) * len(EDGES)))
 
 
 def written(cell: tuple[int, ...]) -> str:
-    """Write a cell as the benchmark does: |op~from| of each node, joined by +."""
+    """Format a cell as the benchmark does: |op~from| of each node, joined by +."""
     nodes: dict[int, str] = {}
     for operation, (start, end) in zip(cell, EDGES, strict=True):
         nodes[end] = nodes.get(end, "|") + f"{OPERATIONS[operation]}~{start}|"
@@ -64,7 +64,7 @@ def cost(cell: tuple[int, ...], params: Params, side: int = 32) -> tuple[int, in
 
 
 def _parts(cell: tuple[int, ...], params: Params, side: int) -> Iterator[tuple[int, int]]:
-    """List the weights that are used, and at how many places of an image each of them is."""
+    """Yield the number of weights of each used part, and the pixels where each is applied."""
     for name, part in params.items():
         halved = int(name[-1]) if name[-1].isdigit() else 0
         places = 1 if name == "classifier" else (side >> halved) ** 2
@@ -76,7 +76,7 @@ def _parts(cell: tuple[int, ...], params: Params, side: int) -> Iterator[tuple[i
 
 
 def no_norm(x: Array) -> Array:
-    """Leave a norm out."""
+    """Return images unchanged: a network without norms."""
     return x
 
 
@@ -94,7 +94,7 @@ def initialise(
     cells: int = CELLS,
     dtype: Any = jnp.float32,
 ) -> Params:
-    """Draw the params of every network of the space, as PyTorch's defaults do: U(±1/√fan_in).
+    """Draw the params of all networks of the space from PyTorch's default, U(±1/√fan_in).
 
     Args:
       key: a random key.
@@ -130,7 +130,7 @@ def _shapes(classes: int, channels: tuple[int, ...], cells: int) -> Params:
 
 
 def _draw(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    stacked = shape[:-4]  # of one kernel after another: each has the fan of one
+    stacked = shape[:-4]  # axes of stacked kernels, each of which has its own fan in
     count = math.prod(stacked)
     one = shape[len(stacked) :]
     draws = jax.vmap(lambda k: uniform_fan_in(k, one, dtype))(jax.random.split(key, count))
@@ -141,11 +141,11 @@ def network(cell: Cell, params: Params, x: Array, norm: Norm = no_norm) -> Array
     """Map images to logits through the network of a cell.
 
     Args:
-      cell: the operation of each edge, whole numbers of shape (6,), places in OPERATIONS; as a
-        tuple of ints, a network of these operations alone is built.
+      cell: the operation of each edge, indices into OPERATIONS of shape (6,); a tuple of ints
+        builds a network of these operations alone.
       params: as `initialise` draws them.
       x: (batch, height, width, 3).
-      norm: what follows every convolution, and comes before the average.
+      norm: normalisation after every convolution and before the average.
 
     Returns:
       Logits, (batch, classes).
@@ -163,7 +163,7 @@ def network(cell: Cell, params: Params, x: Array, norm: Norm = no_norm) -> Array
 
 
 def through_cell(cell: Cell, kernels: Params, x: Array, norm: Norm) -> Array:
-    """Sum, at each later node, what its edges bring from the nodes before it; return the last."""
+    """Run a cell: each node is the sum of its incoming edges; return the last node."""
     nodes = [x]
     for node in range(1, 4):
         nodes.append(jnp.zeros_like(x))
@@ -175,7 +175,7 @@ def through_cell(cell: Cell, kernels: Params, x: Array, norm: Norm) -> Array:
 
 
 def along_edge(operation: Array | int, kernels: Params, x: Array, norm: Norm) -> Array:
-    """Run the chosen operation alone; under vmap all five run, and one is taken."""
+    """Run the operation of an edge; under vmap all five run and one is selected."""
 
     def convolved(name: str) -> Callable[[Array, Params], Array]:
         return lambda x, kernels: norm(convolve(jax.nn.relu(x), kernels[name]))
@@ -205,7 +205,7 @@ def convolve(x: Array, kernel: Array, stride: int = 1) -> Array:
 
 
 def average(x: Array) -> Array:
-    """Average each pixel and those of its eight neighbours that there are."""
+    """Average over windows of 3×3, leaving out pixels beyond the border."""
     ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
     return _windows(x) / _windows(ones)
 

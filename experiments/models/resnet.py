@@ -1,4 +1,4 @@
-"""Residual networks: CIFAR's of 6n + 2 layers, and those of 18 to 152 layers behind either stem.
+"""Residual networks: CIFAR's of 6n + 2 layers, and those of 18 to 152 layers with either stem.
 
 He et al. 2016. Convolutions without bias and with BatchNorm, a 1×1 convolution with BatchNorm where
 a shortcut changes its shape, a global average pool and one linear layer. CIFAR's family is Kaiming
@@ -17,7 +17,7 @@ from jax import Array
 
 from experiments.models.layers import batch_norm, conv, kaiming_fan_in, kaiming_fan_out
 
-BORDER: Any = ((1, 1), (1, 1))  # Flax pads by it, and declares a string
+BORDER: Any = ((1, 1), (1, 1))  # max_pool takes pairs, but its annotation is str
 uniform_fan_in = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
@@ -28,9 +28,9 @@ def uniform_bias(fan_in: int) -> Callable[..., Array]:
 
 
 def join(x: Array, y: Array, stride: int, train: bool, settings: dict[str, Any]) -> Array:
-    """End a block: add its branch y to x, by a 1×1 convolution where channels differ, and rectify.
+    """End a block: add its branch y to x, projected by a 1×1 convolution if needed, then ReLU.
 
-    To be called in a module's compact method: its layers are that module's.
+    Call it in a module's compact method; the layers belong to that module.
     """
     if x.shape[-1] != y.shape[-1]:
         x = batch_norm(train)(conv(y.shape[-1], 1, stride, **settings)(x))
@@ -143,14 +143,14 @@ def resnet(classes: int, depth: int, imagenet: bool = False) -> ResNet:
     Args:
       classes: how many logits.
       depth: 18, 34, 50, 101 or 152.
-      imagenet: the stem of ImageNet, for images of 224×224. The other one is CIFAR's, which the
-        reference gives to Tiny-ImageNet's 64×64 as well.
+      imagenet: use ImageNet's stem, for images of 224×224. The other stem is CIFAR's, which the
+        reference also uses for Tiny-ImageNet's 64×64.
 
     Returns:
       The model.
 
     Raises:
-      ValueError: depth is another.
+      ValueError: depth is none of these.
     """
     if depth not in STAGES:
         raise ValueError(f"depth must be one of {list(STAGES)}, got {depth}")

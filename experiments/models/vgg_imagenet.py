@@ -1,6 +1,6 @@
 """VGG with five pools and three linear layers, for ImageNet and Tiny-ImageNet.
 
-Five stages of 3×3 convolutions, each ended by a max-pool of 2: images of 224×224 leave a 7×7 map,
+Five stages of 3×3 convolutions, each followed by a max-pool of 2: images of 224×224 give a 7×7 map,
 those of 64×64 a 2×2 one. ImageNet's is torchvision's, without BatchNorm and with 4096 hidden units;
 the reference's for Tiny-ImageNet has BatchNorm and 1024. Convolutions are Kaiming normal over the
 fan out, linear layers N(0, 0.01), biases 0.
@@ -20,7 +20,7 @@ STAGES = {
     19: (2, 2, 4, 4, 4),
 }
 STRIDE = 2**5
-SMALL = 64  # the patches of larger images take much memory: they get XLA's own convolution
+SMALL = 64  # larger images use XLA's own convolution: their patches take much memory
 XLA: dict[str, Any] = {"conv_general_dilated_cls": None}
 
 

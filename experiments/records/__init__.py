@@ -1,5 +1,5 @@
-"""Rows of results: how they are stored, where they were made, and what the paper says of them.
+"""Rows of results: their files, groups and source, the paper's numbers and the claims on them.
 
-Also how commands print and refuse. Knows no network, no data set and no method, and imports nothing
-of `synflow_jax`.
+Also the console output of the commands. Knows no network, no data set and no method, and imports
+nothing of `synflow_jax`.
 """

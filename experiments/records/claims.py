@@ -1,6 +1,6 @@
-"""What the paper says of a panel, checked on rows: who leads, and who loses a layer where.
+"""Claims of the paper about one network, checked on its rows.
 
-Rows may be some of a run's only: methods are compared where all of them have some.
+Rows of an unfinished run are enough: methods are compared at each ρ where all of them have rows.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,19 +10,19 @@ from experiments.records.groups import by_compression, mean, points
 from experiments.records.published import Panel
 from experiments.records.rows import Row
 
-Claim = tuple[str, bool]  # what should be seen, and whether it is
-NEAR = 0.01  # accuracies that differ by less than a point are called alike
-CHANCE = 0.03  # above 1/classes by this is more than chance
+Claim = tuple[str, bool]  # the claim in words, and whether it holds
+NEAR = 0.01  # accuracies within one point count as equal
+CHANCE = 0.03  # an accuracy this far above 1/classes is better than chance
 CLASSES = {"cifar100": 100, "tiny_imagenet": 200, "imagenet2012": 1000}  # the others have 10
 
 
 def above_chance(rows: Sequence[Row]) -> float:
-    """Say from what accuracy on a network of these rows is called trained."""
+    """Return the accuracy above which a network of these rows counts as trained."""
     return 1 / CLASSES.get(rows[0]["dataset"], 10) + CHANCE
 
 
 def means_of(rows: Sequence[Row], methods: Sequence[str]) -> dict[float, dict[str, float]]:
-    """Average the seeds of methods at every log10 ρ, rising, where each of them has rows."""
+    """Average over seeds, by log10 ρ (ascending) and method, where all methods have rows."""
     found = {name: by_compression(rows, name) for name in methods}
     shared = [x for x in points(rows) if all(x in seeds for seeds in found.values())]
     return {x: {name: mean(seeds[x]) for name, seeds in found.items()} for x in shared}
@@ -36,7 +36,8 @@ def critical(rows: Sequence[Row], method: str) -> float | None:
       method: the method to look at.
 
     Returns:
-      log10 ρ_cr; 0 where the first ρ already empties a layer, None where there are no rows.
+      log10 ρ_cr; unlike in `groups.critical`, 0 where the first ρ already empties a layer, and None
+      only where there are no rows.
     """
     if not any(row["method"] == method for row in rows):
         return None
@@ -44,9 +45,9 @@ def critical(rows: Sequence[Row], method: str) -> float | None:
 
 
 def leads(panel: Panel, methods: Sequence[str]) -> Iterator[Claim]:
-    """SynFlow has the best mean of the paper's methods at the largest compressions.
+    """Check that SynFlow has the best mean of the paper's methods at each ρ of 100 or more.
 
-    Of those, only ones where some method is above chance.
+    If no ρ is that large, the largest is checked. A ρ with every method at chance is skipped.
     """
     present = {row["method"] for row in panel.rows}
     names = [name for name in methods if name in present]
@@ -56,7 +57,7 @@ def leads(panel: Panel, methods: Sequence[str]) -> Iterator[Claim]:
     for x in [x for x in found if x >= 2] or [*found][-1:]:
         means = found[x]
         if max(means.values()) <= above_chance(panel.rows):
-            continue  # nobody is trained: what is left is noise
+            continue  # no method is trained: differences are noise
         others = {name: value for name, value in means.items() if name != "synflow"}
         second = max(others, key=others.__getitem__)
         text = f"SynFlow leads at ρ = 10^{x:g}: {100 * means['synflow']:.1f}"
@@ -65,7 +66,7 @@ def leads(panel: Panel, methods: Sequence[str]) -> Iterator[Claim]:
 
 
 def crashes(panel: Panel, methods: Sequence[str]) -> Iterator[Claim]:
-    """SynFlow loses no layer before any other method does."""
+    """Check that no method keeps all layers up to a larger ρ than SynFlow."""
     present = {row["method"] for row in panel.rows}
     found = {name: critical(panel.rows, name) or 0.0 for name in methods if name in present}
     if "synflow" not in found or len(found) < 2:
@@ -77,7 +78,10 @@ def crashes(panel: Panel, methods: Sequence[str]) -> Iterator[Claim]:
 
 
 def worth(panel: Panel, _: Sequence[str]) -> Iterator[Claim]:
-    """Frankle et al. 2021: SynFlow's masks, shuffled inside layers, do as well."""
+    """Check that shuffling SynFlow's masks inside layers costs less than a point.
+
+    Frankle et al. 2021 found that it does.
+    """
     pair = "synflow", "synflow-shuffled"
     if not {row["method"] for row in panel.rows}.issuperset(pair):
         return
@@ -93,7 +97,7 @@ def worth(panel: Panel, _: Sequence[str]) -> Iterator[Claim]:
 
 
 def follows(panel: Panel) -> Iterator[Claim]:
-    """Our mean lies in the range of the paper's runs, give or take a point."""
+    """Check that our means lie within one point of the range of the paper's runs."""
     for method, curve in panel.paper.items():
         ours = by_compression(panel.rows, method)
         pairs = zip(curve.log10_rho, curve.low, curve.high, strict=True)

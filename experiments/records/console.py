@@ -1,4 +1,4 @@
-"""What the commands share: how they refuse, and where they print."""
+"""Console output of the commands, and their exit on bad settings."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ from rich.console import Console
 
 
 def ready(prepare: Callable[[Any], Any], config: Any) -> Any:
-    """Prepare a comparison, or say why not and exit with 2."""
+    """Call prepare(config); print a ValueError or OSError and exit with status 2."""
     try:
         return prepare(config)
     except (ValueError, OSError) as error:
@@ -17,11 +17,11 @@ def ready(prepare: Callable[[Any], Any], config: Any) -> Any:
 
 
 def terminal() -> Console:
-    """Open a console: as wide as the terminal is, or 100 where there is none."""
+    """Open a console as wide as the terminal, or of 100 columns where there is none."""
     return Console(width=None if sys.stdout.isatty() else 100)
 
 
 def tell(claims: Iterable[tuple[str, bool]], console: Console) -> None:
-    """Print what should be seen and whether it is, a line each."""
+    """Print each claim on a line of its own, after "yes" or "NO"."""
     for text, holds in claims:
         console.print(f"{'yes' if holds else 'NO '}  {text}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes: a file is replaced by a complete new one, or not at all."""
 
 import os
 import tempfile
@@ -9,13 +9,13 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; what lies there takes the place of `path` when the block ends well.
+    """Yield a temporary path, whose file replaces `path` when the block ends without an error.
 
     Args:
-      path: the file to make or replace; its folder is made.
+      path: the file to write; its folder is created.
 
     Yields:
-      A path of the same name in a new folder beside it, so that no two writers share it.
+      A path of the same name in a new folder beside `path`, so that two writers do not collide.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent) as folder:

@@ -1,4 +1,4 @@
-"""Where a measurement was made: the machine and its versions, the day and the commit."""
+"""The machine, package versions, date and commit that a result comes from."""
 
 import dataclasses
 import datetime
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-RESULTS = (":!benchmarks/results", ":!experiments/results")  # what measuring itself changes
-BENCHMARKS = ("synflow_jax", "benchmarks", "experiments/models")  # what a benchmark runs
+RESULTS = (":!benchmarks/results", ":!experiments/results")  # outputs, not source
+BENCHMARKS = ("synflow_jax", "benchmarks", "experiments/models")  # source of a benchmark
 EXPERIMENTS = ("synflow_jax", "experiments")
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch")
 
@@ -31,7 +31,7 @@ def cores() -> int:
 
 
 def busy_cores(seconds: float = 0.5) -> float | None:
-    """Measure, while this process rests, how many cores others keep busy."""
+    """Measure how many cores other processes keep busy while this one sleeps."""
     before = _processor_times()
     time.sleep(seconds)
     passed = [b - a for a, b in zip(before, _processor_times(), strict=True)]
@@ -45,7 +45,7 @@ def _processor_times() -> list[int]:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Describe the machine; equal descriptions make rows that may be compared."""
+    """Describe the machine; rows with equal descriptions are comparable."""
     found = {"device": device, "processor": _processor(), "cores": cores()}
     found["memory GiB"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30)
     if device == "gpu":
@@ -57,20 +57,20 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def provenance(config: Any, device: str) -> dict[str, Any]:
-    """Write down what an experiment was asked for, but for paths, and where and when it ran."""
+    """Collect the settings of an experiment without paths, the machine, the date and the commit."""
     asked = dataclasses.asdict(config).items()
     settings = {name: value for name, value in asked if not isinstance(value, Path)}
     return settings | {"machine": machine(device)} | stamp(EXPERIMENTS)
 
 
 def stamp(folders: Sequence[str] = BENCHMARKS) -> dict[str, str]:
-    """Say on which day, from which commit (+: and changes), and from what Python exactly.
+    """Return the date, the commit and a hash of the Python source.
 
     Args:
-      folders: where the Python lies that decides the rows.
+      folders: folders whose Python files are hashed.
 
     Returns:
-      The date, the commit and the source's fingerprint.
+      Date, commit (with a + where the files differ from it), and source, the hash.
     """
     commit = _output(["git", "rev-parse", "--short=12", "HEAD"])
     changed = _output(["git", "status", "--porcelain", "--", ".", *RESULTS])
@@ -88,7 +88,7 @@ def _source(folders: Sequence[str]) -> str:
 
 
 def line(found: dict[str, Any]) -> str:
-    """Write a machine on one line."""
+    """Format a machine on one line."""
     versions = ", ".join(f"{name} {value}" for name, value in found["versions"].items())
     what = f"{found['processor']}, {found['cores']} cores, {found['memory GiB']} GiB"
     return f"{what}{', ' + found['accelerator'] if 'accelerator' in found else ''}; {versions}"

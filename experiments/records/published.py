@@ -11,7 +11,7 @@ FOLDER = ROOT / "experiments" / "paper"
 
 
 class Curve(NamedTuple):
-    """Top-1 of the best epoch in %, over log10 ρ: least, mean and most of the runs."""
+    """Top-1 of the best epoch in % over log10 ρ: minimum, mean and maximum of the runs."""
 
     log10_rho: list[float]
     low: list[float]
@@ -20,7 +20,7 @@ class Curve(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One network: a title, our rows, and the paper's curves by method."""
+    """One network on one data set: a title, our rows and the paper's curves by method."""
 
     title: str
     rows: list[Row]
@@ -28,7 +28,7 @@ class Panel(NamedTuple):
 
 
 def table(name: str) -> list[dict[str, Any]]:
-    """Read a file of the paper's numbers, numbers as floats."""
+    """Read a CSV file of the paper's numbers; numeric fields become floats."""
     with (FOLDER / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(file)]
 
@@ -41,12 +41,12 @@ def _number(text: str) -> float | str:
 
 
 def curves(name: str, model: str, dataset: str) -> dict[str, Curve]:
-    """Read the curves of one panel by method; empty where the paper has none.
+    """Read the paper's curves for one network and data set, by method; empty if it has none.
 
     Args:
       name: fig1 or fig6.
-      model: our name of the network. The paper's "WideResNet-18" is ResNet-18 (its basic block
-        ignores the width), so its runs are in resnet18's.
+      model: our name of the network. The paper's "WideResNet-18" is a ResNet-18 (its basic block
+        ignores the width); its runs are stored as resnet18.
       dataset: our name of the data set.
 
     Returns:

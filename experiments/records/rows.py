@@ -1,7 +1,7 @@
-"""Results as JSON: {"config": what was asked last, "rows": [one a line]}; the file is always whole.
+"""Files of results, as JSON: {"config": settings of the last run, "rows": [one a line]}.
 
-A row carries the fingerprint of the settings that made it, so that a run finds what it still has
-to do, and rows of other settings in the same file are left alone.
+A row has the fingerprint of the settings that made it, so that a run finds which rows are missing
+and leaves rows of other settings alone. Files are replaced atomically.
 """
 
 import fcntl
@@ -14,22 +14,22 @@ from typing import Any
 from experiments.records.files import replacing
 
 Row = dict[str, Any]
-RESULTS = Path(__file__).parents[1] / "results"  # what is committed
+RESULTS = Path(__file__).parents[1] / "results"  # the committed ones
 
 
 def log10_key(rho: float) -> float:
-    """Round log10 ρ so that it can be a key: the same compression, however it was written."""
+    """Round log10 ρ to 6 digits, so that equal ratios have equal keys."""
     return round(math.log10(rho), 6)
 
 
 def fingerprint(settings: Row) -> str:
-    """Hash settings to 16 hexadecimal digits, whatever the order of their keys."""
+    """Hash settings to 16 hexadecimal digits; the order of the keys does not matter."""
     text = json.dumps(settings, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def load(path: Path) -> tuple[Row, list[Row]]:
-    """Read a file of results; no file is no rows.
+    """Read a file of results; a missing file has no rows.
 
     Args:
       path: a JSON object with a "config" and a list "rows" of objects with a "config" each.
@@ -38,7 +38,7 @@ def load(path: Path) -> tuple[Row, list[Row]]:
       The file's config and its rows, in the file's order.
 
     Raises:
-      ValueError: the file is something else; the message names the line or the row.
+      ValueError: the file has another form; the message names the line or the row.
     """
     if not path.exists():
         return {}, []
@@ -63,13 +63,13 @@ def read(path: Path) -> list[Row]:
 
 
 def of_configs(path: Path, configs: list[str]) -> list[Row]:
-    """Read the rows with these configs, in their order."""
+    """Read the rows that have these fingerprints, in the order of the fingerprints."""
     by_config = {row["config"]: row for row in read(path)}
     return [by_config[config] for config in configs]
 
 
 def write(path: Path, rows: list[Row], config: Row | None = None) -> None:
-    """Replace a file by one with these rows, in one step: it is never seen half written."""
+    """Write rows and config to a file, replacing it atomically."""
     lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
     head = json.dumps(config or {}, allow_nan=False)
     with replacing(path) as temporary:
@@ -78,12 +78,12 @@ def write(path: Path, rows: list[Row], config: Row | None = None) -> None:
 
 
 def add(path: Path, rows: list[Row], config: Row | None = None) -> None:
-    """Add rows to a file that other processes may be adding to.
+    """Append rows to a file under a lock, so that several processes may share it.
 
     Args:
-      path: the file; its folder is made, and a lock file is left beside it.
-      rows: what to add; a row whose config is stored already is left out.
-      config: what was asked for, in place of the file's own; None leaves that as it is.
+      path: the file; its folder is created, and a lock file stays beside it.
+      rows: rows to add; those whose config is already stored are skipped.
+      config: settings of this run, which replace those in the file; None keeps those.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_suffix(".lock").open("w") as lock:

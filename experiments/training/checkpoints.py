@@ -1,8 +1,8 @@
-"""Training stored on the way, so that a run that was killed goes on as if it had not been.
+"""Checkpoints of a training, so that a killed run continues and ends with the same result.
 
-A checkpoint is the whole state of a training (params, statistics, the optimiser's state with masks
-and counts, the random keys), the scores of all epochs so far and the settings that made it. It is
-there whole or not at all; when a newer one is whole, older ones are removed.
+A checkpoint has the whole state of a training (params, statistics, the optimiser's state with masks
+and counts, the random keys), the scores of all epochs so far and the settings. It is written
+atomically, and older ones are removed afterwards.
 """
 
 import json
@@ -21,9 +21,9 @@ class Checkpoints:
     """The checkpoints of one training, in a folder of their own.
 
     Args:
-      folder: where they lie; it is made by the first one.
-      settings: all that decides the training, as JSON can hold it.
-      every: epochs from one to the next.
+      folder: where they are stored; created with the first one.
+      settings: everything that decides the training, as JSON.
+      every: epochs from one checkpoint to the next.
 
     Raises:
       ValueError: every is below 1.
@@ -36,11 +36,11 @@ class Checkpoints:
         self.settings: Row = json.loads(json.dumps(settings))  # a tuple reads back as a list
 
     def save(self, state: Any, history: list[Any]) -> None:
-        """Store a training where its epoch is one that is stored.
+        """Store a training if its number of epochs is a multiple of `every`.
 
         Args:
           state: a named tuple of arrays with a random key in `key`.
-          history: one tree of arrays an epoch.
+          history: one tree of scores an epoch.
         """
         if len(history) % self.every:
             return
@@ -55,14 +55,14 @@ class Checkpoints:
             manager.save(len(history), args=args)
 
     def load(self, state: Any, scores: Any) -> tuple[Any, list[Any]]:
-        """Read what was stored last.
+        """Read the last checkpoint.
 
         Args:
-          state: the state before the first epoch; what is read is laid out like it.
+          state: the state before the first epoch, for its structure, shapes and dtypes.
           scores: one epoch's scores, as arrays or their shapes and dtypes.
 
         Returns:
-          State and history; where nothing was stored, the state given and no history.
+          State and history; where nothing is stored, the given state and an empty history.
 
         Raises:
           ValueError: the checkpoint was made under other settings; the message names them.
@@ -80,7 +80,7 @@ class Checkpoints:
         return held._replace(key=key), rows
 
     def clear(self) -> None:
-        """Remove what is stored: the training is done, and its result lies elsewhere."""
+        """Remove the checkpoints; call it once the result is stored as a row."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _manager(self) -> ocp.CheckpointManager:

@@ -1,17 +1,17 @@
-"""Iterative magnitude pruning with rewinding: train, prune what was trained, rewind, train again.
+"""Iterative magnitude pruning (IMP) with rewinding: train, prune by magnitude, rewind, repeat.
 
-For ρ in n levels, level l = 1 … n keeps 1 weight in ρ^(l/n), the largest that level l − 1 trained
-(level 0 is the dense network), takes them back to the values that they began with, or to those
-after an early epoch, and trains them again under a fresh optimiser: n + 1 trainings. Only params
-are rewound, biases and BatchNorm's scales among them. BatchNorm's running statistics stay as
-trained, as in the paper's code; the next training soon overwrites them.
+To reach ρ in n levels, level l = 1 … n keeps 1 weight in ρ^(l/n), the largest that level l − 1
+trained (level 0 is the dense network), rewinds them to their initial values or to those after an
+early epoch, and trains them with a fresh optimiser: n + 1 trainings. All params are rewound, biases
+and BatchNorm's scales included. BatchNorm's running statistics stay as trained, as in the paper's
+code; the next training soon overwrites them.
 
-Until August 2021 the paper's code rewound nothing: its filter on `requires_grad` let no tensor of a
-stored state pass (pull request 9 of ganguli-lab/Synaptic-Flow). Figure 5a is of 2020; for what that
-code did, `rewind_to` is None.
+Until August 2021 the paper's code did not rewind: its filter on `requires_grad` matched no tensor
+of a stored state (pull request 9 of ganguli-lab/Synaptic-Flow). Figure 5a is from 2020;
+`rewind_to=None` does what that code did.
 
-Sources: Frankle and Carbin 2019; Frankle, Dziugaite, Roy and Carbin 2019 and 2020 (an early epoch,
-the learning rate taken up there, too); Tanaka et al. 2020, Figure 5a.
+Sources: Frankle and Carbin 2019; Frankle, Dziugaite, Roy and Carbin 2019 and 2020 (rewinding to an
+early epoch, and to its learning rate); Tanaka et al. 2020, Figure 5a.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ from synflow_jax import prune
 
 
 class Level(NamedTuple):
-    """One training of several seeds; every array has the seed axis first, but those of `history`.
+    """One training of several seeds; arrays have the seed axis first, except in `history`.
 
-    `start` is where training begins and what pruning rewinds to: the masks are not applied to it.
-    `history` holds the scores after each epoch, (epochs, seeds).
+    `start` has the variables at which training begins and to which pruning rewinds, without masks
+    applied. `history` has the scores after each epoch, (epochs, seeds).
     """
 
     number: int
@@ -45,14 +45,14 @@ Choose = Callable[[Level, float], Any]
 
 
 def by_magnitude(level: Level, rho: float) -> Any:
-    """Keep the largest weights of a training, of those that it trained.
+    """Keep the largest trained weights among those that the level kept.
 
     Args:
-      level: a training that is done.
+      level: a finished training.
       rho: compression ratio ρ, prunable weights before over after, not below the level's.
 
     Returns:
-      Masks that lie inside the level's, with the seed axis first.
+      Masks inside the level's masks, with the seed axis first.
     """
     size = lambda mask, leaf: jnp.where(mask, jnp.nan_to_num(jnp.abs(leaf)), -1)
     return _largest(jax.tree.map(size, level.masks, level.trained["params"]), rho)
@@ -61,11 +61,10 @@ def by_magnitude(level: Level, rho: float) -> Any:
 def by_magnitude_of_all(level: Level, rho: float) -> Any:
     """Keep the largest weights as the paper's code does: a pruned weight may come back.
 
-    That code never sets weights to zero, so that a pruned one competes by the value that it was
-    rewound to.
+    That code never sets weights to zero, so a pruned weight competes with its rewound value.
 
     Args:
-      level: a training that is done.
+      level: a finished training.
       rho: compression ratio ρ, prunable weights before over after.
 
     Returns:
@@ -77,12 +76,12 @@ def by_magnitude_of_all(level: Level, rho: float) -> Any:
 
 
 def _largest(scores: Any, rho: float) -> Any:
-    """Select for every seed."""
+    """Keep the largest scores of each seed."""
     return jax.vmap(lambda one: prune(one, as_given, rho, rounds=1)[0])(scores)
 
 
 def as_given(scores: Any, masks: Any) -> Any:
-    """Score by what is given in place of params, whatever is pruned already."""
+    """Return the scores that are given in place of params; a saliency for `prune`."""
     del masks
     return scores
 
@@ -93,14 +92,14 @@ class IterativePruning:
 
     Args:
       trainer: trains every level; its budget is that of one level.
-      keys: one random key a seed; each level draws its own from it.
-      rewind_to: the epoch of the dense training after which params are taken for rewinding, 0 for
-        initialisation. Later trainings begin at that epoch of the learning rate. None rewinds
-        nothing: they go on from trained params, the learning rate from its start.
-      choose: masks from a training and ρ; any method of pruning makes one.
+      keys: one random key a seed; each level folds its number into it.
+      rewind_to: epochs of the dense training after which params are saved for rewinding; 0 is
+        initialisation. Later trainings begin at that epoch of the learning-rate schedule. None
+        rewinds nothing: training continues from the trained params, with the whole schedule.
+      choose: function from a level and ρ to masks.
 
     Raises:
-      ValueError: rewind_to is no epoch that leaves one to train.
+      ValueError: rewind_to is not None or an epoch before the last.
     """
 
     trainer: Trainer
@@ -114,13 +113,13 @@ class IterativePruning:
             raise ValueError(f"rewind_to must be None or 0 to {epochs - 1}, got {self.rewind_to}")
 
     def dense(self, variables: Any) -> Level:
-        """Train the dense networks: level 0 of every ρ and of every number of levels.
+        """Train the dense networks: level 0, the same for every ρ and number of levels.
 
         Args:
           variables: Linen variables with the seed axis first.
 
         Returns:
-          Level 0. Its `start` is what later levels rewind to.
+          Level 0. Later levels rewind to its `start`.
         """
         masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), variables["params"])
         early, trained, history = variables, variables, []
@@ -134,12 +133,12 @@ class IterativePruning:
         """Prune and train again, level by level.
 
         Args:
-          dense: what `dense` returned.
+          dense: level 0, from `dense`.
           rho: compression ratio ρ after the last level.
           levels: n, how often to prune.
 
         Yields:
-          Level l = 1 … n with its masks, at ρ^(l/n), once it is trained.
+          Level l = 1 … n at ρ^(l/n), after its training.
 
         Raises:
           ValueError: levels is below 1, or rho is no compression ratio.

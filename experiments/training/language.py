@@ -1,7 +1,7 @@
 """Training of a pruned language model: one compiled scan over all steps, the text on the device.
 
-AdamW under a linear warm-up and a cosine, gradients cut to norm 1. Pruned weights are zero before
-the first step and stay zero. Losses are in bits per character.
+AdamW with a linear warm-up and a cosine, gradients clipped to norm 1. Pruned weights are set to
+zero before the first step and stay zero. Losses are in bits per character.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ from synflow_jax import apply_masks, keep_masks
 
 CLIP = 1.0
 WARMUP = 0.1  # of all steps
-TAIL = 0.1  # of all steps: what the training loss is averaged over
+TAIL = 0.1  # of all steps: the last ones, over which the training loss is averaged
 EVALUATION_BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What every network may use."""
+    """The training budget that every network gets."""
 
     steps: int
     batch_size: int
@@ -35,7 +35,7 @@ class Budget:
 
 
 class Outcome(NamedTuple):
-    """What training left: params, losses in bits per character, and whether params are finite."""
+    """Result of a training: params, losses in bits per character, whether params are finite."""
 
     params: Any
     validation: Array
@@ -48,11 +48,11 @@ class LanguageTrainer:
 
     Args:
       model: a Linen module, tokens (batch, length) to logits (batch, length, vocabulary).
-      text: what is learnt; moved to the device here.
-      budget: what every network gets.
+      text: training and validation text; moved to the device here.
+      budget: steps, windows and optimiser, the same for every network.
 
     Raises:
-      ValueError: a part of the text is shorter than one context and what follows it.
+      ValueError: a part of the text is shorter than one context and the next character.
     """
 
     def __init__(self, model: nn.Module, text: Text, budget: Budget) -> None:
@@ -68,7 +68,7 @@ class LanguageTrainer:
         self._run = jax.jit(self._train)
 
     def __call__(self, params: Any, masks: Any, key: Array) -> Outcome:
-        """Train params under masks on windows drawn by the key, and measure what came out."""
+        """Train masked params on windows drawn with the key; return params and losses."""
         return jax.block_until_ready(self._run(params, masks, key, self.text, self.windows))
 
     def _windows(self, text: Array, starts: Array) -> Array:

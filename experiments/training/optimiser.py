@@ -1,7 +1,7 @@
-"""What training may use, and the Optax transform that it asks for.
+"""The training budget of a network, and the Optax transform that is built from it.
 
-Every optimiser computes what the one of that name in PyTorch does, at PyTorch's constants; the
-decay is L2, added to the gradient before anything else, as `weight_decay` is there.
+Each optimiser equals PyTorch's of the same name, with PyTorch's constants. Weight decay is L2: it
+is added to the gradient before the optimiser, as in PyTorch.
 """
 
 import dataclasses
@@ -26,11 +26,11 @@ OPTIMISERS: dict[OptimiserName, Callable[[Any], optax.GradientTransformation]] =
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What every network may use; a gradient longer than `clip` is cut to that norm.
+    """The training budget that every network gets; gradients are clipped to norm `clip`.
 
-    The learning rate falls along a cosine where `drops` is None; otherwise it is multiplied by
-    `factor` after each of those epochs. In bfloat16, params and images are rounded on their way
-    into the network; the params that are trained, BatchNorm's statistics and the loss are float32.
+    The learning rate follows a cosine where `drops` is None; otherwise it is multiplied by `factor`
+    after each epoch in `drops`. With the precision bfloat16, params and images are cast to bfloat16
+    in the forward pass; the trained params, BatchNorm's statistics and the loss stay float32.
     """
 
     epochs: int
@@ -49,7 +49,7 @@ class Budget:
                 raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
 
     def _rules(self) -> Iterator[tuple[str, bool, str]]:
-        """Yield the arguments, whether each is allowed, and what is."""
+        """Yield each argument, whether its value is allowed, and the allowed values in words."""
         for name in ("epochs", "batch_size"):
             yield name, getattr(self, name) >= 1, "at least 1"
         yield "learning_rate", 0 < self.learning_rate < math.inf, "finite and above 0"
@@ -65,14 +65,14 @@ class Budget:
 
 
 def learning_rate(budget: Budget, steps: int) -> optax.Schedule:
-    """Build the learning rate of every step.
+    """Build the learning-rate schedule.
 
     Args:
-      budget: its learning rate, epochs, drops and factor decide.
-      steps: how many make an epoch.
+      budget: its learning rate, epochs, drops and factor are used.
+      steps: steps an epoch.
 
     Returns:
-      A function of how many steps were taken before.
+      A function from the number of steps taken so far to the learning rate.
     """
     if budget.drops is None:
         return optax.cosine_decay_schedule(budget.learning_rate, budget.epochs * steps)
@@ -81,11 +81,11 @@ def learning_rate(budget: Budget, steps: int) -> optax.Schedule:
 
 
 def optimiser(budget: Budget, steps: int) -> optax.GradientTransformation:
-    """Build the whole transform: the gradient is cut, then decays, then drives the optimiser.
+    """Chain gradient clipping, weight decay and the optimiser.
 
     Args:
-      budget: what to build.
-      steps: how many make an epoch.
+      budget: the settings.
+      steps: steps an epoch.
 
     Returns:
       An Optax transform; its update needs params.
@@ -96,14 +96,14 @@ def optimiser(budget: Budget, steps: int) -> optax.GradientTransformation:
 
 
 def later(state: Any, steps: Any) -> Any:
-    """Move an optimiser's state on in its schedule, and in nothing else.
+    """Advance the step count of the learning-rate schedule in an optimiser's state.
 
     Args:
-      state: what the `init` of a transform that holds an `optimiser` gave.
-      steps: how many steps of the schedule are taken as done, int32.
+      state: the result of `init` of a transform that contains an `optimiser`.
+      steps: how many steps of the schedule count as done, int32.
 
     Returns:
-      The state, its moments and their counts as they were.
+      The state, with its moments and their counts unchanged.
     """
 
     def in_schedule(path: Any, value: Any) -> bool:

@@ -1,7 +1,8 @@
-"""The paper's settings: what its networks were trained under.
+"""Training settings of the paper, by network and data set.
 
-Tanaka et al. 2020, appendix; where that and the arguments stored with the authors' results differ,
-the stored arguments. All train in batches of 128 by Nesterov momentum of 0.9 and cut no gradient.
+From the appendix of Tanaka et al. 2020. Where the arguments stored with the authors' results differ
+from it, the stored ones are used. All have batches of 128, Nesterov momentum of 0.9 and no gradient
+clipping.
 """
 
 from experiments.training.optimiser import Budget
@@ -11,13 +12,13 @@ BATCH = 128
 CIFAR_VGG = Budget(160, BATCH, 0.1, 1e-4, None, drops=(60, 120), factor=0.1)
 CIFAR_RESNET = Budget(160, BATCH, 0.01, 5e-4, None, drops=(60, 120), factor=0.2)
 TINY_IMAGENET = Budget(100, BATCH, 0.01, 1e-4, None, drops=(30, 60, 80), factor=0.2)
-# VGG-11 on CIFAR-10: every level of iterative magnitude pruning. The rate does not fall.
+# VGG-11 on CIFAR-10: each level of iterative magnitude pruning. The learning rate is constant.
 ITERATIVE = Budget(50, BATCH, 0.01, 1e-4, None, drops=())
-# VGG-19 on CIFAR-10, its layers watched while it trains. Epochs and rate are the paper's; the rest,
-# which it does not say, is that of iterative magnitude pruning.
+# VGG-19 on CIFAR-10, whose layer magnitudes are recorded during training. Epochs and rate are the
+# paper's; it does not state the rest, which is taken from iterative magnitude pruning.
 WATCHED = Budget(100, BATCH, 0.001, 1e-4, None, drops=())
 
-# The networks that the paper trained, and what stands in for them at 64×64 ("X-tiny").
+# The networks that the paper trains, and their variants for images of 64×64 ("X-tiny").
 CIFAR = {"vgg11": CIFAR_VGG, "vgg16": CIFAR_VGG, "resnet18": CIFAR_RESNET}
 TRAINED: dict[str, dict[str, Budget]] = {
     "cifar10": CIFAR,
@@ -27,7 +28,7 @@ TRAINED: dict[str, dict[str, Budget]] = {
 
 
 def settings(model: str, dataset: str) -> Budget:
-    """Look up what the paper trains a network under (its Figures 1 and 6).
+    """Look up the paper's training settings for a network (Figures 1 and 6).
 
     Args:
       model: a name of `MODELS`.

@@ -1,8 +1,8 @@
-"""Training of pruned networks: all seeds of a cell together, the data on the device.
+"""Training of pruned networks: several seeds together, with the data on the device.
 
-One compiled function an epoch: a scan over its steps, then the whole test set. Pruned weights are
-zero before the first step and stay zero. Clipping is not in the paper: networks without BatchNorm
-need it where a method (GraSP at mild compression) leaves exploding gradients.
+An epoch is one compiled function: a scan over its steps, then the whole test set. Pruned weights
+are set to zero before the first step and stay zero. Gradient clipping is not in the paper; networks
+without BatchNorm need it where gradients explode (GraSP at mild compression).
 """
 
 from collections.abc import Iterator
@@ -38,10 +38,10 @@ class State(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What a network does on the test set, each float32.
+    """Scores of a network on the test set, float32.
 
-    `top5` is the share of examples whose label is among the five largest outputs, so it is 1 where
-    there are no more than five classes; `loss` is the mean cross-entropy.
+    `top5` is the fraction of examples whose label is among the five largest outputs, so it is 1
+    where there are at most five classes; `loss` is the mean cross-entropy.
     """
 
     top1: Any
@@ -52,14 +52,14 @@ class Scores(NamedTuple):
 class Trainer:
     """Trains one model on one data set under one budget; its epoch is compiled once.
 
-    What is left of an epoch after its last full batch is dropped.
+    Examples that do not fill the last batch of an epoch are dropped.
 
     Args:
       model: a Linen module called `model(x, train)`; it may draw from the random stream "dropout".
       dataset: the data; moved to the device here.
-      budget: what every network gets.
-      seeds_at_once: seeds under one vmap, the rest one after another; None is one on a CPU, where
-        that is quickest, and all of them elsewhere.
+      budget: epochs, batch size and optimiser, the same for every network.
+      seeds_at_once: seeds trained under one vmap; such groups run one after another. None is 1 on
+        a CPU, where that is fastest, and all seeds elsewhere.
 
     Raises:
       ValueError: a batch is larger than the training set.
@@ -92,13 +92,13 @@ class Trainer:
         Args:
           variables: Linen variables with a leading seed axis.
           masks: bool tree of the params with a leading seed axis.
-          keys: one random key a seed: equal keys give the examples in equal order.
-          first: how many epochs of the budget are taken as done.
-          resume: where training is stored on the way; it goes on from what is there.
+          keys: one random key a seed; equal keys give the same order of examples.
+          first: how many epochs of the budget count as done.
+          resume: where checkpoints are stored; training continues from the last one.
 
         Yields:
-          After each epoch, the Linen variables and the scores, float32 (seeds,). Epochs that
-          `resume` held yield their own scores, but the variables of the last of them.
+          After each epoch, the Linen variables and the scores, float32 (seeds,). Epochs read
+          from `resume` yield their own scores, with the variables of the last stored epoch.
 
         Raises:
           ValueError: first is no epoch of the budget, or `resume` holds a checkpoint of other
@@ -123,7 +123,7 @@ class Trainer:
             yield state.variables, scores
 
     def order(self, key: Array) -> Array:
-        """Draw an epoch: the indices of its examples, (steps, batch)."""
+        """Draw the order of an epoch: indices of examples, (steps, batch)."""
         order = jax.random.permutation(key, len(self.train.labels))
         return order[: self.steps * self.batch].reshape(self.steps, self.batch)
 
@@ -178,14 +178,14 @@ class Trainer:
         return jnp.mean(loss), statistics
 
     def _scores(self, state: State, test: Split) -> Scores:
-        """Score a network in float32, whatever it is trained in."""
+        """Score a network in float32, whatever the precision of training."""
 
         def one(example: Split) -> Scores:
             x = self.dataset.normalise(example.images[None])
             logits = self.model.apply(state.variables, x)[0]
             best = lax.top_k(logits, min(TOP, len(logits)))[1]
             loss = optax.softmax_cross_entropy_with_integer_labels(logits, example.labels)
-            # Where outputs are equal the first counts, and where they are no numbers, too.
+            # Of equal outputs the first counts, and likewise of NaN outputs.
             return Scores(best[0] == example.labels, jnp.any(best == example.labels), loss)
 
         each = lax.map(one, test, batch_size=evaluation_batch())
@@ -193,5 +193,5 @@ class Trainer:
 
 
 def evaluation_batch() -> int:
-    """Choose how many test examples go together: few enough for the patches that a CPU makes."""
+    """Return how many test examples are scored at once; few on a CPU, where patches take memory."""
     return 120 if jax.default_backend() == "cpu" else 1000
