@@ -1,1 +1,6 @@
-"""Experiments on real data, one file each: run them as `python -m experiments.NAME --help`."""
+"""Experiments on real data: a file here is a command, `python -m experiments.NAME --help`.
+
+What the commands share lies in folders. Imports go down this order, and never up:
+
+    commands > draw > cells > training > data, models > records
+"""

@@ -1,20 +1,21 @@
-r"""How much compression does each method bear before it empties a layer? Without training.
+r"""Up to which compression does each method keep every layer? Without training.
 
 The largest ρ at which a method keeps every layer, found by bisection, for every seed and network.
-The paper read it off a grid of quarter decades in three runs of VGG-16 on CIFAR-100 (crosses in the
-figure), every method in 100 rounds; here SynFlow has 100 and the others one, but for `--rounds`.
+The paper has it on a grid of quarter decades, from three runs of VGG-16 on CIFAR-100 (crosses in
+the figure) with 100 rounds for every method. Here SynFlow has 100 and the others one; `--rounds`
+changes that.
 
     python -m experiments.critical                   # 20 seeds of four networks
     python -m experiments.critical --models vgg16 --dataset cifar100 --rounds 100 --seeds 3
     python -m experiments.critical --draw            # from the rows that are stored
 
-ρ_max = N/L is what a plain chain of layers bears. Beside a skip connection SynFlow may empty a
-branch, certified or not: the flow lives on the skip, and yet a layer is lost.
+A plain chain of layers can be compressed to ρ_max = N/L. Beside a skip connection SynFlow may empty
+a branch, certified or not: the flow continues on the skip connection while a layer is lost.
 
-SNIP and GraSP score 10 examples a class of the data set, as in Figure 6. Where a method loses a
-layer, recovers and loses one again, one of its losses is found. SynFlow with the certified schedule
-is given ρ_max itself: it gets there or its row says how far it came. Writes critical.json (one row
-a network, method and seed) and critical.png.
+SNIP and GraSP score 10 examples a class of the data set, as in Figure 6. If a method loses a layer,
+keeps all at a larger ρ and loses one again, bisection finds one of these ρ. SynFlow on the
+certified schedule is tried at ρ_max itself: it reaches it, or its row has the ρ that it reached.
+Writes critical.json (one row for each network, method and seed) and critical.png.
 """
 
 import dataclasses
@@ -29,16 +30,18 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments.common import critical as work
-from experiments.common import published
-from experiments.common import rows as store
-from experiments.common.claims import Claim
-from experiments.common.command import ready, tell, terminal
-from experiments.common.data import DatasetName, load
-from experiments.common.machine import provenance
-from experiments.common.methods import PAPERS, MethodName, Network
-from experiments.common.models import MODELS, ModelName
-from experiments.common.rows import RESULTS, Row
+from experiments.cells import critical as work
+from experiments.cells.methods import PAPERS, MethodName
+from experiments.cells.network import Network
+from experiments.data.dataset import DatasetName, load
+from experiments.draw.critical import draw
+from experiments.models import MODELS, ModelName
+from experiments.records import published
+from experiments.records import rows as store
+from experiments.records.claims import Claim
+from experiments.records.console import ready, tell, terminal
+from experiments.records.machine import provenance
+from experiments.records.rows import RESULTS, Row
 from synflow_jax import __version__
 
 RECIPE = 1
@@ -63,7 +66,7 @@ class Config:
     tolerance: float = 0.05
     """Decades of ρ at which the search ends."""
     smoke: bool = False
-    """Does it run? Seconds: one seed of fc on digits; results go to results/ in this folder."""
+    """Test run of seconds: one seed of fc on digits; results go to results/ in this folder."""
     draw: bool = False
     """Draw from the rows that are stored."""
     data_dir: Path | None = None
@@ -85,7 +88,7 @@ class Config:
 
     @property
     def effective(self) -> "Config":
-        """What is run: of a smoke run, a small part."""
+        """The settings that are run: a small part of them in a smoke run."""
         small: Any = {"models": ("fc",), "dataset": "digits", "seeds": 1, "tolerance": 0.5}
         return dataclasses.replace(self, **small) if self.smoke else self
 
@@ -95,28 +98,28 @@ class Config:
         return self.out or (Path("results") if self.smoke else RESULTS)
 
     def settings(self, model: str, method: str, seed: int) -> Row:
-        """All that decides a row."""
+        """Return everything that decides a row."""
         asked = {"dataset": self.dataset, "model": model, "method": method, "seed": seed}
         rest = {"rounds": work.rounds(method, self.rounds), "tolerance": self.tolerance}
         return {"version": __version__, "recipe": RECIPE, **asked, **rest}
 
 
 def make(config: Config, path: Path, console: Console) -> list[Row]:
-    """Find what is missing, storing every row as it is found.
+    """Compute the missing rows, and store each when it is found.
 
     Args:
-      config: what to do.
+      config: the settings.
       path: the file of rows.
-      console: where progress is shown; where it is no terminal, one line a row.
+      console: where progress is shown; one line a row if it is not a terminal.
 
     Returns:
-      The rows that were asked for.
+      The rows of these settings.
 
     Raises:
       ValueError: network and data set do not fit, or the file is malformed.
       OSError: the data set is not prepared, or the file cannot be written.
     """
-    store.add(path, [])  # where it cannot be read and written, fail before the work
+    store.add(path, [])  # fail before the work if the file cannot be read or written
     asked = provenance(config, jax.default_backend())
     found = {row["config"] for row in store.read(path)}
     missing = [cell for cell in _cells(config) if _key(config, cell) not in found]
@@ -133,13 +136,13 @@ def make(config: Config, path: Path, console: Console) -> list[Row]:
 
 
 def stored(config: Config, path: Path) -> list[Row]:
-    """Read the rows that were asked for and are there."""
+    """Read the stored rows of these settings."""
     wanted = {_key(config, cell) for cell in _cells(config)}
     return [row for row in store.read(path) if row["config"] in wanted]
 
 
 def _cells(config: Config) -> list[Cell]:
-    """List what is asked for: a network, a method and a seed."""
+    """List the combinations of network, method and seed."""
     return list(itertools.product(config.models, config.methods, range(config.seeds)))
 
 
@@ -148,7 +151,7 @@ def _key(config: Config, cell: Cell) -> str:
 
 
 def claims(rows: list[Row]) -> Iterator[Claim]:
-    """Check what the rows show, network by network."""
+    """Check the claims for each network."""
     for model in dict.fromkeys(row["model"] for row in rows):
         mine = [row for row in rows if row["model"] == model]
         found = {
@@ -168,7 +171,7 @@ def claims(rows: list[Row]) -> Iterator[Claim]:
 
 
 def main(config: Config) -> None:
-    """Find what is missing, draw the figure, check the claims."""
+    """Compute the missing rows, draw the figure, check the claims."""
     console, path = terminal(), config.folder / "critical.json"
     asked = config.effective
     if config.draw:
@@ -177,7 +180,7 @@ def main(config: Config) -> None:
         rows = ready(lambda asked: make(asked, path, console), asked)
     if not rows:
         raise SystemExit(f"error: {path} has no rows of these settings; run it without --draw")
-    work.draw(rows, published.table("critical"), path.with_suffix(".png"))
+    draw(rows, published.table("critical"), path.with_suffix(".png"))
     tell(claims(rows), console)
     console.print(f"Rows are in {path}, the figure beside it", soft_wrap=True)
 

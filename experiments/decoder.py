@@ -1,43 +1,145 @@
 """Does pruning at initialisation carry over to a small language model?
 
-Prunes a decoder of LLaMA's kind before training by SynFlow in flow mode, at random with ERK
-densities, by magnitude, and by SynFlow inside ERK densities; trains it, character by character, on
-the documentation strings of Python's standard library; shows the loss on modules that it has not
-seen, in bits per character, and what each method keeps of which layer. The paper has no such
-experiment.
+Prunes a LLaMA-style decoder before training by SynFlow in flow mode, at random with ERK densities,
+by magnitude, and by SynFlow inside ERK densities. Trains it, character by character, on the
+documentation strings of Python's standard library. Shows the loss in bits per character on modules
+that it has not seen, and the density of each layer by method. The paper has no such experiment.
 
     python -m experiments.decoder           # 39 runs: about 11 minutes on 2 CPU cores
-    python -m experiments.decoder --smoke   # does it run? seconds
+    python -m experiments.decoder --smoke   # test run, seconds
 
-Writes rows.json (one row a method, ρ and seed), table.txt and figure.png. Finished runs are stored
-at once: a comparison that was stopped goes on where it was when it is started again.
+Writes rows.json (one row for each method, ρ and seed), table.txt and figure.png. Finished runs are
+stored at once: a stopped comparison continues when it is started again.
 """
 
 import dataclasses
-import time
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args
 
 import jax
 import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments.common import decoder_report
-from experiments.common import rows as store
-from experiments.common import text as texts
-from experiments.common.command import ready, terminal
-from experiments.common.decoder_config import Config
-from experiments.common.decoder_methods import Start, prune, start
-from experiments.common.language import LanguageTrainer
-from experiments.common.machine import provenance
-from experiments.common.rows import Row
-from experiments.common.sweep import DENSE, Cell
-from synflow_jax import collapsed_layers, report
+from experiments.cells.cell import Cell
+from experiments.cells.decoder import MethodName, run_one, start
+from experiments.data import text as texts
+from experiments.data.text import CHARACTERS, MODULES, NINTH
+from experiments.draw.decoder import plot, show
+from experiments.models.decoder import Decoder
+from experiments.records import rows as store
+from experiments.records.console import ready, terminal
+from experiments.records.groups import DENSE
+from experiments.records.machine import provenance
+from experiments.records.rows import Row
+from experiments.training.language import Budget, LanguageTrainer
+from synflow_jax import __version__
+
+# Raise it when a change to the text, the model, training or scoring changes rows.
+RECIPE = 1
+SMALL: Any = {"rho": (4.0,), "seeds": 1, "steps": 60, "batch_size": 4, "context": 16}
+SMALL |= {"width": 8, "depth": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Compare pruning methods at initialisation on a small language model."""
+
+    methods: tuple[MethodName, ...] = get_args(MethodName)
+    """Methods to compare, beside the dense network."""
+    rho: tuple[float, ...] = (4.0, 10.0, 30.0)
+    """Compression ratios."""
+    seeds: int = 3
+    """How many initialisations; a seed also draws the order of the text and random masks."""
+    steps: int = 800
+    """Training steps for every network."""
+    batch_size: int = 8
+    """Windows of text a step."""
+    context: int = 64
+    """Characters that a prediction may depend on."""
+    width: int = 64
+    """Features of the residual stream; the MLP has three times as many."""
+    depth: int = 2
+    """Blocks of attention and MLP."""
+    learning_rate: float = 1e-2
+    """Learning rate after the warm-up."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay."""
+    smoke: bool = False
+    """Test run of seconds: 60 steps of a tiny decoder on a short text, whatever is set above."""
+    out: Path | None = None
+    """Folder of the results; by default results/decoder, or results/decoder-smoke."""
+
+    def __post_init__(self) -> None:
+        for name, good, allowed in self._rules():
+            if not good:
+                raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
+
+    def _rules(self) -> Iterator[tuple[str, bool, str]]:
+        """Yield each argument, whether its value is allowed, and the allowed values in words."""
+        known = get_args(MethodName)
+        good = bool(self.methods) and set(self.methods) <= set(known)
+        yield "methods", good, f"one or more of {known}"
+        good = bool(self.rho) and all(1 <= rho < math.inf for rho in self.rho)
+        yield "rho", good, "one or more finite numbers of at least 1"
+        for name in ("seeds", "steps", "batch_size", "context", "depth"):
+            yield name, getattr(self, name) >= 1, "at least 1"
+        yield "width", self.width >= 8 and self.width % 8 == 0, "a multiple of 8"
+        yield "learning_rate", 0 < self.learning_rate < math.inf, "finite and above 0"
+        yield "weight_decay", 0 <= self.weight_decay < math.inf, "finite and at least 0"
+
+    @property
+    def effective(self) -> "Config":
+        """The settings that are run: fixed small ones in a smoke run."""
+        return dataclasses.replace(self, **SMALL) if self.smoke else self
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        return self.out or Path("results", "decoder-smoke" if self.smoke else "decoder")
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The modules whose documentation is the text."""
+        return MODULES[:NINTH] if self.smoke else MODULES
+
+    @property
+    def budget(self) -> Budget:
+        """The budget of every network."""
+        rates = self.learning_rate, self.weight_decay
+        return Budget(self.steps, self.batch_size, self.context, *rates)
+
+    @property
+    def model(self) -> Decoder:
+        """The network."""
+        return Decoder(len(CHARACTERS), self.width, hidden=3 * self.width, depth=self.depth)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every method at every ρ, once."""
+        ratios = sorted({Cell("", rho).log10_rho: rho for rho in self.rho}.values())
+        return [Cell(method, rho) for method in dict.fromkeys(self.methods) for rho in ratios]
+
+    def settings(self, cell: Cell, seed: int, digest: str) -> Row:
+        """Return everything that decides one seed of a cell; digest is that of the text."""
+        model = dataclasses.asdict(self.model)
+        return {
+            "version": __version__,
+            "recipe": RECIPE,
+            "text": digest,
+            "method": cell.method,
+            "log10_rho": cell.log10_rho,
+            "seed": seed,
+            "model": {k: v for k, v in model.items() if isinstance(v, int)},
+            **dataclasses.asdict(self.budget),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A comparison that is ready to run: what it needs is loaded and checked."""
+    """A comparison that is ready to run: text loaded, settings checked."""
 
     config: Config
     trainer: LanguageTrainer
@@ -60,31 +162,31 @@ def prepare(config: Config) -> Plan:
     """Collect the text and make the folder of a comparison.
 
     Args:
-      config: what to compare.
+      config: the settings.
 
     Returns:
       The plan.
 
     Raises:
-      ValueError: text and configuration do not fit, or the folder has malformed rows.
+      ValueError: text and settings do not fit, or the folder has malformed rows.
       OSError: the folder cannot be written.
     """
     text = texts.load(config.modules)
     path, config = config.folder / "rows.json", config.effective
-    store.add(path, [])  # now rather than after the training: can it be read, written?
+    store.add(path, [])  # fail before the work if it cannot be read or written
     trainer = LanguageTrainer(config.model, text, config.budget)
     return Plan(config, trainer, text.digest, path, provenance(config, jax.default_backend()))
 
 
 def run(plan: Plan, console: Console) -> list[Row]:
-    """Do what is missing of a comparison, storing every run as it is done.
+    """Run what is missing of a comparison, and store each run when it is done.
 
     Args:
-      plan: what to compare.
-      console: where progress is shown; where it is no terminal, one line a run.
+      plan: the comparison.
+      console: where progress is shown; one line a run if it is not a terminal.
 
     Returns:
-      The rows of this comparison, those of earlier runs included.
+      The rows of this comparison, including those of earlier runs.
     """
     config, done = plan.config, {row["config"] for row in store.read(plan.path)}
     missing = [(cell, seed) for cell, seed in plan.runs if plan.key(cell, seed) not in done]
@@ -102,34 +204,12 @@ def run(plan: Plan, console: Console) -> list[Row]:
     return store.of_configs(plan.path, [plan.key(cell, seed) for cell, seed in plan.runs])
 
 
-def run_one(cell: Cell, net: Start, trainer: LanguageTrainer) -> Row:
-    """Prune and train one decoder, and describe what came out; a loss that is no number is None."""
-    begin = time.perf_counter()
-    masks = prune(cell, net)
-    pruned = time.perf_counter()
-    outcome = trainer(net.params, masks, net.order_key)
-    table, finite = report(net.params, masks), bool(outcome.finite)
-    return {
-        "rho": cell.rho,
-        "bits": round(float(outcome.validation), 5) if finite else None,
-        "bits_train": round(float(outcome.train), 5) if finite else None,
-        "diverged": not finite,
-        "kept": table.kept,
-        "prunable": table.weights,
-        "collapsed": list(collapsed_layers(masks)),
-        "kept_per_layer": {row.layer: row.kept for row in table.rows},
-        "density_per_layer": {row.layer: round(row.density, 5) for row in table.rows},
-        "seconds": round(pruned - begin, 3),
-        "train_seconds": round(time.perf_counter() - pruned, 3),
-    }
-
-
 def main(config: Config) -> None:
     """Run a comparison, print its tables and write its files."""
     plan, console = ready(prepare, config), terminal()
     rows = run(plan, console)
-    decoder_report.show(rows, config.folder / "table.txt", console)
-    decoder_report.plot(rows, config.folder / "figure.png")
+    show(rows, config.folder / "table.txt", console)
+    plot(rows, config.folder / "figure.png")
     console.print(f"Rows, tables and figure are in {config.folder}/")
 
 

@@ -1,8 +1,8 @@
 r"""Figure 1: how far can a network be compressed before a method loses a whole layer?
 
 The paper's claim: with 100 rounds each, random, magnitude, SNIP and GraSP lose a layer of VGG-16 at
-10^2.75 to 10^3.75, and accuracy falls to chance there; SynFlow keeps every layer up to about the
-most that any method can, ρ_max = N/L = 10^6.02. Expected log10 ρ_cr, three runs: magnitude 2.75
+10^2.75 to 10^3.75, and accuracy falls to chance there; SynFlow keeps every layer up to about ρ_max
+= N/L = 10^6.02, the most that any method can reach. Expected log10 ρ_cr, three runs: magnitude 2.75
 2.75 2.75, random 2.75 3.75 3.50, SNIP 3.75 3.50 3.50, GraSP 3.50 3.75 3.50, SynFlow 6.00 6.00 5.75;
 top-1 of the dense network 73.0.
 
@@ -10,23 +10,24 @@ top-1 of the dense network 73.0.
     python -m experiments.fig1 --small               # fc on digits, to its own ρ_max = 10^3.90
     python -m experiments.fig1 --draw                # from the rows that are stored
 
-The full figure is the paper's settings, 160 epochs. It has not been run here. An estimate from
+The full figure has the paper's settings, 160 epochs. It has not been run here. An estimate from
 arithmetic alone: 579 runs of 313 million multiply-adds × 3 (forward and backward) × 50,000 images ×
 160 epochs, 4.4·10^18 in all.
 
 The small version: five hidden layers of 100 on 1,437 digits, one short budget (see SMALL_DIGITS
-in common/trained.py), every quarter decade up to ρ_max, 3 seeds. Two things differ from the paper
-there. The main claim is not seen: without an empty layer GraSP comes as far as SynFlow, 10^3.75,
-and SNIP and random weights reach 10^3.25; only magnitude loses a layer early, at 10^2.5. And GraSP
-is at 10 to 13 % from 10^0.25 to 10^1, and then rises to 71 % at 10^1.5. No layer is empty: what it
-keeps in 100 rounds blows up the network, which has no BatchNorm. With seed 0 the deviation of the
-logits goes from 1.4 to 4,500 at 10^0.5 and the norm of the gradient from 5.9 to 9,500; at 10^1.5
-they are 49 and 180. SGD that is cut at norm 1 does not train that.
+in cells/trained.py), every quarter decade up to ρ_max, 3 seeds. Two things differ from the paper
+there. The main claim does not show: GraSP keeps all layers as far as SynFlow, to 10^3.75, and SNIP
+and random weights to 10^3.25; only magnitude loses a layer early, at 10^2.5. And GraSP is at 10 to
+13 % from 10^0.25 to 10^1, and then rises to 71 % at 10^1.5. No layer is empty there: with the
+weights that GraSP keeps in 100 rounds, logits and gradients explode, as there is no BatchNorm. With
+seed 0 the deviation of the logits goes from 1.4 to 4,500 at 10^0.5 and the norm of the gradient
+from 5.9 to 9,500; at 10^1.5 they are 49 and 180. SGD with gradients clipped at norm 1 does not
+train such a network.
 
-Rounds say nothing for magnitude and random weights: one order of magnitudes and one draw are the
-same however often they are looked at. The control and the methods beyond the paper are drawn
-dashed; fig1_effective.png has the same accuracies against effective compression, which counts only
-kept weights on a path from input to output. Writes fig1.json and both pictures.
+The number of rounds does not matter to magnitude and random weights, whose scores are the same in
+every round. The control and the methods beyond the paper are drawn dashed; fig1_effective.png has
+the same accuracies against effective compression, which counts only kept weights on a path from
+input to output. Writes fig1.json and both pictures.
 """
 
 import dataclasses
@@ -35,15 +36,16 @@ from pathlib import Path
 
 import tyro
 
-from experiments.common.claims import Claim, above_chance, crashes, critical, follows, leads
-from experiments.common.curves import Panel, arrows, by_compression, draw, max_rho, mean
-from experiments.common.methods import PAPERS
-from experiments.common.published import curves
-from experiments.common.rows import Row
-from experiments.common.settings import settings
-from experiments.common.trained import SMALL_DIGITS, SMOKE, Asked, Task, cells_of, figure, grid
+from experiments.cells.methods import PAPERS
+from experiments.cells.trained import SMALL_DIGITS, SMOKE, Asked, Task, cells_of, figure, grid
+from experiments.draw.curves import arrows, draw
+from experiments.records.claims import Claim, above_chance, crashes, critical, follows, leads
+from experiments.records.groups import by_compression, max_rho, mean
+from experiments.records.published import Panel, curves
+from experiments.records.rows import Row
+from experiments.training.settings import settings
 
-ROUNDS = 100  # of a method whose scores depend on what is left
+ROUNDS = 100  # of a method whose scores depend on the masks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Config(Asked):
     """Draw Figure 1: accuracy up to the maximal compression."""
 
     rounds: int = ROUNDS
-    """How often every method scores and prunes."""
+    """Rounds of every method whose scores depend on the masks."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +62,7 @@ class Config(Asked):
 
 
 def tasks(config: Config) -> list[Task]:
-    """List what the figure shows."""
+    """List the tasks of the figure."""
     if config.smoke:
         case, points = config.case("fc", "digits", SMOKE, seeds=1, examples=320), [0.0, 2.0, 3.75]
     elif config.small:
@@ -72,13 +74,13 @@ def tasks(config: Config) -> list[Task]:
 
 
 def panel(rows: list[Row]) -> Panel:
-    """Lay the paper's curves beside the rows where they are of the same network."""
+    """Pair the rows with the paper's curves of the same network, if there are any."""
     model, dataset = rows[0]["model"], rows[0]["dataset"]
     return Panel(f"{model}, {dataset}", rows, curves("fig1", model, dataset))
 
 
 def picture(rows: list[Row], path: Path) -> None:
-    """Draw accuracy against compression, and in another file against effective compression."""
+    """Draw accuracy against compression, and against effective compression in a second file."""
     only = panel(rows)
     seeds, epochs = len({row["seed"] for row in rows}), rows[0]["epochs"]
     rounds = max(row["rounds"] for row in rows)
@@ -90,7 +92,7 @@ def picture(rows: list[Row], path: Path) -> None:
 
 
 def claims(rows: list[Row]) -> Iterator[Claim]:
-    """Check what the figure shows."""
+    """Check the claims of the figure."""
     only = panel(rows)
     yield from crashes(only, PAPERS)
     yield from leads(only, PAPERS)
@@ -106,7 +108,7 @@ def claims(rows: list[Row]) -> Iterator[Claim]:
 
 
 def _trains(rows: list[Row]) -> Iterator[Claim]:
-    """SynFlow is the last to fall to chance."""
+    """Check that SynFlow stays above chance up to the largest ρ of all."""
     present = {row["method"] for row in rows}
     ends = {}
     for name in [name for name in PAPERS if name in present]:

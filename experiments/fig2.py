@@ -4,17 +4,17 @@ The fraction of weights that each layer of ImageNet's VGG-19 keeps at initialisa
 ρ = 4^0 … 4^11, by five methods. SynFlow prunes in 100 rounds, the others in one. The claim: the
 others empty whole layers long before they must; SynFlow empties none.
 
-What came out: magnitude and GraSP empty a layer from ρ = 4^5 on, random from 4^6, SNIP from 4^7.
-GraSP and SNIP lose the largest layer first (the first linear one, 102.8 of 143.7 million weights),
-magnitude all three linear layers at once, whose weights start smallest, and random the smallest
-layer, the first convolution. SynFlow empties none: at ρ = 4^1 every layer keeps 8 percent of its
-weights or more, and at 4^11, where 35 weights are left for 19 layers, every layer has one.
+Result: magnitude and GraSP empty a layer from ρ = 4^5 on, random from 4^6, SNIP from 4^7. GraSP and
+SNIP lose the largest layer first (the first linear one, 102.8 of 143.7 million weights), magnitude
+all three linear layers at once, whose weights start smallest, and random the smallest layer, the
+first convolution. SynFlow empties none: at ρ = 4^1 every layer keeps 8 percent of its weights or
+more, and at 4^11, where 35 weights are left for 19 layers, every layer has one.
 
     python -m experiments.fig2 --keep SCORES         # the paper's size; reads fig3's scores
     python -m experiments.fig2 --draw                # from the rows that are stored
-    python -m experiments.fig2 --smoke --dataset digits   # does it run? seconds, no files
+    python -m experiments.fig2 --smoke --dataset digits   # test run, seconds, no files
 
-SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see common/scored.py); the paper scored
+SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see cells/scored.py); the paper scored
 ImageNet's.
 """
 
@@ -28,11 +28,12 @@ import matplotlib as mpl
 import tyro
 from matplotlib.ticker import MultipleLocator
 
-from experiments.common.figure import LABELS, Figure, panels, run
-from experiments.common.imp import as_given
-from experiments.common.initial import Start, network_order
-from experiments.common.rows import Row
-from experiments.common.scored import METHODS, ScoredConfig, scores
+from experiments.cells.figure import Figure, run
+from experiments.cells.initial import Start, network_order
+from experiments.cells.scored import METHODS, ScoredConfig, scores
+from experiments.draw.panels import LABELS, panels
+from experiments.records.rows import Row
+from experiments.training.imp import as_given
 from synflow_jax import prune
 
 RATIOS = tuple(4**n for n in range(12))
@@ -52,7 +53,7 @@ def groups(config: ScoredConfig) -> list[list[Row]]:
 
 
 def make(config: ScoredConfig, cells: list[Row]) -> Iterator[Row]:
-    """Prune by one method to each ρ; runs of one round share their scores."""
+    """Prune by one method to each ρ; one-round runs share their scores."""
     start = Start(config)
     once = any(cell["rounds"] == 1 for cell in cells)
     found = scores(cells[0]["method"], start, config) if once else None
@@ -81,7 +82,7 @@ def first_collapse(rows: list[Row], method: str) -> float:
 
 
 def claims(rows: list[Row]) -> Iterator[tuple[str, bool]]:
-    """Check what the figure shows, of a method as far as its rows go and no further."""
+    """Check the claims, for each method up to the last ρ that has a row."""
     sizes = rows[0]["prunable_per_layer"].values()
     limit = sum(sizes) / len(sizes)
     ends = {row["method"]: row["rho"] for row in sorted(rows, key=lambda row: row["rho"])}
@@ -96,7 +97,7 @@ def claims(rows: list[Row]) -> Iterator[tuple[str, bool]]:
             first = first_collapse(rows, method)
             said = f"{LABELS[method]} empties a layer"
             where = f"first at {first}" if first < math.inf else f"none up to {ends[method]}"
-            # Beyond SynFlow's rows nothing is known of it, unless it has lost a layer already.
+            # Beyond its rows SynFlow is unknown, unless it has lost a layer already.
             known = lost < math.inf or reached >= min(first, RATIOS[-1])
             before = " before SynFlow" if known else ""
             yield (
@@ -110,7 +111,7 @@ def _end(reached: int) -> str:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Draw a panel a method and a line a ρ; dashed where a layer is empty, a cross at the layer."""
+    """Draw a panel for each method, a line for each ρ; dashed with crosses if layers are empty."""
     colors = mpl.colormaps["viridis_r"].resampled(len(RATIOS) + 2)
     floor = 0.3 / max(max(row["prunable_per_layer"].values()) for row in rows)
 
@@ -143,7 +144,7 @@ def _titles(rows: list[Row]) -> list[str]:
 
 
 def main(config: ScoredConfig) -> None:
-    """Make the rows that are missing, draw the figure, and check its claims."""
+    """Make the missing rows, draw the figure, check its claims."""
     figure = Figure("fig2", groups(config), lambda cells: make(config, cells), draw, claims)
     run(figure, config)
 

@@ -1,22 +1,22 @@
 r"""Figure 3: scores are conserved at hidden units.
 
 For every convolutional unit of ImageNet's VGG-19 that feeds another convolution (4,992 units), the
-scores of its incoming weights and those of its outgoing weights, summed, at initialisation, by five
-methods. The claim: what enters a unit leaves it, exactly for SynFlow (its biases are 0), nearly for
-GraSP and SNIP, and not for random scores. Theory: GraSP's sum in less its sum out is ‖g_out‖² less
-‖g_in‖², the squared gradients of the outgoing and the incoming weights; SNIP's sums would be equal
-if it took no absolute values.
+sum of the scores of its incoming weights and that of its outgoing weights, at initialisation, by
+five methods. The claim: both sums are equal, exactly for SynFlow (its biases are 0), nearly for
+GraSP and SNIP, and not for random scores. Theory: GraSP's sum in minus its sum out is ‖g_out‖²
+minus ‖g_in‖², the squared gradients of the outgoing and the incoming weights; SNIP's sums would be
+equal without absolute values.
 
-What came out, relative gaps |in − out| / max(|in|, |out|) of the unit in the middle: SynFlow 6e-8,
-GraSP 0.012, magnitude 0.017, SNIP 0.51, random 1.0. SynFlow's largest is 9e-7. SNIP's sums go
-together over four decades, but absolute values do not conserve them. Magnitude is near where two
-layers have equally many channels: its sums count weights, and the signs are gone.
+Result, median over units of the relative gap |in − out| / max(|in|, |out|): SynFlow 6e-8, GraSP
+0.012, magnitude 0.017, SNIP 0.51, random 1.0. SynFlow's largest gap is 9e-7. SNIP's sums correlate
+over four decades, but absolute values break conservation. Magnitude's sums nearly agree where two
+layers have the same number of channels, because they grow with the number of weights.
 
     python -m experiments.fig3 --keep SCORES         # 19 minutes of processor time on 2 cores
     python -m experiments.fig3 --draw                # from the rows that are stored
-    python -m experiments.fig3 --smoke --dataset digits   # does it run? seconds, no files
+    python -m experiments.fig3 --smoke --dataset digits   # test run, seconds, no files
 
-SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see common/scored.py); the paper scored
+SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see cells/scored.py); the paper scored
 ImageNet's.
 """
 
@@ -28,10 +28,11 @@ import numpy as np
 import tyro
 from matplotlib.ticker import NullFormatter
 
-from experiments.common.figure import LABELS, Figure, panels, run
-from experiments.common.initial import Start
-from experiments.common.rows import Row
-from experiments.common.scored import METHODS, ScoredConfig, Scores, scores
+from experiments.cells.figure import Figure, run
+from experiments.cells.initial import Start
+from experiments.cells.scored import METHODS, ScoredConfig, Scores, scores
+from experiments.draw.panels import LABELS, panels
+from experiments.records.rows import Row
 
 DIGITS = 4
 
@@ -40,12 +41,12 @@ def unit_sums(scores: Scores) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Sum the scores into and out of every unit between two convolutions.
 
     Args:
-      scores: path -> scores (height, width, in, out), in the order of the network; others are left
-        out.
+      scores: path -> scores (height, width, in, out), in the order of the network; arrays of
+        other ranks are left out.
 
     Returns:
-      One array a layer of sums in, Σ over all but the last axis of its kernel, and one of sums out,
-      Σ over all but the last but one axis of the next kernel.
+      For each layer, the sums in, Σ over all but the last axis of its kernel, and the sums out, Σ
+      over all but the last but one axis of the next kernel.
     """
     kernels = [score.astype(np.float64) for score in scores.values() if score.ndim == 4]
     into = [np.sum(kernel, (0, 1, 2)) for kernel in kernels[:-1]]
@@ -59,7 +60,7 @@ def relative_gap(into: np.ndarray, out_of: np.ndarray) -> np.ndarray:
 
 
 def make(config: ScoredConfig, cells: list[Row]) -> Iterator[Row]:
-    """Sum the scores of one method; the gaps are those of the sums before they are rounded."""
+    """Sum the scores of one method; gaps are computed before rounding."""
     for cell in cells:
         found = unit_sums(scores(cell["method"], Start(config), config))
         gaps = relative_gap(*map(np.concatenate, found))
@@ -77,7 +78,7 @@ def rounded(value: Any) -> float:
 
 
 def claims(rows: list[Row]) -> Iterator[tuple[str, bool]]:
-    """Check what the figure shows, of the methods that have a row."""
+    """Check the claims for the methods that have a row."""
     largest, median = (
         {row["method"]: row[f"{name}_gap"] for row in rows} for name in ("largest", "median")
     )
@@ -96,7 +97,7 @@ def claims(rows: list[Row]) -> Iterator[tuple[str, bool]]:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Draw a panel a method and a dot a unit, coloured by depth."""
+    """Draw a panel for each method, a dot for each unit, coloured by depth."""
 
     def panel(axes: Any, index: int) -> None:
         row = rows[index]
@@ -125,7 +126,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
 
 def main(config: ScoredConfig) -> None:
-    """Make the rows that are missing, draw the figure, and check its claims."""
+    """Make the missing rows, draw the figure, check its claims."""
     groups = [[config.of_method(method)] for method in METHODS]
     run(Figure("fig3", groups, lambda cells: make(config, cells), draw, claims), config)
 

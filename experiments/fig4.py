@@ -1,23 +1,22 @@
 r"""Figure 4: the larger a layer, the lower its scores.
 
 The mean score of each of the 19 layers of ImageNet's VGG-19 at initialisation against the inverse
-of the layer's size, by five methods. The claim: where scores are conserved every layer has the same
-sum, so the mean is that sum over the size, a line of slope 1 in logarithms; that is why one
-competition empties the largest layer first. Theory says: 1 exactly for SynFlow (its biases are 0);
-near 1 for GraSP, whose sums are nearly the same; for magnitude the mean is the deviation of the
-initialisation times √(2/π), whatever the size; for random scores it is 0 but for chance, and its
-absolute value falls as 1/√size. SNIP's sums would be those of a conserved score if it took no
-absolute values.
+of the layer's size, by five methods. The claim: conserved scores have the same sum in every layer,
+so the mean is that sum over the size, a line of slope 1 in logarithms; that is why one competition
+empties the largest layer first. Theory: slope 1 exactly for SynFlow (its biases are 0) and near 1
+for GraSP, whose sums are nearly equal. Magnitude's mean is √(2/π) times the deviation of the
+initialisation, whatever the size. The mean of random scores has expectation 0, and its absolute
+value falls as 1/√size. SNIP's sums would be equal without absolute values.
 
-What came out, slopes over 19 layers: SynFlow 1.000000, GraSP 1.027, random 0.695 (theory 1/2, by
-chance), SNIP 0.510, magnitude 0.206. SNIP falls short of the claim: its absolute values do not
-cancel, most of all in large layers.
+Result, slopes over 19 layers: SynFlow 1.000000, GraSP 1.027, random 0.695 (theory 1/2; the rest is
+chance), SNIP 0.510, magnitude 0.206. SNIP's slope is below the claim, because absolute values do
+not cancel, above all in large layers.
 
     python -m experiments.fig4 --keep SCORES         # seconds after fig3, which keeps the scores
     python -m experiments.fig4 --draw                # from the rows that are stored
-    python -m experiments.fig4 --smoke --dataset digits   # does it run? seconds, no files
+    python -m experiments.fig4 --smoke --dataset digits   # test run, seconds, no files
 
-SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see common/scored.py); the paper scored
+SNIP and GraSP score 100 images of CIFAR-10 at 224×224 (see cells/scored.py); the paper scored
 ImageNet's.
 """
 
@@ -28,10 +27,11 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments.common.figure import LABELS, Figure, panels, run
-from experiments.common.initial import Start
-from experiments.common.rows import Row
-from experiments.common.scored import METHODS, ScoredConfig, scores
+from experiments.cells.figure import Figure, run
+from experiments.cells.initial import Start
+from experiments.cells.scored import METHODS, ScoredConfig, scores
+from experiments.draw.panels import LABELS, panels
+from experiments.records.rows import Row
 
 
 def make(config: ScoredConfig, cells: list[Row]) -> Iterator[Row]:
@@ -58,7 +58,7 @@ def slope(row: Row) -> float:
 
 
 def claims(rows: list[Row]) -> Iterator[tuple[str, bool]]:
-    """Check what the figure shows, of the methods that have a row."""
+    """Check the claims for the methods that have a row."""
     slopes = {row["method"]: slope(row) for row in rows}
     # The sums of layers agree to float32's rounding, some 1e-6.
     if "synflow" in slopes:
@@ -72,7 +72,7 @@ def claims(rows: list[Row]) -> Iterator[tuple[str, bool]]:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Draw a panel a method, a dot a layer coloured by depth, and a line of slope 1."""
+    """Draw a panel for each method, a dot for each layer coloured by depth, a line of slope 1."""
 
     def panel(axes: Any, index: int) -> None:
         inverse, mean = points(rows[index])
@@ -96,7 +96,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
 
 def main(config: ScoredConfig) -> None:
-    """Make the rows that are missing, draw the figure, and check its claims."""
+    """Make the missing rows, draw the figure, check its claims."""
     groups = [[config.of_method(method)] for method in METHODS]
     run(Figure("fig4", groups, lambda cells: make(config, cells), draw, claims), config)
 

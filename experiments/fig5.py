@@ -3,19 +3,19 @@ r"""Figure 5: why does iterative magnitude pruning reach compressions that one r
 The paper's claims. (a) One iteration of training, pruning by magnitude and rewinding ends in layer
 collapse early, two or three much later. Expected on VGG-11 and CIFAR-10: 1 iteration 88.2 at
 10^0.9, 48.0 at 10^1.7, chance from 10^1.9; 2 iterations 86.3 at 10^1.9, 71.3 at 10^2.9;
-3 iterations 87.0 at 10^1.9, 74.5 at 10^2.9, chance at about 10^4.1. (b) Because training equalises:
-the mean squared magnitude of a layer's weights comes to fall with the layer's size, as conserved
-scores do.
+3 iterations 87.0 at 10^1.9, 74.5 at 10^2.9, chance at about 10^4.1. (b) The reason: during training
+the mean squared magnitude of a layer's weights becomes proportional to one over the layer's size,
+as for conserved scores.
 
     python -m experiments.fig5                       # (a) VGG-11, 50 epochs a level; (b) VGG-19
     python -m experiments.fig5 --small               # fc on digits (a) and Fashion-MNIST (b)
     python -m experiments.fig5 --draw                # from the rows that are stored
 
-The caption says VGG-19 for (a); the authors' stored results are VGG-11's, and those are its
-numbers here. (b) is VGG-19 under Xavier's initialisation, 100 epochs at a rate of 0.001. The full
-figure has not been run here. An estimate from arithmetic alone: the iterative pruning of (a) is
-3 × 55 trainings of 153 million multiply-adds × 3 (forward and backward) × 50,000 images × 50
-epochs, 2·10^17 in all.
+The caption says VGG-19 for (a), but the authors' stored results are VGG-11's; the numbers above are
+theirs. (b) is VGG-19 under Xavier's initialisation, 100 epochs at a rate of 0.001. The full figure
+has not been run here. An estimate from arithmetic alone: the iterative pruning of (a) is 3 × 55
+trainings of 153 million multiply-adds × 3 (forward and backward) × 50,000 images × 50 epochs,
+2·10^17 in all.
 
 The small version: five hidden layers of 100; (a) on 1,437 digits, 20 epochs a level, 2 seeds; (b)
 on 10,000 images of Fashion-MNIST, 30 epochs.
@@ -32,22 +32,22 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from experiments.common import plan as plans
-from experiments.common import published
-from experiments.common.claims import Claim, critical
-from experiments.common.curves import by_compression, mean
-from experiments.common.iterative import IMP, XAVIER, Iterative, watch
-from experiments.common.iterative_plot import SHADES, draw, slope
-from experiments.common.methods import MethodName
-from experiments.common.plan import Case, Describe, Plan
-from experiments.common.rows import Row
-from experiments.common.settings import ITERATIVE, WATCHED
-from experiments.common.sweep import DENSE, Cell
-from experiments.common.trained import SMALL, SMALL_DIGITS, SMOKE, Asked, Task, cells_of, figure
+from experiments.cells import plan as plans
+from experiments.cells.cell import Cell
+from experiments.cells.iterative import IMP, XAVIER, Iterative, watch
+from experiments.cells.methods import MethodName
+from experiments.cells.plan import Case, Describe, Plan
+from experiments.cells.trained import SMALL, SMALL_DIGITS, SMOKE, Asked, Task, cells_of, figure
+from experiments.draw.iterative import SHADES, draw, slope
+from experiments.records import published
+from experiments.records.claims import Claim, critical
+from experiments.records.groups import DENSE, by_compression, mean
+from experiments.records.rows import Row
+from experiments.training.settings import ITERATIVE, WATCHED
 
 FULL_GRID = (0.5, 0.9, 1.3, 1.7, 1.9, 2.3, 2.9, 3.5, 4.1)
 SMALL_GRID = (1.0, 1.5, 2.0, 2.5, 3.0, 3.5)
-SEEN = 0.05  # a slope that rises by less is no trend
+SEEN = 0.05  # a smaller rise of the slope is no trend
 BESIDE: tuple[MethodName, ...] = ("synflow", "synflow-shuffled", "random-erk", "synflow-certified")
 
 
@@ -58,7 +58,7 @@ class Config(Asked):
     methods: tuple[MethodName, ...] = BESIDE
     """Methods of pruning at initialisation beside it."""
     iterations: tuple[int, ...] = (1, 2, 3)
-    """How often it trains, prunes and rewinds."""
+    """Numbers of iterations of training, pruning and rewinding."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,7 +70,7 @@ class Config(Asked):
 
 
 def tasks(config: Config) -> list[Task]:
-    """List what both panels show."""
+    """List the tasks of both panels."""
     if config.smoke:
         one = config.case("fc", "digits", SMOKE, seeds=1, examples=320)
         return _panels(config, one, (2.0,), one)
@@ -98,7 +98,7 @@ def run_iterative(plan: Plan, console: Console, describe: Describe) -> list[Row]
 
 
 def picture(rows: list[Row], path: Path) -> None:
-    """Draw both panels; the paper's points where the network is the paper's."""
+    """Draw both panels, with the paper's points if the network is the paper's."""
     mine = [row for row in rows if row["method"] != XAVIER]
     pair = {(row["model"], row["dataset"]) for row in mine}
     faint = [x for x in published.table("fig5a") if (x["model"], x["dataset"]) in pair]
@@ -107,7 +107,7 @@ def picture(rows: list[Row], path: Path) -> None:
 
 
 def claims(rows: list[Row]) -> Iterator[Claim]:
-    """Check what both panels show."""
+    """Check the claims of both panels."""
     pruned = [row for row in rows if row["method"] != XAVIER]
     by_count = {
         count: [row for row in pruned if row["method"] == DENSE or row["rounds"] == count]
@@ -123,7 +123,7 @@ def claims(rows: list[Row]) -> Iterator[Claim]:
 
 
 def _later(by_count: dict[int, list[Row]]) -> Iterator[Claim]:
-    """More iterations keep all layers at least as long."""
+    """Check that more iterations keep all layers up to the same or a larger ρ."""
     ends = {count: critical(rows, IMP) or 0.0 for count, rows in by_count.items()}
     text = ", ".join(f"{count}: 10^{end:g}" for count, end in ends.items())
     good = list(ends.values()) == sorted(ends.values())
@@ -131,7 +131,7 @@ def _later(by_count: dict[int, list[Row]]) -> Iterator[Claim]:
 
 
 def _better(by_count: dict[int, list[Row]]) -> Iterator[Claim]:
-    """At the largest compressions more iterations are more accurate."""
+    """Check that more iterations are more accurate at each ρ of 100 or more."""
     if len(by_count) < 2:
         return
     first, last = min(by_count), max(by_count)

@@ -1,22 +1,22 @@
 r"""Figure 6: who wins at which compression, on which network and data set?
 
-The paper's claim: up to about ρ = 10 all methods but random do alike; beyond, SynFlow leads, and
-where the others fall to chance (a layer lost) it still trains. Expected, best epoch, mean of 3, on
-VGG-16 and CIFAR-10: dense 93.5; at ρ = 100 SynFlow 90.1, magnitude 89.8, SNIP 89.2, GraSP 87.5,
-random 79.1; at ρ = 1000 SynFlow 80.4, SNIP 76.3, GraSP 70.9, magnitude and random 10.0.
+The paper's claim: up to about ρ = 10 all methods but random are alike; beyond, SynFlow leads, and
+it still trains where the others have lost a layer and are at chance. Expected, best epoch, mean of
+3, on VGG-16 and CIFAR-10: dense 93.5; at ρ = 100 SynFlow 90.1, magnitude 89.8, SNIP 89.2, GraSP
+87.5, random 79.1; at ρ = 1000 SynFlow 80.4, SNIP 76.3, GraSP 70.9, magnitude and random 10.0.
 
     python -m experiments.fig6                       # 9 networks × 13 ρ × 8 methods × 3 seeds
     python -m experiments.fig6 --models vgg16 --datasets cifar10 --step 0.5 --precision bfloat16
     python -m experiments.fig6 --small               # fc and conv on digits and Fashion-MNIST
     python -m experiments.fig6 --draw                # from the rows that are stored
 
-The full figure is the paper's settings: 160 epochs on CIFAR, 100 on Tiny-ImageNet; SynFlow in 100
+The full figure has the paper's settings: 160 epochs on CIFAR, 100 on Tiny-ImageNet; SynFlow in 100
 rounds, the others in one. It has not been run here. An estimate from arithmetic alone: a run of
 VGG-16 on CIFAR is 313 million multiply-adds × 3 (forward and backward) × 50,000 images × 160 epochs
 = 7.5·10^15, and the panel has 291 such runs.
 
 The small version: both networks without BatchNorm under short budgets (see SMALL in
-common/trained.py) on 1,437 digits and 3,000 images of Fashion-MNIST, half decades, 2 seeds; the
+cells/trained.py) on 1,437 digits and 3,000 images of Fashion-MNIST, half decades, 2 seeds; the
 convolutional network on Fashion-MNIST 2 epochs, whole decades, 1 seed.
 
 Beside the paper's five methods: SynFlow's masks shuffled inside layers, random weights at ERK
@@ -32,14 +32,9 @@ from typing import Any, Literal
 
 import tyro
 
-from experiments.common.claims import Claim, crashes, follows, leads, worth
-from experiments.common.curves import Panel, draw
-from experiments.common.methods import PAPERS
-from experiments.common.plan import Case
-from experiments.common.published import curves
-from experiments.common.rows import Row
-from experiments.common.settings import settings
-from experiments.common.trained import (
+from experiments.cells.methods import PAPERS
+from experiments.cells.plan import Case
+from experiments.cells.trained import (
     SMALL,
     SMALL_DIGITS,
     SMOKE,
@@ -49,6 +44,11 @@ from experiments.common.trained import (
     figure,
     grid,
 )
+from experiments.draw.curves import draw
+from experiments.records.claims import Claim, crashes, follows, leads, worth
+from experiments.records.published import Panel, curves
+from experiments.records.rows import Row
+from experiments.training.settings import settings
 
 DIGITS = dataclasses.replace(SMALL_DIGITS, epochs=10)
 FASHION = dataclasses.replace(SMALL, epochs=4)
@@ -61,13 +61,13 @@ class Config(Asked):
     """Draw Figure 6: accuracy against compression over networks and data sets."""
 
     models: tuple[Network, ...] = ("vgg11", "vgg16", "resnet18")
-    """Networks of the full figure; the paper's WideResNet-18 is its ResNet-18."""
+    """Networks of the full figure; the paper's WideResNet-18 is ResNet-18."""
     datasets: tuple[Data, ...] = ("cifar10", "cifar100", "tiny_imagenet")
     """Data sets of the full figure."""
     last: float = 3.0
     """The largest log10 ρ."""
     step: float | None = None
-    """Decades from one ρ to the next; 0.25 as in the paper; the small version has its own."""
+    """Decades from one ρ to the next; by default 0.25, the paper's, or the small version's own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,7 +78,7 @@ class Config(Asked):
 
 
 def tasks(config: Config) -> list[Task]:
-    """List what the figure shows."""
+    """List the tasks of the figure."""
     if config.smoke:
         cases = [config.case("fc", "digits", SMOKE, seeds=1, examples=320)]
         return [Task(case, cells_of(config.methods, [0.0, 1.0, 3.0])) for case in cases]
@@ -90,7 +90,7 @@ def tasks(config: Config) -> list[Task]:
 
 
 def _small(config: Config) -> Iterator[Task]:
-    """The last of them has the most arithmetic: one seed, whole decades."""
+    """List the tasks of the small version; the last and costliest has one seed, whole decades."""
     half = cells_of(config.methods, grid(config.last, config.step or 0.5))
     whole = cells_of(config.methods, grid(config.last, config.step or 1.0))
     fashion = {"examples": 3000}
@@ -107,7 +107,7 @@ def _full(config: Config, model: str, dataset: str) -> Case:
 
 
 def panels(rows: list[Row]) -> list[Panel]:
-    """Sort the rows into panels, in their order, with the paper's curves where it has them."""
+    """Sort the rows into panels, in order, with the paper's curves if there are any."""
     pairs = dict.fromkeys((row["model"], row["dataset"]) for row in rows)
     return [
         Panel(
@@ -120,7 +120,7 @@ def panels(rows: list[Row]) -> list[Panel]:
 
 
 def picture(rows: list[Row], path: Path) -> None:
-    """Draw accuracy against compression, and beside it against effective compression."""
+    """Draw accuracy against compression, and against effective compression in a second file."""
     parts = panels(rows)
     draw(parts, _title(rows), path)
     other = path.with_stem(f"{path.stem}_effective")
@@ -134,7 +134,7 @@ def _title(rows: list[Row]) -> str:
 
 
 def claims(rows: list[Row]) -> Iterator[Claim]:
-    """Check what the figure shows, panel by panel."""
+    """Check the claims for each panel."""
     for panel in panels(rows):
         for claim in (leads, crashes, worth):
             yield from claim(panel, PAPERS)

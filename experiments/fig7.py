@@ -1,20 +1,21 @@
 r"""Figure 7: how many rounds are enough, and on which schedule?
 
-SynFlow prunes ImageNet's VGG-19 at initialisation to ρ = 10^0.5 … 10^3 in 1 … 100 rounds. Shown is
-the largest share of the flow that one round removes, ΣS(pruned) / R; while it is below 1 no round
-can have cut the network. The paper's claim: it falls as the rounds grow in number, and on the
-exponential schedule it gets below 1 where on the linear one it does not. The command checks that on
-the rows that there are, and says which they are.
+SynFlow prunes ImageNet's VGG-19 at initialisation to ρ = 10^0.5 … 10^3 in 1 … 100 rounds. The
+figure shows the largest share of the flow that one round removes, ΣS(pruned) / R. While it is below
+1, no round can have disconnected the network. The paper's claim: the share falls with the number of
+rounds, and the exponential schedule gets below 1 where the linear one does not. The command checks
+this on the stored rows, and prints which they are.
 
-The exponential schedule's 30 rounds are below 1 up to ρ = 10^1.5, 50 up to 10^2, and 100 at every ρ
-(0.68 at 10^3). Of the linear one, 100 rounds are at 10^0.5 and 10 alone, and at 14 for 10^3.
+Result: on the exponential schedule 30 rounds are below 1 up to ρ = 10^1.5, 50 up to 10^2, and 100
+at every ρ (0.68 at 10^3). On the linear one 100 rounds are below 1 at 10^0.5 and 10 alone, and at
+14 for 10^3.
 
     python -m experiments.fig7             # the paper's size: 2,262 rounds
     python -m experiments.fig7 --draw      # from the rows that are stored
-    python -m experiments.fig7 --smoke     # does it run? seconds
+    python -m experiments.fig7 --smoke     # test run, seconds
 
-On the exponential schedule the first n of m rounds to ρ are n rounds to ρ^(n/m): such runs are made
-once. Runs of few rounds come first; a sweep that was stopped goes on where it was.
+On the exponential schedule the first n of m rounds to ρ are n rounds to ρ^(n/m), so such runs are
+made once. Runs of few rounds come first. A stopped sweep continues when it is started again.
 """
 
 import dataclasses
@@ -29,9 +30,10 @@ import matplotlib as mpl
 import numpy as np
 import tyro
 
-from experiments.common.figure import Figure, panels, run
-from experiments.common.initial import Config, Start
-from experiments.common.rows import Row
+from experiments.cells.figure import Figure, run
+from experiments.cells.initial import Config, Start
+from experiments.draw.panels import panels
+from experiments.records.rows import Row
 from synflow_jax import exponential, linear, prune
 
 SCHEDULES = {"linear": linear, "exponential": exponential}
@@ -40,7 +42,7 @@ HALF_DECADES = (1, 2, 3, 4, 5, 6)
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig(Config):
-    """What the figure is made from."""
+    """Settings of the figure."""
 
     rounds: tuple[int, ...] = (1, 10, 20, 30, 50, 100)
     """Numbers of rounds."""
@@ -52,7 +54,7 @@ class SweepConfig(Config):
 
 
 def groups(config: SweepConfig) -> list[list[Row]]:
-    """List the settings of the rows; a group is the beginnings of one run, short runs first."""
+    """List the settings of the rows; a group shares one run, and short runs come first."""
     found: dict[tuple[str, Any], list[Row]] = defaultdict(list)
     for rounds in sorted(set(config.rounds)):
         for half in HALF_DECADES:
@@ -64,7 +66,7 @@ def groups(config: SweepConfig) -> list[list[Row]]:
 
 
 def make(start: Start, cells: list[Row]) -> Iterator[Row]:
-    """Prune once, for the longest run of the group, and look at the beginnings of it."""
+    """Prune once, for the longest run of the group, and read the shorter ones off it."""
     last = max(cells, key=lambda cell: cell["rounds"])
     schedule = SCHEDULES[last["schedule"]]
     rho = 10 ** last["log10_rho"]
@@ -81,7 +83,7 @@ def make(start: Start, cells: list[Row]) -> Iterator[Row]:
 
 
 def claims(rows: list[Row]) -> Iterator[tuple[str, bool]]:
-    """Check what the figure shows, of a schedule as far as its rows go."""
+    """Check the claims for each schedule, on the rows that it has."""
     for schedule in SCHEDULES:
         lines = curves(rows, schedule)
         if not lines:
@@ -101,7 +103,7 @@ def claims(rows: list[Row]) -> Iterator[tuple[str, bool]]:
 
 
 def curves(rows: list[Row], schedule: str) -> dict[float, tuple[list[int], list[float]]]:
-    """Sort the rows of a schedule into (rounds, shares) by log10 ρ."""
+    """Gather the rows of a schedule as (rounds, shares) by log10 ρ."""
     found: dict[float, tuple[list[int], list[float]]] = defaultdict(lambda: ([], []))
     for row in sorted(rows, key=lambda row: (row["log10_rho"], row["rounds"])):
         if row["schedule"] == schedule:
@@ -111,7 +113,7 @@ def curves(rows: list[Row], schedule: str) -> dict[float, tuple[list[int], list[
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Draw a panel a schedule and a line a ρ."""
+    """Draw a panel for each schedule, a line for each ρ."""
     colors = mpl.colormaps["viridis_r"].resampled(len(HALF_DECADES) + 2)
 
     def panel(axes: Any, index: int) -> None:
@@ -133,7 +135,7 @@ def draw(rows: list[Row], path: Path) -> None:
 
 
 def main(config: SweepConfig) -> None:
-    """Make the rows that are missing, draw the figure, and check its claims."""
+    """Make the missing rows, draw the figure, check its claims."""
     start = Start(config)
     run(Figure("fig7", groups(config), lambda cells: make(start, cells), draw, claims), config)
 

@@ -2,8 +2,8 @@
 
     python -m experiments.merge INTO.json FROM.json [FROM.json ...]
 
-Adds the rows of every FROM to INTO, which is made where there is none; a row whose settings INTO
-has already stays as it is there. Nothing is written where a file is missing or holds no results.
+Adds the rows of every FROM to INTO, which is created if needed. A row whose settings are already in
+INTO is skipped. Nothing is written if a FROM is missing or has no results.
 """
 
 import dataclasses
@@ -12,9 +12,9 @@ from typing import Annotated
 
 import tyro
 
-from experiments.common import rows as store
-from experiments.common.command import ready
-from experiments.common.rows import Row
+from experiments.records import rows as store
+from experiments.records.console import ready
+from experiments.records.rows import Row
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,17 +24,17 @@ class Config:
     into: Annotated[Path, tyro.conf.Positional]
     """The file that the rows are added to."""
     sources: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """The files that they come from; these stay as they are."""
+    """The files that the rows come from; these do not change."""
 
 
 def read(config: Config) -> list[tuple[Row, list[Row]]]:
     """Read every source.
 
     Args:
-      config: which files.
+      config: the files.
 
     Returns:
-      Config and rows of each source, in their order.
+      Config and rows of each source, in order.
 
     Raises:
       ValueError: no source is given, a file holds no results, or a source is the target.
@@ -55,10 +55,10 @@ def merge(config: Config) -> int:
     """Add the rows of all sources to one file.
 
     Args:
-      config: which files.
+      config: the files.
 
     Returns:
-      How many rows were new.
+      The number of new rows.
     """
     found = read(config)
     before = len(store.read(config.into))
@@ -70,7 +70,7 @@ def merge(config: Config) -> int:
 
 
 def main(config: Config) -> None:
-    """Merge, and say what came of it."""
+    """Merge, and print how many rows are new."""
     new = ready(merge, config)
     print(f"{config.into}: {new} new rows, {len(store.read(config.into))} in all")
 

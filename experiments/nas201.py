@@ -1,22 +1,23 @@
-r"""What does SynFlow's score say about architectures? 1,000 random cells of NAS-Bench-201.
+r"""SynFlow's score as a proxy for architectures: 1,000 random cells of NAS-Bench-201.
 
-Each network is scored at its initialisation, without training or data, by `flow_score`: log10 of
-Σ |θ ⊙ ∂R/∂θ| over its kernels (Abdelfattah et al. 2021), with norms left out ("synflow" of
-zero-cost-nas and NASLib) and with the statistics of the one example of ones ("synflow_bn"). The
-cell is an array argument, so that all networks of a form share one compiled program.
+Each network is scored at its initialisation, without training or data, by `flow_score`: log10 of Σ
+|θ ⊙ ∂R/∂θ| over its kernels (Abdelfattah et al. 2021), with norms left out ("synflow" of
+zero-cost-nas and NASLib) and with BatchNorm on the statistics of the one example of ones
+("synflow_bn"). The cell is an array argument, so that all networks of a form share one compiled
+program.
 
     python -m experiments.nas201                     # 1,000 cells, both forms
     python -m experiments.nas201 --draw              # from the rows that are stored
-    python -m experiments.nas201 --smoke             # does it run? seconds
+    python -m experiments.nas201 --smoke             # test run, seconds
 
 The networks are the benchmark's, for images of 32×32: five cells a stage at 16, 32 and 64 channels,
-10 classes, PyTorch's default initialisation, one seed; a cell's kernels are the same in every
-network that has them. A known criticism of such scores is that they follow the size of a network
-(Ning et al. 2021): so ranks are compared with weights and multiply-adds. Accuracies of the
-benchmark are not at hand, and nothing is said of them here.
+10 classes, PyTorch's default initialisation, one seed; networks share the kernels that they have in
+common. A known criticism of such scores is that they follow the size of a network (Ning et al.
+2021), so ranks are compared with those by weights and multiply-adds. The benchmark's accuracies are
+not compared, because they are not at hand.
 
-Writes nas201.json, 50 cells a row (their numbers, see common/models/nas201.py; null is a score of
-−inf; seconds of each call, after the one that compiles), and nas201.png.
+Writes nas201.json, 50 cells a row (their numbers, see models/nas201.py; null is a score of
+−inf; seconds of each call after the first, which compiles), and nas201.png.
 """
 
 import dataclasses
@@ -33,15 +34,16 @@ import tyro
 from jax.tree_util import Partial
 from scipy.stats import rankdata
 
-from experiments.common.figure import Figure, run
-from experiments.common.models import nas201
-from experiments.common.nas201_plot import FORMS, Costs, draw, finite, joined
-from experiments.common.rows import RESULTS, Row
-from synflow_jax import __version__, flow_score
+from experiments.cells.figure import Figure, run
+from experiments.draw.nas201 import FORMS, Costs, draw, finite, joined
+from experiments.models import nas201
+from experiments.records.rows import RESULTS, Row
+from synflow_jax import __version__
+from synflow_jax.measure import flow_score
 
-RECIPE = 1  # raise it when rows would come out otherwise than those made before
+RECIPE = 1  # raise it when a change to the experiment changes rows
 BATCH = 50
-# The statistics of images that are nearly constant are differences that float32 cannot hold.
+# BatchNorm's statistics of nearly constant images are differences that float32 cannot resolve.
 RUNS = {"synflow": (nas201.no_norm, "float32"), "synflow_bn": (nas201.batch_norm, "float64")}
 
 
@@ -50,11 +52,11 @@ class Config:
     """Score random cells of NAS-Bench-201."""
 
     cells: int = 1000
-    """How many, all different."""
+    """How many cells, all different."""
     seed: int = 0
-    """Decides which cells, and the initialisation."""
+    """Seed of the choice of cells and of the initialisation."""
     smoke: bool = False
-    """Ten cells of a network of one stage on small images: does it run? Seconds."""
+    """Test run of seconds: ten cells of a network of one stage on small images."""
     draw: bool = False
     """Draw the rows that are stored, and make none."""
     out: Path | None = None
@@ -94,7 +96,7 @@ class Config:
         return nas201.initialise(jax.random.key(self.seed), 10, self.channels, cells)
 
     def settings(self, form: str) -> list[Row]:
-        """All that decides the rows of a form."""
+        """Return everything that decides the rows of a form."""
         about = {"version": __version__, "recipe": RECIPE, "form": form, "seed": self.seed}
         about |= {"channels": list(self.channels), "side": self.side, "dtype": RUNS[form][1]}
         count = len(self.chosen())
@@ -103,7 +105,7 @@ class Config:
 
 
 def make(config: Config, rows: list[Row]) -> Iterator[Row]:
-    """Score the cells of each row, one after another, with one compiled program."""
+    """Score the cells of each row one by one, with one compiled program."""
     norm, dtype = RUNS[rows[0]["form"]]
     drawn, shape = config.params(), (config.side, config.side, 3)
     for index, row in enumerate(rows):
@@ -123,7 +125,7 @@ def make(config: Config, rows: list[Row]) -> Iterator[Row]:
 def _timed(
     number: int, params: nas201.Params, norm: nas201.Norm, shape: Any
 ) -> tuple[float, float]:
-    """Score one cell's network; and the seconds that took."""
+    """Score one cell's network; return the score and the seconds."""
     cell = jnp.array(nas201.cell_of(number), jnp.int32)
     start = time.perf_counter()
     value = float(flow_score(params, Partial(nas201.network, cell, norm=norm), shape))
@@ -133,7 +135,7 @@ def _timed(
 def ranks(rows: list[Row], costs: Costs) -> dict[str, float]:
     """Correlate the ranks of cells by both scores and by weights (Spearman).
 
-    In this space more weights are more multiply-adds: the ranks by either are the same.
+    In this space ranks by weights and by multiply-adds are the same.
     """
     plain, normed = (finite(joined(rows, form)) for form in FORMS)
     cells = [number for number in plain if number in normed]
@@ -151,7 +153,7 @@ def costs_of(config: Config, rows: list[Row]) -> Costs:
 
 
 def claims(config: Config, rows: list[Row]) -> Iterator[tuple[str, bool]]:
-    """Check what the rows show, and say how the ranks go together."""
+    """Check the claims, with the correlations of the ranks."""
     for form in (form for form in FORMS if joined(rows, form)):
         found = joined(rows, form)
         dead = [number for number, score in found.items() if score is None]
@@ -165,7 +167,7 @@ def claims(config: Config, rows: list[Row]) -> Iterator[tuple[str, bool]]:
 
 
 def main(config: Config) -> None:
-    """Score the cells that are missing, draw, and say what came out."""
+    """Score the missing cells, draw, and check the claims."""
     figure = Figure(
         "nas201",
         [config.settings(form) for form in FORMS],

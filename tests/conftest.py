@@ -65,8 +65,8 @@ def x64():
 @pytest.fixture(scope="module")
 def small_fc():
     """Give fc one hidden layer, quick to compile; optax's schedules mix int and float."""
-    from experiments.common.models import MODELS
-    from experiments.common.models.fc import FC
+    from experiments.models import MODELS
+    from experiments.models.fc import FC
 
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.setitem(MODELS, "fc", partial(FC, width=20, depth=1))

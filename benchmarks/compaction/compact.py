@@ -27,8 +27,8 @@ from rich.console import Console
 from benchmarks.compaction.compact_table import KINDS, Row, draw, ratios, table, which
 from benchmarks.shared.processes import COLD, in_new_process
 from benchmarks.shared.records import load, store, summary
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT, busy_cores, line, machine, stamp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def contenders(name: str, rhos: list[float], count: int) -> dict[tuple[str, floa
     import optax
 
     import synflow_jax as sf
-    from experiments.common.models import MODELS
+    from experiments.models import MODELS
 
     model, shape = MODELS[name](10), (28, 28, 1) if name == "fc" else (32, 32, 3)
     keys = jax.random.split(jax.random.key(0), 3)

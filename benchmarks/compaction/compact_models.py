@@ -25,9 +25,9 @@ from rich.table import Table
 from benchmarks.shared.labels import number
 from benchmarks.shared.networks import Network, draw, xla_convolution
 from benchmarks.shared.records import load, store
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
-from experiments.common.models import MODELS, ModelName
+from experiments.models import MODELS, ModelName
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT, busy_cores, line, machine, stamp
 from synflow_jax import apply_masks, compact, synflow
 
 RHOS = (10.0, 100.0)

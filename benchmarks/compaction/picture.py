@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benchmarks.deep.deep_networks import NETWORKS
 from benchmarks.shared.networks import draw, xla_convolution
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT
 from synflow_jax import synflow, visualize
 
 

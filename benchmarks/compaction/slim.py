@@ -29,9 +29,9 @@ from rich.table import Table
 import synflow_jax as sf
 from benchmarks.shared.records import load as stored
 from benchmarks.shared.records import store
-from experiments.common.command import terminal
-from experiments.common.data import load
-from experiments.common.machine import ROOT, machine, stamp
+from experiments.data.dataset import load
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT, machine, stamp
 from synflow_jax import linen
 
 WIDTHS = (32, 32, 64, 64, 128, 128)

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from benchmarks.shared.networks import Network
-from experiments.common.models import MODELS
-from experiments.common.models.fc import FC
-from experiments.common.models.layers import batch_norm, conv, dense
-from experiments.common.models.resnet import cifar_resnet, resnet
+from experiments.models import MODELS
+from experiments.models.fc import FC
+from experiments.models.layers import batch_norm, conv, dense
+from experiments.models.resnet import cifar_resnet, resnet
 
 
 class DenseNet(nn.Module):

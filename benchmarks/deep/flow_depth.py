@@ -23,9 +23,9 @@ import synflow_jax as sf
 from benchmarks.deep.deep_networks import ResidualMLP
 from benchmarks.deep.measurements import LOG2_TO_10
 from benchmarks.shared.networks import Network, draw, plain_flow, xla_convolution
-from experiments.common.files import replacing
-from experiments.common.models.fc import FC
-from experiments.common.models.resnet import cifar_resnet
+from experiments.models.fc import FC
+from experiments.models.resnet import cifar_resnet
+from experiments.records.files import replacing
 
 TARGET = Path(__file__).parents[2] / "docs" / "figures" / "flow_depth.png"
 RESULTS = Path(__file__).parents[1] / "results" / "flow_depth.json"

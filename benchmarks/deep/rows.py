@@ -21,7 +21,7 @@ from rich.table import Table
 from benchmarks.deep.deep_networks import NETWORKS
 from benchmarks.deep.measurements import LOG2_TO_10, MEASURES, measure
 from benchmarks.shared.processes import in_new_process
-from experiments.common.files import replacing
+from experiments.records.files import replacing
 
 RESULTS = Path(__file__).parents[1] / "results" / "deep.json"
 KEY = itemgetter("network", "kind")

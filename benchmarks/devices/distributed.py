@@ -164,7 +164,7 @@ def compare(processes: int, devices: int, limit: float = 300.0) -> dict[str, Any
 
 def main(arguments: list[str]) -> None:
     """Run the processes, compare their masks, and write the result."""
-    from experiments.common.files import replacing
+    from experiments.records.files import replacing
 
     processes, devices = map(int, arguments or ("4", "2"))
     row = compare(processes, devices) | {"jax": jax.__version__, "cores": os.cpu_count()}

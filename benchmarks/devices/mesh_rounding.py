@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import synflow_jax as sf
-from experiments.common.files import replacing
+from experiments.records.files import replacing
 
 WIDTHS = (64, 256, 128, 16)
 RESULT = Path(__file__).parents[1] / "results" / "mesh_rounding.json"

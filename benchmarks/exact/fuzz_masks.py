@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import synflow_jax as sf
-from experiments.common.files import replacing
+from experiments.records.files import replacing
 
 RESULT = Path(__file__).parents[1] / "results" / "fuzz_masks.json"
 FILES = 100_000

@@ -25,7 +25,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments.common.files import replacing
+from experiments.records.files import replacing
 from tests.laws.test_reference import ELSEWHERE, prune_as_reference, run_method
 from tests.support.networks import NETWORKS, Network
 

@@ -20,7 +20,7 @@ from benchmarks.peers import Contender
 from benchmarks.peers.naive_jax import all_kept, by_path
 from benchmarks.shared.networks import convolving, plain_flow
 from benchmarks.speed.timed_networks import loaded
-from experiments.common.models import layers
+from experiments.models import layers
 
 BYTES_A_WEIGHT = 4 + (4 + 1 + 1)
 COPIED = {"cpu": 2**28, "gpu": 2**30}  # bytes: far beyond any cache

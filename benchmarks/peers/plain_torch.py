@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from benchmarks.peers import Contender, kept_after
 from benchmarks.peers.torch_networks import NETWORKS, as_flax, draw, kernels
-from experiments.common.machine import cores
+from experiments.records.machine import cores
 
 DEVICES = {"cpu": "cpu", "gpu": "cuda"}
 

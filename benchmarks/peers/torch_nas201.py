@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, relu
 
-from experiments.common.models.nas201 import EDGES, PLACES
+from experiments.models.nas201 import EDGES, PLACES
 
 Norm = Callable[[Tensor], Tensor]
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from experiments.common.models import layers
+from experiments.models import layers
 from synflow_jax import linen
 
 

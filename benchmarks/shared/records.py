@@ -5,7 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from experiments.common.files import replacing
+from experiments.records.files import replacing
 
 
 def load(path: Path, machine: dict[str, Any]) -> list[dict[str, Any]]:

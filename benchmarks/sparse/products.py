@@ -32,8 +32,8 @@ from rich.console import Console
 from benchmarks.shared.records import store
 from benchmarks.sparse.block_sparse import pallas_product
 from benchmarks.sparse.products_table import draw, show
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT, busy_cores, line, machine, stamp
 from synflow_jax import random
 from synflow_jax.files import to_bcoo, to_blocks, to_csr
 from synflow_jax.plan import blocks, unstructured

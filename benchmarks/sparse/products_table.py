@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.common.files import replacing
+from experiments.records.files import replacing
 
 Row = dict[str, Any]
 WORTH = 1.1  # times as fast as dense: less is lost in the noise of a shared machine

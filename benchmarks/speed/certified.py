@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 import synflow_jax as sf
-from experiments.common.files import replacing
-from experiments.common.models import MODELS
+from experiments.models import MODELS
+from experiments.records.files import replacing
 from synflow_jax.linen import from_linen
 
 RESULTS = Path(__file__).parents[1] / "results" / "certified.json"

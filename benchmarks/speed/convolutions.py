@@ -3,7 +3,7 @@
     python -m benchmarks.convolutions
 
 Times the gradient, by input and kernel, of convolutions of common shapes: as XLA runs them and as
-`synflow_jax.scaled` writes them, alone and inside a loop. On the CPU the library takes the
+`synflow_jax.scaled.scaled` writes them, alone and inside a loop. On the CPU the library takes the
 product for every convolution of one example. Writes convolutions.json.
 """
 
@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.shared.records import store
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT, busy_cores, line, machine, stamp
 from synflow_jax.scaled import as_product
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")

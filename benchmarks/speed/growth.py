@@ -25,9 +25,9 @@ from rich.table import Table
 
 from benchmarks.shared.processes import COLD, in_new_process
 from benchmarks.shared.records import load, store
-from experiments.common.command import terminal
-from experiments.common.files import replacing
-from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
+from experiments.records.console import terminal
+from experiments.records.files import replacing
+from experiments.records.machine import ROOT, busy_cores, line, machine, stamp
 
 ROUNDS = 10
 LIMIT = 7200.0  # seconds a size

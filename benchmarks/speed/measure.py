@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.peers import Contender, contend
 from benchmarks.shared.records import summary
-from experiments.common.machine import busy_cores
+from experiments.records.machine import busy_cores
 
 FIRST_ROUNDS = 3
 LOOP_SECONDS = 2.0  # a turn of a Python loop has as many rounds as fit in about this time

@@ -52,8 +52,8 @@ from benchmarks.speed.run_steps import (
     plan,
 )
 from benchmarks.speed.run_table import draw_ratios, ratios, table
-from experiments.common.command import terminal
-from experiments.common.machine import has_torch, line, machine, stamp
+from experiments.records.console import terminal
+from experiments.records.machine import has_torch, line, machine, stamp
 
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda"}
 LIMIT = 900.0  # seconds a measurement

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from benchmarks.shared.records import load
-from experiments.common.machine import ROOT, has_torch, stamp
+from experiments.records.machine import ROOT, has_torch, stamp
 
 Rows = dict[tuple[str, str], dict[str, Any]]
 CONTENDERS = {

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from benchmarks.shared.labels import TITLES, number
-from experiments.common.files import replacing
+from experiments.records.files import replacing
 
 Row = dict[str, Any]
 COLORS = {

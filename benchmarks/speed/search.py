@@ -32,9 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.shared.records import store
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT, busy_cores, has_torch, line, machine, stamp
-from experiments.common.models import nas201
+from experiments.models import nas201
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT, busy_cores, has_torch, line, machine, stamp
 from synflow_jax.measure import flow_score
 
 Way = Callable[[list[tuple[int, ...]]], list[float]]

@@ -30,8 +30,8 @@ from benchmarks.peers.floor import copy_bandwidth
 from benchmarks.peers.naive_jax import all_kept
 from benchmarks.shared.records import store, summary
 from benchmarks.speed.timed_networks import loaded
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT, busy_cores, cores, has_torch, line, machine, stamp
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT, busy_cores, cores, has_torch, line, machine, stamp
 from synflow_jax.selection import select
 
 BUDGET = 15.0  # seconds of turns after which a way stops, but not before its second turn

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from benchmarks.shared.networks import Network, draw
-from experiments.common.models import MODELS
-from experiments.common.models.fc import FC
+from experiments.models import MODELS
+from experiments.models.fc import FC
 from synflow_jax import flow_mode
 
 LAYERS = 10  # of an MLP that is named by its number of weights

@@ -22,8 +22,8 @@ from rich.table import Table
 
 from benchmarks.shared.processes import COLD, in_new_process
 from benchmarks.shared.records import load, store, summary
-from experiments.common.command import terminal
-from experiments.common.machine import ROOT, busy_cores, line, machine, stamp
+from experiments.records.console import terminal
+from experiments.records.machine import ROOT, busy_cores, line, machine, stamp
 
 SEEDS = 10
 RHOS = tuple(10 ** (i / 4) for i in range(13))

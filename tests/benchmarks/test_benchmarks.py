@@ -8,7 +8,7 @@ from rich.console import Console
 
 from benchmarks.shared import processes, records
 from benchmarks.speed import run, run_steps, run_table
-from experiments.common import machine
+from experiments.records import machine
 
 
 class Machine:

@@ -11,8 +11,8 @@ from benchmarks.peers import floor, naive_jax
 from benchmarks.shared.networks import convolving, draw, xla_convolution
 from benchmarks.speed import growth, measure, run_steps, selection, vmapped
 from benchmarks.speed.timed_networks import NETWORKS, Timed
-from experiments.common import machine
-from experiments.common.models.fc import FC
+from experiments.models.fc import FC
+from experiments.records import machine
 from synflow_jax import synflow
 from synflow_jax.plan import is_prunable
 

@@ -11,11 +11,11 @@ import pytest
 import synflow_jax as sf
 from benchmarks.deep.deep_networks import DenseNet, UNet
 from benchmarks.shared.networks import xla_convolution
-from experiments.common.models import vgg, vgg_imagenet
-from experiments.common.models.conv import Conv
-from experiments.common.models.decoder import Decoder
-from experiments.common.models.fc import FC
-from experiments.common.models.resnet import Bottleneck, ResNet
+from experiments.models import vgg, vgg_imagenet
+from experiments.models.conv import Conv
+from experiments.models.decoder import Decoder
+from experiments.models.fc import FC
+from experiments.models.resnet import Bottleneck, ResNet
 from tests.support.modern import ViT
 
 pytestmark = [

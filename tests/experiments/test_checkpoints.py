@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.common.checkpoints import Checkpoints
+from experiments.training.checkpoints import Checkpoints
 
 ROOT = Path(__file__).parents[2]
 # Trains six epochs of two seeds; told an epoch, it is killed after it.
@@ -19,10 +19,11 @@ import os, signal, sys
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
 jax.config.update("jax_disable_most_optimizations", True)
-from experiments.common.checkpoints import Checkpoints
-from experiments.common.data import load
-from experiments.common.models.fc import FC
-from experiments.common.train import Budget, Trainer
+from experiments.training.checkpoints import Checkpoints
+from experiments.data.dataset import load
+from experiments.models.fc import FC
+from experiments.training.optimiser import Budget
+from experiments.training.trainer import Trainer
 from synflow_jax import magnitude
 
 folder, killed = Path(sys.argv[1]), int(sys.argv[2])

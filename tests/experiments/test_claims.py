@@ -3,9 +3,9 @@
 import pytest
 
 from experiments import fig1, fig5
-from experiments.common import published
-from experiments.common.claims import crashes, critical, leads, worth
-from experiments.common.curves import Panel
+from experiments.records import published
+from experiments.records.claims import crashes, critical, leads, worth
+from experiments.records.published import Panel
 
 
 def rows_of(method, points):

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import compare, fig1, fig5, fig6
-from experiments.common import rows as store
-from experiments.common import trained
-from experiments.common.claims import critical
-from experiments.common.config import Config
-from experiments.common.curves import by_compression, mean
-from experiments.common.models import MODELS
-from experiments.common.plan import Plan
+from experiments.cells import trained
+from experiments.cells.plan import Plan
+from experiments.compare import Config
+from experiments.models import MODELS
+from experiments.records import rows as store
+from experiments.records.claims import critical
+from experiments.records.groups import by_compression, mean
 
 SHAPES = {"digits": (8, 8, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 

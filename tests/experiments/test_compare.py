@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 
 from experiments import compare
-from experiments.common import plan as plans
-from experiments.common import rows as store
-from experiments.common.models import MODELS
-from experiments.common.models.fc import FC
-from experiments.common.sweep import Cell
+from experiments.cells import plan as plans
+from experiments.cells.cell import Cell
+from experiments.models import MODELS
+from experiments.models.fc import FC
+from experiments.records import rows as store
 
 ROOT = Path(__file__).parents[2]
 TINY = compare.Config(
@@ -36,8 +36,8 @@ SCRIPT = """
 from functools import partial
 import tyro
 from experiments import compare
-from experiments.common.models import MODELS
-from experiments.common.models.fc import FC
+from experiments.models import MODELS
+from experiments.models.fc import FC
 MODELS["fc"] = partial(FC, width=20, depth=1)
 compare.main(tyro.cli(compare.Config))
 """

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from experiments import critical
-from experiments.common import critical as work
-from experiments.common import rows as store
-from experiments.common.data import load
-from experiments.common.methods import Network
-from experiments.common.models import MODELS
+from experiments.cells import critical as work
+from experiments.cells.network import Network
+from experiments.data.dataset import load
+from experiments.models import MODELS
+from experiments.records import rows as store
 from synflow_jax import CollapseWarning
 
 pytestmark = pytest.mark.usefixtures("small_fc")

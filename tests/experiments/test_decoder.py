@@ -10,11 +10,12 @@ import pytest
 from rich.console import Console
 
 from experiments import decoder
-from experiments.common import decoder_report, text
-from experiments.common import rows as store
-from experiments.common.decoder_config import Config
-from experiments.common.decoder_methods import start
-from experiments.common.models.decoder import Decoder
+from experiments.cells.decoder import start
+from experiments.data import text
+from experiments.decoder import Config
+from experiments.draw import decoder as decoder_report
+from experiments.models.decoder import Decoder
+from experiments.records import rows as store
 
 ROOT = Path(__file__).parents[2]
 SMOKE = Config(smoke=True, methods=("synflow", "random-erk"))
@@ -91,7 +92,7 @@ def test_tables_mark_the_best_the_empty_and_the_diverged(tmp_path):
 
 
 def test_the_text_is_the_same_in_every_process_and_its_parts_share_no_string():
-    code = "from experiments.common.text import load; print(load().digest)"
+    code = "from experiments.data.text import load; print(load().digest)"
     others = "import jax, flax, optax, grain, sklearn, matplotlib.pyplot, typing_extensions, pytest"
     found = [
         subprocess.run(

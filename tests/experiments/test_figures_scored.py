@@ -7,11 +7,11 @@ from flax import traverse_util
 from rich.console import Console
 
 from experiments import fig2, fig3, fig4, fig7
-from experiments.common import figure
-from experiments.common import rows as store
-from experiments.common.figure import Figure
-from experiments.common.initial import Config, Start, network_order
-from experiments.common.scored import METHODS, ScoredConfig, batches, scores
+from experiments.cells import figure
+from experiments.cells.figure import Figure
+from experiments.cells.initial import Config, Start, network_order
+from experiments.cells.scored import METHODS, ScoredConfig, batches, scores
+from experiments.records import rows as store
 from synflow_jax import cross_entropy, prune
 from synflow_jax.measure import neuron_flow
 
@@ -91,7 +91,7 @@ def test_images_are_brought_to_the_size_of_the_network(tmp_path):
 
 def test_scores_that_were_kept_are_read(finished, start, monkeypatch):
     config = configured("fig3", finished)
-    monkeypatch.setattr("experiments.common.scored._saliency", None)
+    monkeypatch.setattr("experiments.cells.scored._saliency", None)
     kept = {method: scores(method, start, config) for method in METHODS}
     paths = [list(found) for found in kept.values()]
     assert paths == [network_order(paths[0])] * len(METHODS)

@@ -9,17 +9,18 @@ import pytest
 from rich.console import Console
 
 from experiments import fig1, fig5, fig6
-from experiments.common import plan as plans
-from experiments.common import rows as store
-from experiments.common import trained
-from experiments.common.data import load
-from experiments.common.describe import brief
-from experiments.common.iterative import Iterative
-from experiments.common.machine import EXPERIMENTS, stamp
-from experiments.common.models import MODELS
-from experiments.common.optimiser import Budget
-from experiments.common.settings import CIFAR_RESNET
-from experiments.common.sweep import DENSE, Cell
+from experiments.cells import plan as plans
+from experiments.cells import trained
+from experiments.cells.cell import Cell
+from experiments.cells.describe import brief
+from experiments.cells.iterative import Iterative
+from experiments.data.dataset import load
+from experiments.models import MODELS
+from experiments.records import rows as store
+from experiments.records.groups import DENSE
+from experiments.records.machine import EXPERIMENTS, stamp
+from experiments.training.optimiser import Budget
+from experiments.training.settings import CIFAR_RESNET
 
 pytestmark = pytest.mark.usefixtures("small_fc")
 PNG = b"\x89PNG"

@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.common.data import load
-from experiments.common.imp import IterativePruning, Level, by_magnitude, by_magnitude_of_all
-from experiments.common.models.fc import FC
-from experiments.common.train import Budget, Scores, Trainer
+from experiments.data.dataset import load
+from experiments.models.fc import FC
+from experiments.training.imp import IterativePruning, Level, by_magnitude, by_magnitude_of_all
+from experiments.training.optimiser import Budget
+from experiments.training.trainer import Scores, Trainer
 
 SEEDS, EPOCHS, RHO = 2, 2, 30.0
 pytestmark = pytest.mark.usefixtures("flax_promotes")

@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import merge
-from experiments.common import rows as store
+from experiments.records import rows as store
 
 
 def test_merging_takes_each_row_once(tmp_path, capsys):

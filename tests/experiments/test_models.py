@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from experiments.common.models import MODELS
-from experiments.common.models.layers import patch_conv
-from experiments.common.models.resnet import ResNet
+from experiments.models import MODELS
+from experiments.models.layers import patch_conv
+from experiments.models.resnet import ResNet
 from synflow_jax import linen
 
 NHWC = lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments.common.models import MODELS
-from experiments.common.multiply_adds import multiply_adds
+from experiments.models import MODELS
+from experiments.models.multiply_adds import multiply_adds
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from jax import lax
 
 from benchmarks.speed import search
 from experiments import nas201 as experiment
-from experiments.common import machine
-from experiments.common import rows as store
-from experiments.common.models import nas201
-from experiments.common.nas201_plot import finite, joined
-from experiments.common.rows import RESULTS
+from experiments.draw.nas201 import finite, joined
+from experiments.models import nas201
+from experiments.records import machine
+from experiments.records import rows as store
+from experiments.records.rows import RESULTS
 
 HAS_TORCH = machine.has_torch()
 SIDE, CHANNELS = 6, (3, 5)

@@ -7,9 +7,9 @@ import pytest
 from flax import traverse_util
 from jax import lax
 
-from experiments.common.models import MODELS, layers
-from experiments.common.models.resnet import Bottleneck, ResNet
-from experiments.common.models.vgg_imagenet import VGGImageNet
+from experiments.models import MODELS, layers
+from experiments.models.resnet import Bottleneck, ResNet
+from experiments.models.vgg_imagenet import VGGImageNet
 from tests.support.networks import NETWORKS, VGG11_LAYERS, conv, dense, flatten, max_pool, norm
 
 pytestmark = pytest.mark.usefixtures("flax_promotes", "x64")

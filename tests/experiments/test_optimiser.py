@@ -5,9 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.common.models import MODELS
-from experiments.common.optimiser import Budget, later, learning_rate, optimiser
-from experiments.common.settings import ITERATIVE, TRAINED, WATCHED, settings
+from experiments.models import MODELS
+from experiments.training.optimiser import Budget, later, learning_rate, optimiser
+from experiments.training.settings import ITERATIVE, TRAINED, WATCHED, settings
 
 PLAIN = Budget(8, 10, 0.1, 0.0, None, drops=(3, 6), factor=0.5, optimiser="sgd")
 # Optax's schedules mix int and float.

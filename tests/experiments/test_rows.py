@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from experiments.common import rows as store
-from experiments.common.table import critical, details, summaries, summary
+from experiments.draw.table import details, summaries, summary
+from experiments.records import rows as store
+from experiments.records.groups import critical
 
 ROOT = Path(__file__).parents[2]
 ROW = {
@@ -139,7 +140,7 @@ def test_a_wide_summary_is_split_and_nothing_is_cut():
 ADDING = """
 import sys
 from pathlib import Path
-from experiments.common import rows
+from experiments.records import rows
 for number in range(40):
     rows.add(Path(sys.argv[1]), [{"config": f"{sys.argv[2]}{number}"}, {"config": "both"}])
 """

@@ -5,9 +5,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from experiments.common.data import balanced, load
-from experiments.common.pictures import central
-from experiments.common.stream import sample, stream
+from experiments.data.crops import central
+from experiments.data.dataset import balanced, load
+from experiments.data.stream import sample, stream
 
 SIZES = [(40, 50), (64, 30), (33, 33), (90, 45)]
 

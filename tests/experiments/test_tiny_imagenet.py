@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.common.data import load
-from experiments.common.sources import source
-from experiments.common.stream import sample
-from experiments.common.tiny_imagenet import ARCHIVE, ROOT, Config, prepare
+from experiments.data.dataset import load
+from experiments.data.sources import source
+from experiments.data.stream import sample
+from experiments.data.tiny_imagenet import ARCHIVE, ROOT, Config, prepare
 
 WNIDS = [f"n{number:08d}" for number in np.random.default_rng(0).permutation(200)]
 PAINTED = WNIDS[:3]  # the classes of which the archive has images
@@ -102,7 +102,7 @@ def test_an_archive_that_is_missing_or_another_is_named(tmp_path):
 
 
 def test_the_error_of_load_names_the_command(tmp_path):
-    command = "python -m experiments.common.tiny_imagenet --manual-dir=FOLDER"
+    command = "python -m experiments.data.tiny_imagenet --manual-dir=FOLDER"
     with pytest.raises(FileNotFoundError) as caught:
         load("tiny_imagenet", tmp_path)
     assert f"{command} --data-dir={tmp_path}\n" in str(caught.value)

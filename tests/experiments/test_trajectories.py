@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.common.data import Dataset, Split
-from experiments.common.imp import IterativePruning, by_magnitude_of_all
-from experiments.common.models.fc import FC
-from experiments.common.train import Budget, Trainer
+from experiments.data.dataset import Dataset, Split
+from experiments.models.fc import FC
+from experiments.training.imp import IterativePruning, by_magnitude_of_all
+from experiments.training.optimiser import Budget
+from experiments.training.trainer import Trainer
 from tests.support.networks import FIXTURES, NETWORKS
 
 NET = NETWORKS["fc_digits"]

@@ -10,10 +10,10 @@ import pytest
 from flax import traverse_util
 
 from experiments import fig2, fig3, fig4, fig7
-from experiments.common import rows as store
-from experiments.common.initial import Config, Start, network_order
-from experiments.common.models.vgg_imagenet import VGGImageNet
-from experiments.common.scored import METHODS, ScoredConfig
+from experiments.cells.initial import Config, Start, network_order
+from experiments.cells.scored import METHODS, ScoredConfig
+from experiments.models.vgg_imagenet import VGGImageNet
+from experiments.records import rows as store
 
 RESULTS = Path(fig2.__file__).parent / "results"
 

@@ -11,7 +11,7 @@ import pytest
 from flax import traverse_util
 from jax import lax
 
-from experiments.common.models import MODELS, ModelName, layers
+from experiments.models import MODELS, ModelName, layers
 
 VGGS = {
     "vgg11": [64, 128, 256, 256, *[512] * 4],

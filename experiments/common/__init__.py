@@ -1,1 +1,0 @@
-"""What the experiments share: models, data, methods, training, rows, table and figure."""
