@@ -20,7 +20,7 @@ from synflow_jax.pruning._info import almost_one
 from synflow_jax.saliency import Saliency, unit_scores
 from synflow_jax.scaled import Scaled, log2
 from synflow_jax.selection import Leaves, count_dtype, prefix_size, total, unsigned_of
-from synflow_jax.trees import Function, Masks, Params, all_true, laid_as, pick, place
+from synflow_jax.trees import Function, Masks, Params, all_true, lay_out_as, pick, place
 
 Count = Callable[[Leaves, Leaves, jax.Array], jax.Array]  # (scores, masks, flow) -> counts
 
@@ -61,7 +61,7 @@ def full_masks(params: Params, plan: Plan, kept: Leaves) -> Masks:
     """Build the mask tree of the params: masks of units spread over weights, all else kept."""
     if plan.units:
         trios = zip(kept, plan.units, pick(params, plan.prunable), strict=True)
-        kept = [laid_as(spread_units(m, unit, leaf.shape), leaf) for m, unit, leaf in trios]
+        kept = [lay_out_as(spread_units(m, unit, leaf.shape), leaf) for m, unit, leaf in trios]
     return place(params, plan.prunable, kept, all_true)
 
 
