@@ -1,8 +1,7 @@
-"""SynFlow and its peers in JAX: which weights of a network to keep, before training.
+"""Prune networks before training, with SynFlow and other methods, in JAX.
 
-The names used most are here; the others are in the wings, such as
-`synflow_jax.measure`. `synflow_jax.linen` and `synflow_jax.nnx` are loaded
-when asked for, since they import Flax.
+The names used most are here; the others are in subpackages, such as `synflow_jax.measure`.
+`synflow_jax.linen` and `synflow_jax.nnx` are imported on first use, since they import Flax.
 """
 
 import importlib
@@ -102,7 +101,7 @@ _FRAMEWORKS = ("linen", "nnx")
 
 
 def __getattr__(name: str) -> Any:
-    """Load a framework's adapter when it is asked for."""
+    """Import the adapter of a framework on first use."""
     if name in _FRAMEWORKS:
         return importlib.import_module(f"synflow_jax.{name}")
     raise AttributeError(f"module 'synflow_jax' has no attribute {name!r}")
