@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from synflow_jax.plan import find_layers, is_prunable
 from synflow_jax.saliency import RandomSaliency
-from synflow_jax.selection import select, total
+from synflow_jax.selection import count_true, select
 from synflow_jax.trees import (
     Masks,
     Params,
@@ -56,7 +56,7 @@ def _shuffle(key: Any, leaves: list[jax.Array]) -> list[jax.Array]:
     none = [jnp.zeros_like(leaf) for leaf in leaves]
     scores = RandomSaliency(key)(leaves, leaves)
     triples = zip(scores, none, leaves, strict=True)
-    chosen = [select([s], [m], total([(leaf,)])[0])[0] for s, m, leaf in triples]
+    chosen = [select([s], [m], count_true([(leaf,)])[0])[0] for s, m, leaf in triples]
     return list(map(lay_out_as, chosen, leaves))
 
 

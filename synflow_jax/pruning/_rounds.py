@@ -19,7 +19,7 @@ from synflow_jax.pruning._competitions import Trail, compete
 from synflow_jax.pruning._info import almost_one
 from synflow_jax.saliency import Saliency, unit_scores
 from synflow_jax.scaled import Scaled, log2
-from synflow_jax.selection import Leaves, count_dtype, prefix_size, total, unsigned_of
+from synflow_jax.selection import Leaves, count_dtype, count_true, prefix_size, unsigned_of
 from synflow_jax.trees import Function, Masks, Params, all_true, lay_out_as, pick, place
 
 Count = Callable[[Leaves, Leaves, jax.Array], jax.Array]  # (scores, masks, flow) -> counts
@@ -287,7 +287,7 @@ def _certified_count(
 ) -> jax.Array:
     """Count what is left when the lowest scores with ΣS ≤ α·R go, but never below the target."""
     live = [(score > 0) & mask for score, mask in zip(scores, kept, strict=True)]
-    count, lives = total(list(zip(kept, live, strict=True)))
+    count, lives = count_true(list(zip(kept, live, strict=True)))
     pairs = zip(scores, live, strict=True)
     infinity = jnp.array(jnp.inf, whole.dtype)
     lowest = jnp.stack([jnp.min(s, where=one, initial=infinity) for s, one in pairs])
