@@ -1,8 +1,7 @@
-"""SynFlow and its peers in JAX: which weights of a network to keep, before training.
+"""Prune networks before training, with SynFlow and other methods, in JAX.
 
-The names used most are here; the others are in the wings, such as
-`synflow_jax.measure`. `synflow_jax.linen` and `synflow_jax.nnx` are loaded
-when asked for, since they import Flax.
+The names used most are here; the others are in subpackages, such as `synflow_jax.measure`.
+`synflow_jax.linen` and `synflow_jax.nnx` are imported on first use, since they import Flax.
 """
 
 import importlib
@@ -101,7 +100,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    """Load the adapter of a framework when it is asked for."""
+    """Import the adapter of a framework on first use."""
     module = f"synflow_jax.frameworks.{name}"
     if not name.startswith("_") and importlib.util.find_spec(module) is not None:
         return importlib.import_module(module)

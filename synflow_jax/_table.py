@@ -1,6 +1,6 @@
-"""Values that print as a table: in a terminal, as text, and in a notebook.
+"""Values that print as a rich table: in a terminal, as text, and in a notebook.
 
-rich is imported when a table is made, and not before.
+rich is imported only when a table is made.
 """
 
 import io
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class Shown:
-    """A value with a rich table, which `print` and a notebook show."""
+    """Base class of values that `print` and notebooks show as the table of `__rich__`."""
 
     width: ClassVar[int] = 100  # characters
 
     def __rich__(self) -> "Table":
-        """Lay the rows out for rich."""
+        """Build the rich table."""
         raise NotImplementedError
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
-"""The equations of a function, in a row: shared by all that reads or interprets a trace.
+"""The equations of a traced function as one flat list, for whatever reads or interprets a trace.
 
-Knows JAX's jaxprs, where releases of JAX write them differently, and nothing of pruning. A `Step`
-is an equation whose operands and results are numbered across all calls, so that a function reads as
-one list, whatever it calls.
+A `Step` is an equation whose operands and results have numbers that are unique across all calls, so
+that calls can be inlined. Knows jaxprs, and where releases of JAX differ in them. Knows nothing of
+pruning.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
 CALLS = CUSTOM | {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 
-# Functions of single entries; each interpreter treats arithmetic (add, mul, …) by itself.
+# Elementwise functions without the arithmetic (add, mul, …), for which interpreters have own rules.
 _FUNCTIONS = """
     tanh logistic exp exp2 log log1p expm1 erf erfc erf_inv sin cos tan asin acos atan sinh cosh
     asinh acosh atanh sqrt cbrt square integer_pow pow sign abs floor ceil round is_finite not
@@ -35,8 +35,13 @@ ELEMENTWISE = FUNCTIONS | ARITHMETIC | CASTS | SHIFTS
 class Step:
     """An equation whose operands and results are numbered across all calls.
 
-    A function with a derivative of its own has the steps of its body (none, where it returns its
-    operands), which end in the numbers `inner`; only a `Listing` fills these two in.
+    Attributes:
+      eqn: the equation of the jaxpr.
+      operands: the numbers of its operands.
+      results: the numbers of its results.
+      body: the steps of a custom_jvp or custom_vjp function; empty if it returns its operands, and
+        for every other primitive. Only a `Listing` has them.
+      inner: the numbers of what the body returns; empty for every other primitive.
     """
 
     eqn: Any
@@ -53,32 +58,41 @@ class Step:
 
 @dataclass
 class Listing:
-    """The steps of a function, and what their numbers stand for."""
+    """The steps of a function, and the types and constants that their numbers stand for.
+
+    Attributes:
+      avals: the type of each value; the index is its number.
+      known: the constants, by number.
+      steps: in the order of evaluation.
+      inputs: the numbers of the flat arguments.
+      outputs: the numbers of the flat results.
+      out_tree: the treedef of the results.
+    """
 
     avals: list[Any] = field(default_factory=list)
-    known: dict[int, Any] = field(default_factory=dict)  # constants, by number
+    known: dict[int, Any] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     out_tree: Any = None
 
     def number(self, aval: Any, value: Any = None) -> int:
-        """Number a value."""
+        """Give the next number to a value of this type, or to a constant."""
         self.avals.append(aval)
         if value is not None:
             self.known[len(self.avals) - 1] = value
         return len(self.avals) - 1
 
     def shape(self, number: int) -> tuple[int, ...]:
-        """Return the shape of a value."""
+        """Return the shape of a value, given its number."""
         return tuple(getattr(self.avals[number], "shape", ()))
 
     def every_step(self) -> list[Step]:
-        """List the steps, with a function's body in the place of one that has a body."""
-        return _opened(self.steps)
+        """List the steps, with the bodies of custom_jvp and custom_vjp functions inlined."""
+        return _inlined(self.steps)
 
     def used(self) -> set[int]:
-        """Find the numbers that some output depends on."""
+        """Return the numbers that some output depends on."""
         found = set(self.outputs)
         for step in reversed(self.steps):
             if found.intersection(step.results):
@@ -87,16 +101,17 @@ class Listing:
 
 
 def bind(eqn: Any, arrays: Sequence[Any]) -> list[Any]:
-    """Run the primitive of an equation on these arrays."""
+    """Evaluate an equation's primitive on these arrays; the results are always a list."""
     found = eqn.primitive.get_bind_params(eqn.params)
-    functions, params = found if isinstance(found, tuple) else ((), found)  # JAX below 0.10: both
+    # Below JAX 0.10, the functions that the primitive takes come beside its parameters.
+    functions, params = found if isinstance(found, tuple) else ((), found)
     with eqn.ctx.manager:
         results = eqn.primitive.bind(*functions, *arrays, **params)
     return list(results) if eqn.primitive.multiple_results else [results]
 
 
 def scan_sizes(eqn: Any) -> tuple[int, int]:
-    """Count the constants and the carried values among the operands of a scan."""
+    """Return how many operands of a scan are constants, and how many are carried."""
     params = eqn.params
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
@@ -105,7 +120,7 @@ def scan_sizes(eqn: Any) -> tuple[int, int]:
 
 
 def body_of(eqn: Any) -> ClosedJaxpr:
-    """Return the jaxpr that a call runs."""
+    """Return the closed jaxpr of a call."""
     names = ("jaxpr", "call_jaxpr", "fun_jaxpr")
     body = next(eqn.params[name] for name in names if name in eqn.params)
     return body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ())
@@ -114,34 +129,38 @@ def body_of(eqn: Any) -> ClosedJaxpr:
 def flatten(
     closed: ClosedJaxpr, operands: Iterable[int], number: Callable[..., int]
 ) -> tuple[list[Step], list[int]]:
-    """List the equations of a jaxpr, those inside of calls among them, and number its outputs.
+    """List the steps of a jaxpr, with calls inlined, and the numbers of its outputs.
 
-    Functions with a derivative of their own are not opened. `number(aval)` numbers a result and
-    `number(aval, value)` a constant.
+    Functions of custom_jvp and custom_vjp are not inlined: they stay one step.
+
+    Args:
+      closed: the jaxpr.
+      operands: the numbers of its inputs.
+      number: number(aval) returns the next number for a result, number(aval, value) for a constant.
     """
     jaxpr = closed.jaxpr
-    places = dict(zip(jaxpr.invars, operands, strict=True))
+    numbers = dict(zip(jaxpr.invars, operands, strict=True))
     for var, value in zip(jaxpr.constvars, closed.consts, strict=True):
-        places[var] = number(var.aval, value)
+        numbers[var] = number(var.aval, value)
 
-    def place(atom: Any) -> int:
-        return number(atom.aval, atom.val) if isinstance(atom, Literal) else places[atom]
+    def number_of(atom: Any) -> int:
+        return number(atom.aval, atom.val) if isinstance(atom, Literal) else numbers[atom]
 
     steps: list[Step] = []
     for eqn in jaxpr.eqns:
-        inside = [place(atom) for atom in eqn.invars]
+        inside = [number_of(atom) for atom in eqn.invars]
         if eqn.primitive.name in CALLS - CUSTOM:
             more, results = flatten(body_of(eqn), inside, number)
             steps += more
         else:
             results = [number(var.aval) for var in eqn.outvars]
             steps.append(Step(eqn, tuple(inside), tuple(results)))
-        places |= dict(zip(eqn.outvars, results, strict=True))
-    return steps, [place(atom) for atom in jaxpr.outvars]
+        numbers |= dict(zip(eqn.outvars, results, strict=True))
+    return steps, [number_of(atom) for atom in jaxpr.outvars]
 
 
 def listed(fn: Callable[..., Any], *args: Any) -> Listing:
-    """Trace a function on arrays or their shapes, and list its steps."""
+    """Trace a function on arrays, or on their shapes and dtypes, and list its steps."""
     closed, out = jax.make_jaxpr(fn, return_shape=True)(*args)
     listing = Listing(out_tree=jax.tree.structure(out))
     listing.inputs = [listing.number(v.aval) for v in closed.jaxpr.invars]
@@ -151,14 +170,14 @@ def listed(fn: Callable[..., Any], *args: Any) -> Listing:
 
 
 def _with_body(step: Step, listing: Listing) -> Step:
-    """Add the steps of the body, where a function has a derivative of its own."""
+    """Add to a step of custom_jvp or custom_vjp the steps of its body."""
     if step.name not in CUSTOM:
         return step
     body, inner = flatten(body_of(step.eqn), step.operands, listing.number)
-    # A body that returns an operand still has results of its own.
+    # `inner` may hold numbers of operands; step.results are always new numbers.
     steps = tuple(_with_body(one, listing) for one in body)
     return Step(step.eqn, step.operands, step.results, steps, tuple(inner))
 
 
-def _opened(steps: Sequence[Step]) -> list[Step]:
-    return [one for step in steps for one in (_opened(step.body) if step.inner else [step])]
+def _inlined(steps: Sequence[Step]) -> list[Step]:
+    return [one for step in steps for one in (_inlined(step.body) if step.inner else [step])]

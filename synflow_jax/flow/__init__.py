@@ -1,7 +1,7 @@
 """Flow mode: any network made homogeneous of degree 1 and monotone, so that flow is conserved.
 
-Knows what stands in for norms, activations, gates, attention and routing, which leaves are sources,
-and what in a network breaks homogeneity. Knows no score and no mask.
+Knows what replaces norms, activations, gates, attention and routing, which leaves are sources, and
+what in a network breaks homogeneity. Knows no score and no mask.
 """
 
 from synflow_jax.flow._homogeneity import Homogeneity as Homogeneity

@@ -1,4 +1,4 @@
-"""A table of what breaks the theorems in a network, and of what flow mode puts in its place."""
+"""The report on homogeneity: what breaks it in a network, and what flow mode evaluates instead."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 
 from synflow_jax._table import Shown, new_table
-from synflow_jax.flow._mode import closed_leaves, walked
+from synflow_jax.flow._mode import closed_leaves, run_in_flow_mode
 from synflow_jax.flow._network import as_network
 from synflow_jax.flow._primitives import RULES
 from synflow_jax.flow._walk import Walk
@@ -28,22 +28,34 @@ STANDS_IN = {
 
 @dataclass(frozen=True)
 class Break:
-    """One place where a network is not homogeneous and monotone, or adds what is no flow."""
+    """One place where a network is not homogeneous of degree 1 and monotone.
 
-    breaks: str  # source, elementwise, normaliser, …
+    Attributes:
+      breaks: how, a key of STANDS_IN such as "source" or "normaliser".
+      operation: the name of the operation.
+      where: the line in the source, as file:line (function).
+      count: how often the line was met.
+    """
+
+    breaks: str
     operation: str
-    where: str  # file:line (function)
-    count: int  # how often the place was met
+    where: str
+    count: int
 
     @property
     def stands_in(self) -> str:
-        """What flow mode puts in its place."""
+        """What flow mode evaluates instead."""
         return STANDS_IN[self.breaks]
 
 
 @dataclass(frozen=True)
 class Homogeneity(Shown):
-    """Rows of what breaks the theorems, and the leaves that start closed; prints as a table."""
+    """What `homogeneity_report` found; prints as a table.
+
+    Attributes:
+      rows: the places that break homogeneity.
+      closed: the leaves of `closed_leaves`.
+    """
 
     width: ClassVar[int] = 120
 
@@ -56,9 +68,10 @@ class Homogeneity(Shown):
         return tuple(row for row in self.rows if row.breaks == "not recognised")
 
     def __rich__(self) -> Any:
-        """Lay the rows out for rich."""
-        said = f"closed leaves: {', '.join(self.closed)}" if self.closed else None
-        table = new_table(caption=said if self.rows else said or "homogeneous: nothing to replace")
+        """Build the rich table."""
+        closed = f"closed leaves: {', '.join(self.closed)}" if self.closed else None
+        caption = closed if self.rows else closed or "homogeneous: nothing to replace"
+        table = new_table(caption=caption)
         for name in ("breaks", "operation", "in flow mode", "×", "where"):
             table.add_column(name, overflow="fold", justify="right" if name == "×" else "left")
         for row in self.rows:
@@ -69,10 +82,10 @@ class Homogeneity(Shown):
 
 
 def homogeneity_report(params: Params, apply_fn: ApplyFn, shape: Any) -> Homogeneity:
-    """List what makes a network break f(a·x) = a·f(x), by operation and place in the source.
+    """List where a network breaks f(a·x) = a·f(x), by operation and line of the source.
 
-    Nothing is computed: the network is traced once. A network in flow mode is listed by what it
-    was before, so that the same table says what flow mode replaced.
+    The network is only traced, once. For a network in flow mode the original one is reported, so
+    that the table shows what flow mode replaced.
 
     Args:
       params: any pytree of arrays.
@@ -80,8 +93,9 @@ def homogeneity_report(params: Params, apply_fn: ApplyFn, shape: Any) -> Homogen
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
 
     Returns:
-      A Homogeneity: `print` shows it, `.rows` has what breaks (with `.stands_in`),
-      `.unrecognised` what flow mode has no rule for, `.closed` the leaves of `closed_leaves`.
+      A Homogeneity, which prints as a table. `.rows` has the places (`.stands_in` is what flow mode
+      evaluates instead), `.unrecognised` those without a rule, `.closed` the leaves of
+      `closed_leaves`.
 
     Raises:
       ValueError: apply_fn fails on an example of this shape.
@@ -100,7 +114,7 @@ def homogeneity_report(params: Params, apply_fn: ApplyFn, shape: Any) -> Homogen
     walk = Walk(RULES)
 
     def trace(p: Params) -> Any:
-        return call_on_ones(lambda p, x: walked(walk, fn, p, x), p, inputs)
+        return call_on_ones(lambda p, x: run_in_flow_mode(walk, fn, p, x), p, inputs)
 
     jax.eval_shape(trace, widen(params))
     counted = Counter(walk.notes)

@@ -1,4 +1,4 @@
-"""The rules of flow mode for scan and cond: their bodies are walked and rebuilt."""
+"""The rules of flow mode for scan and cond, which are rebuilt around evaluated bodies."""
 
 from functools import partial
 from typing import Any
@@ -12,52 +12,52 @@ from synflow_jax.jaxpr import scan_sizes
 from synflow_jax.trees import is_floating
 
 
-class Shape:
-    """What a value is apart from its array, to take values into a loop and out of it."""
+class Signature:
+    """What is known of a value besides its array, to take values into a loop and out of it."""
 
     def __init__(self, value: Value) -> None:
         self.kind, self.count, self.ways = value.kind, value.count, value.ways
 
-    def join(self, other: "Shape") -> "Shape":
-        """Take the larger kind; counts that differ fall back to 1."""
-        joined = Shape(Value(max(self.kind, other.kind), None))
+    def join(self, other: "Signature") -> "Signature":
+        """Combine two signatures of one value: the larger kind, and count 1 if counts differ."""
+        joined = Signature(Value(max(self.kind, other.kind), None))
         joined.count = self.count if self.count == other.count else 1
         return joined
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Shape) and vars(self) == vars(other)
+        return isinstance(other, Signature) and vars(self) == vars(other)
 
     __hash__ = None  # type: ignore[assignment]
 
     def value(self, array: Any) -> Value:
-        """Put an array into the shape."""
+        """Make a value of an array."""
         if self.kind is Kind.SIGNAL and is_floating(array):
             return signal(array, count=self.count)
         return Value(self.kind, array, ways=self.ways)
 
 
-def arrays_of(walk: Walk, values: list[Value]) -> tuple[list[Shape], list[Any]]:
-    """Split values into what they are and their arrays."""
-    settled = [walk.settle(v) for v in values]
-    return [Shape(v) for v in settled], [walk.flow(v) for v in settled]
+def split_values(walk: Walk, values: list[Value]) -> tuple[list[Signature], list[Any]]:
+    """Split values into their signatures and their arrays, flows in the place of signals."""
+    values = [walk.as_factor(v) for v in values]
+    return [Signature(v) for v in values], [walk.flow(v) for v in values]
 
 
 def scan(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
-    """Walk the body once it is known which carries are signals."""
+    """Rebuild a scan, after finding out which of the carried values are signals."""
     params = eqn.params
-    shapes, arrays = arrays_of(walk, values)
+    shapes, arrays = split_values(walk, values)
     fixed, carried = scan_sizes(eqn)
     first = fixed + carried
     avals = params["jaxpr"].out_avals
-    found: list[Shape] = []
+    found: list[Signature] = []
     extra = {name: params[name] for name in ("length", "reverse", "unroll")}
 
     def run() -> Any:
-        # A body of its own each time: JAX would remember the trace of one that it has seen.
+        # A new function each time: JAX caches the trace of one that it has seen.
         def body(carry: Any, xs: Any) -> Any:
             pairs = zip(shapes, [*arrays[:fixed], *carry, *xs], strict=True)
             out = walk.run_closed(params["jaxpr"], [s.value(a) for s, a in pairs])
-            found[:], leaving = arrays_of(walk, out)
+            found[:], leaving = split_values(walk, out)
             done = [jnp.asarray(a).astype(b.dtype) for a, b in zip(leaving, avals, strict=True)]
             return done[:carried], done[carried:]
 
@@ -78,16 +78,16 @@ def scan(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
 
 
 def cond(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
-    """Walk every branch; an output is a signal where it is one in any."""
+    """Rebuild a conditional; an output is a signal if it is one in any branch."""
     if values[0].kind >= Kind.ROUTED:
-        return walk.as_is(eqn, values)
+        return walk.without_rule(eqn, values)
     branches = eqn.params["branches"]
-    shapes, arrays = arrays_of(walk, values[1:])
-    found: list[list[Shape]] = []
+    shapes, arrays = split_values(walk, values[1:])
+    found: list[list[Signature]] = []
 
     def branch(closed: Any, *inputs: Any) -> Any:
         pairs = zip(shapes, inputs, strict=True)
-        kinds, leaving = arrays_of(walk, walk.run_closed(closed, [s.value(a) for s, a in pairs]))
+        kinds, leaving = split_values(walk, walk.run_closed(closed, [s.value(a) for s, a in pairs]))
         found.append(kinds)
         return [a.astype(b.dtype) for a, b in zip(leaving, closed.out_avals, strict=True)]
 

@@ -1,4 +1,4 @@
-"""The rules of flow mode where values meet: products, quotients, choices, sums over axes."""
+"""The rules of flow mode that combine values or axes: products, quotients, choices, reductions."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,16 +6,23 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from synflow_jax.flow._rules import chain, kind_of, no_signal, one_root, settled, signals
+from synflow_jax.flow._rules import (
+    as_factors,
+    chain,
+    elementwise_without_signal,
+    kind_of,
+    one_root,
+    signals,
+)
 from synflow_jax.flow._values import (
     Kind,
     Value,
     balanced,
     coefficient,
     freeze,
-    known,
     reciprocal,
     signal,
+    uniform_value,
 )
 from synflow_jax.flow._walk import Walk
 from synflow_jax.jaxpr import bind
@@ -23,9 +30,9 @@ from synflow_jax.trees import is_floating, zeros_as
 
 
 def mul(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Multiply: a number stays in the chain, a factor makes a new root, a signal shares."""
+    """Multiply: a constant continues the chain, a weight or another signal makes a new root."""
     if not signals(values):
-        return walk.plainly(eqn, values)
+        return walk.without_signal(eqn, values)
     a, b = values
     if a.is_signal and b.is_signal and one_root(eqn, values) is not None:
         return chain(eqn, values, frozen=a.frozen and b.frozen)
@@ -38,10 +45,10 @@ def mul(walk: Walk, eqn: Any, values: list[Value]) -> Any:
 
 
 def product(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Multiply by |W|, or two signals with each its share of the flow."""
-    a, b = settled(walk, values)
+    """Multiply a signal by |W|, or two signals with the flow shared between them."""
+    a, b = as_factors(walk, values)
     if not signals([a, b]):
-        return walk.plainly(eqn, [a, b])
+        return walk.without_signal(eqn, [a, b])
     arrays = [walk.flow(v) if v.is_signal else coefficient(v.array) for v in (a, b)]
 
     def multiply(f: Any, g: Any) -> Any:
@@ -58,11 +65,11 @@ def product(walk: Walk, eqn: Any, values: list[Value]) -> Any:
 
 
 def div(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Divide by a number, or by a frozen factor: a normaliser."""
+    """Divide by a constant, or by anything else as by a frozen factor, a normaliser."""
     a, b = values
     if not b.is_signal:
         if b.kind is Kind.CONSTANT and not a.is_signal:
-            return walk.plainly(eqn, values)
+            return walk.without_signal(eqn, values)
         if b.kind is Kind.CONSTANT and eqn.outvars[0].aval.shape == a.shape:
             line = None if a.line is None else a.line / coefficient(b.array)
             return chain(eqn, values, line=line, at=a.at, shifted=a.shifted, frozen=a.frozen)
@@ -76,18 +83,18 @@ def div(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     else:
         walk.note("normaliser", eqn)
         factor = Value(Kind.WEIGHT, freeze(reciprocal(b.plain)))
-    a = walk.settle(a)
+    a = walk.as_factor(a)
     if a.is_signal:
         return signal(walk.flow(a) * coefficient(factor.array), a)
     return Value(max(a.kind, factor.kind), a.array * factor.array, a.origin, a.reduced)
 
 
 def maximum(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Keep ReLU as it is, 0 at 0, and pass what only −∞ is compared with."""
+    """Take the maximum: ReLU keeps the line, with derivative 0 at 0, and max(x, −∞) is x."""
     if not signals(values):
-        return no_signal(walk, eqn, values)
+        return elementwise_without_signal(walk, eqn, values)
     a, b = values if values[0].is_signal else values[::-1]
-    number = known(b)
+    number = uniform_value(b)
     if number is not None and number == -np.inf:
         return a
     if number is not None and number == 0 and a.line is not None:
@@ -95,30 +102,30 @@ def maximum(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         return chain(eqn, values, line=line)
     if one_root(eqn, values) is not None:
         return chain(eqn, values)
-    a, b = settled(walk, [a, b])
+    a, b = as_factors(walk, [a, b])
     if a.is_signal and b.is_signal:
         return signal(jnp.maximum(walk.flow(a), walk.flow(b)))
     walk.note("source", eqn)
-    return signal(walk.flow(a), a) if a.is_signal else walk.plainly(eqn, [a, b])
+    return signal(walk.flow(a), a) if a.is_signal else walk.without_signal(eqn, [a, b])
 
 
 def select(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Choose: sources become 0, a mask is kept, a routed choice is uniform."""
+    """Select: summands become 0, masks stay, and a choice by routing becomes uniform."""
     which, *cases = values
-    chosen = known(which)
-    if chosen is not None:
-        return cases[int(chosen)]
+    index = uniform_value(which)
+    if index is not None:
+        return cases[int(index)]
     if not which.is_signal and not signals(cases) and which.kind is not Kind.ROUTED:
-        return walk.plainly(eqn, values)
+        return walk.without_signal(eqn, values)
     if which.is_signal and one_root(eqn, values) is not None:
         return chain(eqn, values, shifted=False)
-    cases = settled(walk, cases)
+    cases = as_factors(walk, cases)
     if not signals(cases) and not which.is_signal and not is_floating(cases[0].array):
         return Value(Kind.ROUTED, bind(eqn, [v.array for v in [which, *cases]])[0])
     arrays = [walk.flow(v) if v.is_signal else zeros_as(v.array) for v in cases]
     if which.kind is Kind.ROUTED:
         if not which.ways or len(cases) != 2:
-            return walk.as_is(eqn, values)
+            return walk.without_rule(eqn, values)
         walk.note("routing", eqn, "one-hot")
         if not signals(cases):
             arrays = [v.array for v in cases]
@@ -136,24 +143,24 @@ def select(walk: Walk, eqn: Any, values: list[Value]) -> Any:
 
 
 def reduced(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Sum or take the maximum over axes, and remember of what."""
-    value, over = walk.settle(values[0]), eqn.primitive.name
+    """Sum or take the maximum over axes, and count the reduction for `add` and `div`."""
+    value, over = walk.as_factor(values[0]), eqn.primitive.name
     steps = 0 if over == "reduce_window_max" else 1
     if not value.is_signal:
-        out = walk.plainly(eqn, [value])[0]
+        out = walk.without_signal(eqn, [value])[0]
         return replace(out, origin=value.origin, reduced=value.reduced + steps)
     out = bind(eqn, [walk.flow(value)])[0]
     return signal(out, value, reduced=value.reduced + steps, maxed=over == "reduce_max")
 
 
 def linear(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Evaluate what is homogeneous as it is; into weights and constants flow is written on 0."""
-    values = settled(walk, values)
+    """Evaluate a homogeneous function on the flows, with weights and constants set to 0."""
+    values = as_factors(walk, values)
     if not signals(values):
         routed = [v for v in values if v.kind is Kind.ROUTED]
-        return walk.as_is(eqn, values) if routed else walk.plainly(eqn, values)
+        return walk.without_rule(eqn, values) if routed else walk.without_signal(eqn, values)
     if any(v.kind is Kind.ROUTED for v in values):
-        return walk.as_is(eqn, values)
+        return walk.without_rule(eqn, values)
     found = signals(values)
     arrays = [
         walk.flow(v)
@@ -164,26 +171,26 @@ def linear(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     return signal(bind(eqn, arrays)[0], count=found[0].count)
 
 
+MASKED_PAD = -1e30  # a lower filler is that of a maximum
+
+
 def pad(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Pad with 0, or with −∞ for a maximum."""
-    value, filler = walk.settle(values[0]), values[1]
+    """Pad with 0; a very low filler, as for a maximum, stays."""
+    value, filler = walk.as_factor(values[0]), values[1]
     if not value.is_signal:
-        return walk.plainly(eqn, [value, filler])
-    number = known(filler)
+        return walk.without_signal(eqn, [value, filler])
+    number = uniform_value(filler)
     lowest = number is not None and number < MASKED_PAD
     array = filler.array if lowest else jnp.zeros_like(filler.array)
     return signal(bind(eqn, [walk.flow(value), array])[0], value)
 
 
-MASKED_PAD = -1e30
-
-
 def concatenate(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Join signals; a weight beside them (a class token) becomes the mean of the tokens."""
-    values = settled(walk, values)
+    """Concatenate signals; a weight among them (a class token) becomes the mean of the tokens."""
+    values = as_factors(walk, values)
     found = signals(values)
     if not found:
-        return walk.plainly(eqn, values)
+        return walk.without_signal(eqn, values)
     axis = eqn.params["dimension"]
     flows = [walk.flow(v) for v in found]
     number = sum(flow.shape[axis] for flow in flows)
@@ -203,25 +210,25 @@ def concatenate(walk: Walk, eqn: Any, values: list[Value]) -> Any:
 
 
 def neg(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Turn the sign in the chain; of the flow it has none."""
+    """Negate φ(r); the flow has no sign."""
     value = values[0]
     if not value.is_signal:
-        return walk.plainly(eqn, values)
+        return walk.without_signal(eqn, values)
     return chain(eqn, values, line=value.line, at=value.at)
 
 
 def argmax(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Route by a signal: the choice is known to be one, no more."""
-    value = walk.settle(values[0])
+    """Take the argmax of a signal: its result is routed."""
+    value = walk.as_factor(values[0])
     if not value.is_signal:
-        return walk.plainly(eqn, [value])
+        return walk.without_signal(eqn, [value])
     return Value(Kind.ROUTED, bind(eqn, [freeze(walk.flow(value))])[0])
 
 
 def top_k(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Take the largest: homogeneous in the values, routed in the indices."""
-    value = walk.settle(values[0])
+    """Take the k largest: the values are a signal, the indices are routed."""
+    value = walk.as_factor(values[0])
     if not value.is_signal:
-        return walk.plainly(eqn, [value])
+        return walk.without_signal(eqn, [value])
     largest, index = bind(eqn, [walk.flow(value)])
     return [signal(largest, value), Value(Kind.ROUTED, index)]

@@ -1,9 +1,8 @@
-"""Flow mode: what a network is to SynFlow that is not homogeneous as it stands.
+"""Flow mode: any network evaluated so that it is homogeneous of degree 1 and monotone.
 
-The theorems of SynFlow need a network of degree 1 with non-negative factors. Flow mode evaluates
-any network by rules on the operations of its jaxpr, so that it is one: sources are dropped,
-activations and normalisers are frozen gates and factors, products share the flow among their
-factors, attention is linear, and routing is uniform.
+The theorems of SynFlow need such a network. Flow mode applies rules to the operations of the jaxpr:
+sources are dropped, activations and normalisers become frozen gates and factors, products share the
+flow among their factors, attention becomes linear, and routing uniform.
 """
 
 import math
@@ -32,24 +31,24 @@ from synflow_jax.trees import (
 
 
 class FlowWarning(UserWarning):
-    """Flow mode met an operation that it has no rule for, and left it as it is."""
+    """Flow mode has no rule for an operation, and evaluated it unchanged."""
 
 
-def walked(walk: Walk, fn: ApplyFn, params: Params, x: Any) -> Any:
-    """Evaluate fn(params, x) in flow mode, with notes in the walk."""
+def run_in_flow_mode(walk: Walk, fn: ApplyFn, params: Params, x: Any) -> Any:
+    """Evaluate fn(params, x) by the rules of a walk, which collects the notes."""
     closed, shapes = jax.make_jaxpr(fn, return_shape=True)(params, x)
     weights = [Value(Kind.WEIGHT, leaf) for leaf in jax.tree.leaves(params)]
-    inputs = [_enter(jnp.asarray(leaf)) for leaf in jax.tree.leaves(x)]
+    inputs = [_input_value(jnp.asarray(leaf)) for leaf in jax.tree.leaves(x)]
     out = walk.run_closed(closed, weights + inputs)
-    leaves = [_leave(walk, walk.settle(v)) for v in out]
+    leaves = [_output_array(walk, walk.as_factor(v)) for v in out]
     return jax.tree.structure(shapes).unflatten(leaves)
 
 
-def _enter(leaf: jax.Array) -> Value:
+def _input_value(leaf: jax.Array) -> Value:
     return signal(leaf) if is_floating(leaf) else Value(Kind.DISCRETE, leaf)
 
 
-def _leave(walk: Walk, value: Value) -> Any:
+def _output_array(walk: Walk, value: Value) -> Any:
     if value.is_signal or not is_floating(value.array):
         return walk.flow(value)
     return jnp.zeros_like(value.array)
@@ -65,48 +64,49 @@ class FlowMode(Network):
 
     @property
     def plain(self) -> ApplyFn:
-        """The network as it is outside of flow mode."""
+        """The user's own function, outside of flow mode."""
         return self.apply_fn.fn
 
     def __call__(self, params: Params, x: Any) -> Any:
-        """Return the outputs of the network, which are its flow."""
+        """Return the outputs of the network in flow mode; their sum is the flow."""
         walk = Walk(RULES, self.sources)
-        out = walked(walk, self.apply_fn, params, x)
+        out = run_in_flow_mode(walk, self.apply_fn, params, x)
         unknown = [note for note in walk.notes if note.rule == "not recognised"]
         if unknown:
             names = sorted({f"{note.operation} at {note.where}" for note in unknown})
             warn(
-                f"flow_mode left as they are, and conservation may end there: {'; '.join(names)}",
+                f"flow_mode has no rule for {'; '.join(names)}: flow may not be conserved there",
                 FlowWarning,
             )
         return out
 
     def prepare(self, params: Params) -> Params:
-        """Open every leaf that `closed_leaves` names, so that it is scored as if it were 1.
+        """Open the leaves of `closed_leaves`, so that the branches that they scale are scored.
 
-        Kernels become 1/√(inputs a unit has), what has fewer axes 1; sources that are kept stay.
+        A closed kernel becomes 1/√(inputs of a unit), a closed leaf of fewer axes becomes 1. If
+        sources are kept, they stay unchanged.
         """
         pairs = named_leaves(params)
-        may = tuple(
+        flags = tuple(
             is_floating(leaf) and not (self.sources and _is_added(path, leaf))
             for path, leaf in pairs
         )
-        leaves = [leaf for (_, leaf), hit in zip(pairs, may, strict=True) if hit]
-        return place(params, may, [_opened(leaf) for leaf in leaves], lambda leaf: leaf)
+        leaves = [leaf for (_, leaf), flag in zip(pairs, flags, strict=True) if flag]
+        return place(params, flags, [_open_if_closed(leaf) for leaf in leaves], lambda leaf: leaf)
 
 
-CLOSED = 0.01
+CLOSED = 0.01  # a leaf of one number below it closes its branch
 
 
 def is_closed(leaf: Any) -> Any:
-    """Whether a leaf is one number all over, 0 or nearly: it closes the branch that it scales."""
-    # By its ends, which cross devices as two numbers however the leaf is sharded.
+    """Whether a leaf closes the branch that it scales: one number below CLOSED, or a scalar 0."""
+    # By minimum and maximum: of a sharded leaf only two numbers cross devices.
     least, most = jnp.min(leaf), jnp.max(leaf)
     nearly = jnp.abs(most) < CLOSED if leaf.size > 1 else most == 0
     return (least == most) & nearly
 
 
-def _opened(leaf: Any) -> Any:
+def _open_if_closed(leaf: Any) -> Any:
     inputs = math.prod(leaf.shape[:-1])
     return (
         jnp.where(is_closed(leaf), jnp.full_like(leaf, inputs**-0.5), leaf) if leaf.size else leaf
@@ -114,10 +114,10 @@ def _opened(leaf: Any) -> Any:
 
 
 def closed_leaves(params: Params) -> tuple[str, ...]:
-    """Name the leaves that start a branch closed: all 0, or one and the same number below 0.01.
+    """List the leaves that close a branch at initialisation: all 0, or all one number below 0.01.
 
     Examples are a zero-initialised last scale of a residual block, a layer scale of 1e-6, ReZero's
-    α, LoRA's B, and a head of zeros. Biases and other sources close nothing and are not named.
+    α, LoRA's B, and a head of zeros. Biases and other sources close no branch and are not listed.
 
     Args:
       params: any pytree of arrays.
@@ -135,7 +135,7 @@ def closed_leaves(params: Params) -> tuple[str, ...]:
 
 
 def _is_added(path: str, leaf: Any) -> bool:
-    # Attention's biases have two axes.
+    # By name as well: attention's biases have two axes.
     return path.split("/")[-1] in ("bias", "b") or is_source(path, leaf)
 
 
@@ -150,14 +150,15 @@ def flow_mode(apply_fn: ApplyFn, *, sources: bool = False) -> FlowMode:
 
     Args:
       apply_fn: apply_fn(params, x) -> y, of any library, in evaluation mode.
-      sources: keep what is added as |b|, as the reference does with biases.
+      sources: keep summands as |b|, as the reference does with biases, instead of dropping them.
 
     Returns:
-      A function of the same signature, to be given to `synflow`, `layer_flow` and the like. Its
-      method prepare(params) opens the leaves that `closed_leaves` names; scoring calls it.
+      A function of the same signature, to be passed to `synflow`, `layer_flow` and others in place
+      of apply_fn. Its method prepare(params), which scoring calls, opens the leaves of
+      `closed_leaves`.
 
     Raises:
-      TypeError: apply_fn is no function.
+      TypeError: apply_fn is not a function.
 
     Example:
       >>> import jax, jax.numpy as jnp

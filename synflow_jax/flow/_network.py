@@ -1,4 +1,4 @@
-"""What a network is to those who score it: a function that may prepare its params first."""
+"""The protocol of networks: apply_fn(params, x) -> y, with the params prepared before scoring."""
 
 import abc
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from synflow_jax.trees import ApplyFn, Function, Params, as_function
 
 
 class Network(abc.ABC):
-    """A network as scoring sees it: called as apply_fn(params, x), with two things more.
+    """A network that can be scored: called as apply_fn(params, x), with `prepare` and `sources`.
 
-    A plain function needs none of this: `as_network` wraps it. A network that is evaluated in
-    another way than it was written, as in flow mode, derives from this class.
+    `as_network` wraps a plain function. Subclass this for a network that is not evaluated as it was
+    written, as in flow mode.
 
     Attributes:
-      sources: whether leaves that are added to a signal (biases, means) start flow of their own.
+      sources: whether flow starts at leaves that are added to a signal (biases, means).
     """
 
     sources: bool = True
@@ -26,36 +26,36 @@ class Network(abc.ABC):
     @property
     @abc.abstractmethod
     def plain(self) -> ApplyFn:
-        """The network as its user wrote it."""
+        """The user's own function."""
 
     @abc.abstractmethod
     def __call__(self, params: Params, x: Any) -> Any:
-        """Return the outputs that are scored."""
+        """Return the outputs whose sum is the flow."""
 
     def prepare(self, params: Params) -> Params:
-        """Change params before masks close what is pruned; by default they stay as they are."""
+        """Return the params to score, before they are masked; by default unchanged."""
         return params
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["apply_fn"], meta_fields=[])
 @dataclass(frozen=True)
 class PlainNetwork(Network):
-    """A function of the user's, evaluated as it is."""
+    """A plain function, evaluated unchanged."""
 
     apply_fn: Function
 
     @property
     def plain(self) -> ApplyFn:
-        """The function."""
+        """The wrapped function."""
         return self.apply_fn.fn
 
     def __call__(self, params: Params, x: Any) -> Any:
-        """Return the outputs of the function."""
+        """Call the wrapped function."""
         return self.apply_fn(params, x)
 
 
 def as_network(apply_fn: Callable[..., Any]) -> Network:
-    """Wrap a plain function; a `Network` is returned as it is."""
+    """Wrap a plain function; return a `Network` unchanged."""
     if isinstance(apply_fn, Network):
         return apply_fn
     return PlainNetwork(as_function(apply_fn, "apply_fn"))

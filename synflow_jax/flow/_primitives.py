@@ -1,7 +1,7 @@
-"""The table of flow mode: which rule evaluates which primitive of JAX.
+"""The table of flow mode: the rule of each primitive of JAX.
 
-A primitive that is not in the table is evaluated as it is, and named in a warning if a signal goes
-through it. To teach flow mode a primitive, write its rule and enter it here.
+A primitive without a rule is evaluated unchanged, and named in a warning if a signal passes through
+it. To support a primitive, write its rule and add it to RULES.
 """
 
 from synflow_jax.flow._loops import cond, scan

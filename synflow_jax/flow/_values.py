@@ -1,8 +1,9 @@
-"""What flow mode knows of an intermediate value: its kind, and of a signal how it was made.
+"""Intermediate values of flow mode: an array, its kind, and how a signal was computed.
 
-A signal depends on the network's input. It is an elementwise function of a root, y = φ(r), kept
-undecided: `plain` is φ at the root, constants and signs included, and `line` is the flow as long as
-φ is linear or a ReLU. `Walk.flow` decides: the line, or r·sg(|φ(r)/r|).
+A signal is a value that depends on the network's input. It is represented as an elementwise
+function of a root, y = φ(r): `plain` is φ(r) as the network computes it, with constants and signs,
+and `line` is the flow while φ is linear or a ReLU. `Walk.flow` returns the line, or r·sg(|φ(r)/r|)
+if there is none, where sg stops the gradient.
 """
 
 from collections.abc import Callable
@@ -16,23 +17,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-TINY = 1e-30  # where φ(r)/r is read at a root of 0; its square is 0, as that of 0 is
-MASKED = -1e4  # a summand this low is no bias: it forbids the place, as masks of attention do
+TINY = 1e-30  # stands for a root of 0 in φ(r)/r; its square is 0, as that of 0 is
+MASKED = -1e4  # a summand this low is a mask, as in attention, and not a bias
 freeze = jax.lax.stop_gradient
 
 
 class Kind(IntEnum):
-    """What a value depends on; of two that meet, the larger is the kind of the result."""
+    """What a value depends on; a result has the largest kind of its operands."""
 
     CONSTANT = 0  # neither params nor input
-    WEIGHT = 1  # params, or statistics of a signal that are frozen
-    DISCRETE = 2  # the integers or truth values of the input: token ids, masks
-    ROUTED = 3  # whole numbers and truth values chosen by a signal: argmax, top-k
-    SIGNAL = 4
+    WEIGHT = 1  # params, or frozen statistics of a signal
+    DISCRETE = 2  # integers or bools of the input: token ids, masks
+    ROUTED = 3  # integers and bools computed from a signal: argmax, top-k
+    SIGNAL = 4  # floating, and dependent on the input
 
 
 class Root:
-    """A signal with its flow settled; `images` are the shapes that it was brought into."""
+    """The flow of a signal whose value is known; `images` holds its reshaped copies, by key."""
 
     def __init__(self, array: jax.Array) -> None:
         self.array = array
@@ -40,29 +41,48 @@ class Root:
 
     @cached_property
     def safe(self) -> jax.Array:
-        """The root away from 0, without gradient: where its elementwise functions are read."""
+        """The root with TINY in place of 0, without gradient: the r of φ(r)/r."""
         return freeze(jnp.where(jnp.abs(self.array) > TINY, self.array, TINY))
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """An array and what is known of it; the fields after `ways` speak of signals alone."""
+    """An array and what flow mode knows of it.
+
+    Attributes:
+      kind: what the value depends on.
+      array: the array; None for a signal.
+      origin: an object shared by all values that were computed from the same signal alone.
+      reduced: the number of reductions since the origin.
+      maxed: whether the last of them was a maximum.
+      ways: the number of experts of a routed one-hot, otherwise 0.
+      root: of a signal, the `Root` r.
+      plain: of a signal, φ(r) as the network computes it.
+      line: of a signal, the flow while φ is linear or a ReLU, otherwise None.
+      count: the number of factors that share the flow of a product.
+      frozen: whether a signal is a negative power of a reduced signal: a factor, unless it meets
+        its own root.
+      shifted: whether its own maximum was subtracted from a signal: its exp begins a softmax.
+      offset: the equation that added a constant to the line.
+      at: the equation after which there was no line any more.
+      decided: the flow or the factor, in a list, once it is computed.
+    """
 
     kind: Kind
-    array: Any  # of a signal: None
-    origin: Any = field(default_factory=object)  # the same for all that was made of one signal
-    reduced: int = 0  # reductions since the origin
-    maxed: bool = False  # the last of them a maximum
-    ways: int = 0  # of a routed one-hot: the number of experts
+    array: Any
+    origin: Any = field(default_factory=object)
+    reduced: int = 0
+    maxed: bool = False
+    ways: int = 0
     root: Any = None
     plain: Any = None
     line: Any = None
-    count: int = 1  # factors that share the flow of a product
-    frozen: bool = False  # a power below 0 of a reduced signal: a factor, unless it meets its root
-    shifted: bool = False  # less its own maximum: exp of it begins a softmax
-    offset: Any = None  # the equation that added a constant
-    at: Any = None  # the equation that left the line
-    settled: list[Any] = field(default_factory=list)  # the flow, once decided
+    count: int = 1
+    frozen: bool = False
+    shifted: bool = False
+    offset: Any = None
+    at: Any = None
+    decided: list[Any] = field(default_factory=list)
 
     @property
     def is_signal(self) -> bool:
@@ -71,22 +91,22 @@ class Value:
 
     @property
     def dtype(self) -> Any:
-        """Of the array, or of the elementwise function."""
+        """The dtype of the value in the network."""
         return self.plain.dtype if self.is_signal else self.array.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the array, or of the elementwise function."""
+        """The shape of the value in the network."""
         return self.plain.shape if self.is_signal else jnp.shape(self.array)
 
     @property
     def raw(self) -> Any:
-        """The value as the network has it, without gradient where it is a signal."""
+        """The value in the network: φ(r) of a signal, the array of any other."""
         return self.plain if self.is_signal else self.array
 
 
 def signal(array: jax.Array, like: Value | None = None, **changes: Any) -> Value:
-    """Make a signal that is its own root; the lineage is that of `like`."""
+    """Make a signal that is its own root; origin, reductions and count are those of `like`."""
     root = Root(array)
     new = {"root": root, "plain": root.safe, "line": array, **changes}
     if like is None:
@@ -95,8 +115,11 @@ def signal(array: jax.Array, like: Value | None = None, **changes: Any) -> Value
     return Value(Kind.SIGNAL, None, **{**kept, **new})
 
 
-def known(value: Value) -> np.ndarray | None:
-    """Give the number of a constant whose entries are all alike and known while tracing."""
+def uniform_value(value: Value) -> np.ndarray | None:
+    """Return the one number of a constant whose entries are all equal; None for any other value.
+
+    Traced constants have no known entries. Entries that are all NaN count as equal.
+    """
     if value.kind is not Kind.CONSTANT or isinstance(value.array, Tracer):
         return None
     array = value.array
@@ -109,27 +132,27 @@ def known(value: Value) -> np.ndarray | None:
 
 
 def coefficient(array: jax.Array) -> jax.Array:
-    """Take |c|, with slope 1 at 0: a flow has absolute coefficients."""
+    """Return |c| with derivative 1 at 0; leave arrays that are not floating unchanged."""
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return array
     return jnp.where(array < 0, -array, array)
 
 
 def reciprocal(array: jax.Array) -> jax.Array:
-    """Take 1/c, and 0 where c is 0: nothing is there to be divided."""
+    """Return 1/c, and 0 where c is 0."""
     positive = jnp.abs(array) > 2 * TINY
     return jnp.where(positive, 1 / jnp.where(positive, array, 1), 0)
 
 
 def gate(root: Root, plain: jax.Array) -> jax.Array:
-    """Freeze |φ(r)/r|: finite at r = 0, and 1 where φ is beyond the dtype."""
+    """Return |φ(r)/r| without gradient: at most 1e6 at r = 0, and 1 where it is not finite."""
     ratio = jnp.abs(plain.astype(root.array.dtype) / root.safe)
     ratio = jnp.where(root.array == 0, jnp.minimum(ratio, 1e6), ratio)
     return freeze(jnp.where(jnp.isfinite(ratio), ratio, 1))
 
 
 def balanced(f: Value, g: Value, flows: tuple[Any, Any], multiply: Callable[..., Any]) -> Any:
-    """Multiply two signals so that each factor gets its share: (a f·sg(g) + b sg(f)·g)/(a + b)."""
+    """Multiply two signals, sharing the flow by count: (a·f·sg(g) + b·sg(f)·g)/(a + b)."""
     first = multiply(flows[0], freeze(flows[1]))
     second = multiply(freeze(flows[0]), flows[1])
     share = f.count / (f.count + g.count)
@@ -137,7 +160,10 @@ def balanced(f: Value, g: Value, flows: tuple[Any, Any], multiply: Callable[...,
 
 
 def in_shape(value: Value, key: Any, move: Callable[[Any], Any]) -> Value:
-    """Bring a signal and its root into another shape: the same one for the same root and key."""
+    """Apply a change of shape or dtype, `move`, to a signal and to its root.
+
+    The same root and key give the same new root, so that signals of one root can still be combined.
+    """
     image = value.root.images.get(key)
     if image is None:
         image = value.root.images[key] = Root(move(value.root.array))
@@ -145,4 +171,4 @@ def in_shape(value: Value, key: Any, move: Callable[[Any], Any]) -> Value:
     if value.line is not None:
         line = image.array if value.line is value.root.array else move(value.line)
     plain = image.safe if value.plain is value.root.safe else move(value.plain)
-    return replace(value, root=image, plain=plain, line=line, settled=[])
+    return replace(value, root=image, plain=plain, line=line, decided=[])

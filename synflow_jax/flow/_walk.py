@@ -1,7 +1,7 @@
-"""Evaluation of a jaxpr in flow mode: one pass over its equations, each by the rule of its name.
+"""Evaluation of a jaxpr in flow mode: one pass over its equations, with a rule a primitive.
 
-Calls (jit, custom derivatives, checkpoint) are walked through; scan and cond are rebuilt around
-walks of their bodies. What has no rule is evaluated as it is, and named.
+Calls (jit, custom derivatives, checkpoint) are inlined; scan and cond are rebuilt around passes
+over their bodies. A primitive without a rule is evaluated unchanged and noted.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,13 @@ Rule = Callable[["Walk", Any, list[Value]], Any]
 
 @dataclass(frozen=True)
 class Note:
-    """One thing that flow mode did, where the user's source says so."""
+    """One change that flow mode made to the network.
+
+    Attributes:
+      rule: what breaks homogeneity there, such as "source" or "normaliser".
+      operation: the name of the primitive, or of the library function around it.
+      where: the user's line, as file:line (function).
+    """
 
     rule: str
     operation: str
@@ -31,7 +37,7 @@ class Note:
 
 
 def source_line(eqn: Any) -> str:
-    """Write where the user's source made an equation, as file:line (function)."""
+    """Find the user's line that an equation comes from, as file:line (function)."""
     frames = getattr(getattr(eqn.source_info, "traceback", None), "frames", ())
     for frame in frames:
         if not is_library(frame.file_name):
@@ -40,90 +46,98 @@ def source_line(eqn: Any) -> str:
 
 
 def of_library(name: str) -> bool:
-    """Whether a jitted function is JAX's own, whose inner places say nothing of the user's."""
+    """Whether a jitted function is JAX's own: notes inside of it are of the call."""
     return name.startswith("_") or any(hasattr(room, name) for room in (jax.nn, jnp))
 
 
 @dataclass
 class Walk:
-    """One pass over a jaxpr: what it was told, and what it noted."""
+    """One pass over a jaxpr.
+
+    Attributes:
+      rules: the rule of each primitive, by name.
+      sources: whether summands are kept as |b| instead of dropped.
+      notes: the changes made so far.
+      muted: whether no notes are taken, as while the body of a scan is tried out.
+      outer: the call of a library function inside of which the pass is.
+    """
 
     rules: Mapping[str, Rule]
     sources: bool = False
     notes: list[Note] = field(default_factory=list)
     muted: bool = False
-    outer: Any = None  # the call of a library function that is being walked through
+    outer: Any = None
 
     def note(self, what: str, eqn: Any, operation: str = "") -> None:
-        """Note what was done, once an equation and place."""
+        """Add a note on an equation, or on the library call around it."""
         if not self.muted:
             name = self.outer.params.get("name") if self.outer is not None else None
             where = source_line(eqn if self.outer is None else self.outer)
             self.notes.append(Note(what, operation or name or eqn.primitive.name, where))
 
     def flow(self, value: Value) -> Any:
-        """Decide a signal: its line, or its root times the frozen gate; other arrays are as is."""
+        """Return the flow of a signal, its line or its root times a gate; else the array."""
         if not value.is_signal:
             return value.array
-        if not value.settled:
+        if not value.decided:
             if value.line is not None:
                 if value.offset is not None:
                     self.note("source", value.offset)
-                value.settled.append(value.line)
+                value.decided.append(value.line)
             else:
                 self.note("elementwise", value.at)
-                value.settled.append(value.root.array * gate(value.root, value.plain))
-        return value.settled[0]
+                value.decided.append(value.root.array * gate(value.root, value.plain))
+        return value.decided[0]
 
-    def settle(self, value: Value) -> Value:
-        """Turn a frozen power of a signal into the factor that it is."""
+    def as_factor(self, value: Value) -> Value:
+        """Turn a frozen signal into a factor: a weight without gradient; others stay unchanged."""
         if not value.frozen:
             return value
-        if not value.settled:
+        if not value.decided:
             self.note("normaliser", value.at)
-            value.settled.append(freeze(value.plain))
-        array = value.settled[0]
+            value.decided.append(freeze(value.plain))
+        array = value.decided[0]
         return Value(Kind.WEIGHT, array, origin=value.origin, reduced=value.reduced)
 
     def run(self, jaxpr: Any, consts: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
-        """Evaluate an open jaxpr."""
+        """Evaluate a jaxpr on its constants and inputs."""
         env = dict(zip(jaxpr.constvars, consts, strict=True))
         env.update(zip(jaxpr.invars, inputs, strict=True))
         for eqn in jaxpr.eqns:
             values = [read(env, atom) for atom in eqn.invars]
-            with eqn.ctx.manager:  # what rules add to an operation is where it is, on a mesh too
+            with eqn.ctx.manager:  # operations that a rule adds run on the mesh of the equation
                 out = self.apply(eqn, values)
             env.update(zip(eqn.outvars, out, strict=True))
         return [read(env, atom) for atom in jaxpr.outvars]
 
     def run_closed(self, closed: Any, inputs: Sequence[Value]) -> list[Value]:
-        """Evaluate a closed jaxpr; its constants are known where they are no tracers."""
+        """Evaluate a closed jaxpr on its inputs."""
         return self.run(closed.jaxpr, [constant(c) for c in closed.consts], inputs)
 
     def apply(self, eqn: Any, values: list[Value]) -> list[Value]:
-        """Evaluate one equation."""
+        """Evaluate one equation by the rule of its primitive."""
         name = eqn.primitive.name
         if name not in CALLS and all(v.kind is Kind.CONSTANT for v in values):
-            return self.known(eqn, values)
+            return self.evaluate_constants(eqn, values)
         found = self.rules.get(name)
         if found is not None:
             out = found(self, eqn, values)
         elif any(v.kind >= Kind.ROUTED for v in values):
-            out = self.as_is(eqn, values)
+            out = self.without_rule(eqn, values)
         else:
-            out = self.plainly(eqn, values)
+            out = self.without_signal(eqn, values)
         return out if isinstance(out, list) else [out]
 
-    def known(self, eqn: Any, values: list[Value]) -> list[Value]:
-        """Evaluate constants while tracing, so that rules can look at them."""
+    def evaluate_constants(self, eqn: Any, values: list[Value]) -> list[Value]:
+        """Evaluate an equation of constants while tracing, so that rules can read the result."""
         arrays = [v.array for v in values]
         if any(isinstance(a, Tracer) for a in arrays):
             return [Value(Kind.CONSTANT, a) for a in bind(eqn, arrays)]
         with jax.ensure_compile_time_eval():
             return [Value(Kind.CONSTANT, a) for a in bind(eqn, arrays)]
 
-    def plainly(self, eqn: Any, values: list[Value]) -> list[Value]:
-        """Evaluate what carries no signal; where tokens meet weights, a signal begins."""
+    def without_signal(self, eqn: Any, values: list[Value]) -> list[Value]:
+        """Evaluate an equation without a signal; where tokens meet weights, a signal begins."""
         kinds = {v.kind for v in values}
         out = bind(eqn, [v.array for v in values])
         begins = {Kind.WEIGHT, Kind.DISCRETE} <= kinds
@@ -134,24 +148,25 @@ class Walk:
         lineage = values[0] if len(values) == 1 else Value(Kind.CONSTANT, None)
         return [Value(max(kinds), a, origin=lineage.origin, reduced=lineage.reduced) for a in out]
 
-    def as_is(self, eqn: Any, values: list[Value]) -> list[Value]:
-        """Evaluate what has no rule, and name it, unless it prints or calls back: no result."""
+    def without_rule(self, eqn: Any, values: list[Value]) -> list[Value]:
+        """Evaluate an equation unchanged on the flows, and note it if it has results."""
         if eqn.outvars:
             self.note("not recognised", eqn)
-        out = bind(eqn, [self.flow(self.settle(v)) for v in values])
+        out = bind(eqn, [self.flow(self.as_factor(v)) for v in values])
         return [signal(a) if is_floating(a) else Value(Kind.ROUTED, a) for a in out]
 
 
+# Primitives that look up or multiply weights by tokens: their results are signals.
 BEGINNINGS = {"gather", "dot_general", "mul", "dynamic_slice", "select_n", "conv_general_dilated"}
 
 
 def constant(array: Any) -> Value:
-    """Read a constant of a jaxpr; one that is traced is a weight that the function holds."""
+    """Make a value of a constant of a jaxpr; a traced one is a weight that fn closes over."""
     return Value(Kind.WEIGHT if isinstance(array, Tracer) else Kind.CONSTANT, array)
 
 
 def read(env: dict[Any, Value], atom: Any) -> Value:
-    """Look a variable up, or make a value of a literal."""
+    """Return the value of a variable or a literal."""
     if isinstance(atom, jex.Literal):
         aval: Any = atom.aval
         with jax.ensure_compile_time_eval():
@@ -160,7 +175,7 @@ def read(env: dict[Any, Value], atom: Any) -> Value:
 
 
 def walk_through(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
-    """Walk through a call; inside a function of JAX's own the place is that of the call."""
+    """Evaluate the body of a call; notes inside a function of JAX's own are of the call."""
     before, name = walk.outer, eqn.params.get("name") or ""
     if before is None and eqn.primitive.name != "checkpoint" and of_library(name):
         walk.outer = eqn

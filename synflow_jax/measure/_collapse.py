@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from synflow_jax.measure._flow import flow_scores, prepare
 from synflow_jax.plan import Layers, find_layers, is_prunable
-from synflow_jax.selection import count_kept, in_all
+from synflow_jax.selection import count_kept, sum_counts
 from synflow_jax.trees import (
     ApplyFn,
     CollapseWarning,
@@ -139,7 +139,7 @@ def effective_density(
     Source: Vysogorets and Kempe 2021 (arXiv 2107.02306).
     """
     layers, live = _live(params, masks, apply_fn, shape, prunable)
-    return in_all(count_kept(live)) / sum(layers.sizes)
+    return sum_counts(count_kept(live)) / sum(layers.sizes)
 
 
 def dead_branches(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from synflow_jax.plan import find_layers, is_prunable
 from synflow_jax.saliency import RandomSaliency
-from synflow_jax.selection import select, total
+from synflow_jax.selection import count_true, select
 from synflow_jax.trees import (
     Masks,
     Params,
@@ -16,8 +16,8 @@ from synflow_jax.trees import (
     check_bool,
     check_key,
     check_structure,
-    laid_as,
-    permuted,
+    lay_out_as,
+    permute_entries,
     pick,
     place,
 )
@@ -56,8 +56,8 @@ def _shuffle(key: Any, leaves: list[jax.Array]) -> list[jax.Array]:
     none = [jnp.zeros_like(leaf) for leaf in leaves]
     scores = RandomSaliency(key)(leaves, leaves)
     triples = zip(scores, none, leaves, strict=True)
-    chosen = [select([s], [m], total([(leaf,)])[0])[0] for s, m, leaf in triples]
-    return list(map(laid_as, chosen, leaves))
+    chosen = [select([s], [m], count_true([(leaf,)])[0])[0] for s, m, leaf in triples]
+    return list(map(lay_out_as, chosen, leaves))
 
 
 def reinitialise(
@@ -106,5 +106,5 @@ def reinitialise(
                 )
         return place(params, layers.prunable, drawn, lambda leaf: leaf)
     leaves = pick(params, layers.prunable)
-    drawn = [permuted(jax.random.fold_in(key, i), leaf) for i, leaf in enumerate(leaves)]
+    drawn = [permute_entries(jax.random.fold_in(key, i), leaf) for i, leaf in enumerate(leaves)]
     return place(params, layers.prunable, drawn, lambda leaf: leaf)

@@ -7,7 +7,7 @@ from synflow_jax.measure import explain_flow
 from synflow_jax.plan import Certified
 from synflow_jax.pruning._info import PruneInfo
 from synflow_jax.saliency import Saliency
-from synflow_jax.selection import in_all
+from synflow_jax.selection import sum_counts
 from synflow_jax.trees import CollapseWarning, Params, UncertifiedWarning, all_true, warn
 
 SOURCELESS = (
@@ -45,12 +45,12 @@ def check_run(
 
 def _check_target(info: PruneInfo, schedule: Certified, target: int) -> None:
     """Raise where certified rounds ended before the target."""
-    kept, total, rounds = in_all(info.kept[-1]), sum(info.sizes), int(info.rounds)
+    kept, total, rounds = sum_counts(info.kept[-1]), sum(info.sizes), int(info.rounds)
     if kept <= target:
         return
     where = f"{kept} {info.units} are kept, {target} are asked for, and the rho reached is"
     chain = f"N/L = {total / len(info.layers):.6g} is the most that a plain chain of layers bears"
-    before = in_all(info.kept[-2]) if rounds > 1 else total
+    before = sum_counts(info.kept[-2]) if rounds > 1 else total
     if kept == before:
         raise ValueError(
             f"certified pruning stands still: any further weight may carry all of the flow. After "

@@ -48,7 +48,7 @@ from synflow_jax.trees import (
     check_finite,
     check_rounds,
     is_traced,
-    laid_as,
+    lay_out_as,
     pick,
     warn,
 )
@@ -227,7 +227,7 @@ def _run_certified(
 
 def _laid_masks(params: Params, plan: Plan, kept: Leaves) -> Masks:
     """Build the mask tree, each mask laid out across devices as its leaf is."""
-    return jax.tree.map(laid_as, full_masks(params, plan, kept), params)
+    return jax.tree.map(lay_out_as, full_masks(params, plan, kept), params)
 
 
 def _info(plan: Plan, rows: Rows, rounds: jax.Array) -> PruneInfo:

@@ -19,8 +19,8 @@ from synflow_jax.pruning._competitions import Trail, compete
 from synflow_jax.pruning._info import almost_one
 from synflow_jax.saliency import Saliency, unit_scores
 from synflow_jax.scaled import Scaled, log2
-from synflow_jax.selection import Leaves, count_dtype, prefix_size, total, unsigned_of
-from synflow_jax.trees import Function, Masks, Params, all_true, laid_as, pick, place
+from synflow_jax.selection import Leaves, count_dtype, count_true, prefix_size, unsigned_of
+from synflow_jax.trees import Function, Masks, Params, all_true, lay_out_as, pick, place
 
 Count = Callable[[Leaves, Leaves, jax.Array], jax.Array]  # (scores, masks, flow) -> counts
 
@@ -61,7 +61,7 @@ def full_masks(params: Params, plan: Plan, kept: Leaves) -> Masks:
     """Build the mask tree of the params: masks of units spread over weights, all else kept."""
     if plan.units:
         trios = zip(kept, plan.units, pick(params, plan.prunable), strict=True)
-        kept = [laid_as(spread_units(m, unit, leaf.shape), leaf) for m, unit, leaf in trios]
+        kept = [lay_out_as(spread_units(m, unit, leaf.shape), leaf) for m, unit, leaf in trios]
     return place(params, plan.prunable, kept, all_true)
 
 
@@ -287,7 +287,7 @@ def _certified_count(
 ) -> jax.Array:
     """Count what is left when the lowest scores with ΣS ≤ α·R go, but never below the target."""
     live = [(score > 0) & mask for score, mask in zip(scores, kept, strict=True)]
-    count, lives = total(list(zip(kept, live, strict=True)))
+    count, lives = count_true(list(zip(kept, live, strict=True)))
     pairs = zip(scores, live, strict=True)
     infinity = jnp.array(jnp.inf, whole.dtype)
     lowest = jnp.stack([jnp.min(s, where=one, initial=infinity) for s, one in pairs])

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from synflow_jax.measure import live_weights
 from synflow_jax.plan import Layers
 from synflow_jax.saliency import Saliency
-from synflow_jax.selection import Leaves, count_dtype, count_kept, in_all, select, total
+from synflow_jax.selection import Leaves, count_dtype, count_kept, count_true, select, sum_counts
 from synflow_jax.trees import Params, all_true, place
 
 MOST = 100  # passes; each bans what it tried in vain, so few are needed
@@ -23,7 +23,7 @@ def _refill(
         jnp.where(alive, jnp.inf, jnp.where(hit, score, -jnp.inf)).astype(score.dtype)
         for score, alive, hit in zip(scores, live, open_, strict=True)
     ]
-    found, lives = total(list(zip(open_, live, strict=True)))
+    found, lives = count_true(list(zip(open_, live, strict=True)))
     with jax.enable_x64(True):
         filled = jnp.minimum(count.astype(jnp.int64), lives + found)
     return select(ranked, kept, filled), found
@@ -48,7 +48,7 @@ def sweep_dead(
       Masks that keep as many weights, and how many of those are dead.
     """
     plain = saliency.from_input_alone(params, layers.prunable)
-    count = in_all(count_kept(kept))
+    count = sum_counts(count_kept(kept))
     with jax.enable_x64(True):
         wanted = jnp.asarray(count, count_dtype(count))
     banned = [jnp.zeros_like(mask) for mask in kept]
@@ -56,7 +56,7 @@ def sweep_dead(
     for _ in range(MOST):
         masks = place(params, layers.prunable, now, all_true)
         live = live_weights(params, saliency, layers, masks)
-        lives = in_all(count_kept(live))
+        lives = sum_counts(count_kept(live))
         if lives in (0, count):  # 0: the network is dead, and no weight alone revives it
             break
         dead = zip(banned, now, live, strict=True)

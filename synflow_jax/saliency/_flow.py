@@ -26,8 +26,8 @@ from synflow_jax.trees import (
     floating_dtype,
     is_floating,
     is_traced,
-    largest,
     masked,
+    max_abs,
     read_shape,
     widen,
 )
@@ -72,7 +72,7 @@ class FlowSaliency(Saliency):
     def fitted(self, params: Params) -> "FlowSaliency":
         """Allow for weights of extreme size, where the params hold some."""
         leaves = jax.tree.leaves(params)
-        found = largest([leaf for leaf in leaves if is_floating(leaf)])
+        found = max_abs([leaf for leaf in leaves if is_floating(leaf)])
         if is_traced(found):
             return self
         tops = [float(top) ** self.power for top in found]

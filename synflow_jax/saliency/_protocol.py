@@ -157,6 +157,6 @@ def unit_scores(tree: Any, params: Params, plan: Plan, saliency: Saliency) -> Le
         return scores
     pairs = zip(scores, plan.units, strict=True)
     return [
-        as_if_auto(partial(saliency.unit_scores, unit=unit), score, whole=True)
+        as_if_auto(partial(saliency.unit_scores, unit=unit), score, replicated=True)
         for score, unit in pairs
     ]

@@ -1,7 +1,7 @@
-"""Functions evaluated on numbers times powers of two, so that no product of many leaves the range.
+"""Overflow-free evaluation: arrays are mantissa × 2^exponent, and no product leaves the range.
 
 Any function that JAX traces is interpreted on pairs (mantissa, exponent). Knows the primitives of
-JAX and how each scales; knows nothing of pruning.
+JAX and how each acts on a pair; knows nothing of pruning.
 """
 
 from synflow_jax.scaled._array import Scaled as Scaled

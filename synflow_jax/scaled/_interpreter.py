@@ -1,7 +1,8 @@
-"""Evaluate a function on (mantissa, exponent) pairs, by interpreting its jaxpr.
+"""Evaluation of a function on (mantissa, exponent) pairs, by interpreting its jaxpr.
 
-Every function that JAX can trace runs; where all that it does is in the families of `rules`, no
-intermediate value need overflow or underflow. Calls are opened; loops carry pairs (`loops`).
+Every function that JAX can trace runs. If all its primitives are in `_rules.RULES`, no intermediate
+value overflows or underflows; any other primitive gets the value itself. Calls are inlined; loops
+and branches are rebuilt around bodies that take and return pairs.
 """
 
 import math
@@ -24,26 +25,26 @@ from synflow_jax.scaled._array import (
     Value,
     floor_of,
     is_float,
-    limit,
+    max_bits,
     rescale,
     shift,
     true_value,
 )
-from synflow_jax.scaled._rules import CONTRACTIONS, MEETINGS, RULES, by_value, like
+from synflow_jax.scaled._rules import CONTRACTIONS, MEETINGS, RULES, by_value, with_exponent_of
 
 
 def scaled(fn: Callable[..., Any], sizes: tuple[float, ...] = ()) -> Callable[..., Any]:
-    """Evaluate fn so that sums and products of any depth neither overflow nor underflow.
+    """Make a function whose sums and products neither overflow nor underflow, at any depth.
 
-    Each intermediate array is mantissa × 2^exponent with one exponent for all of it. The array is
-    rescaled where the sums since the last time, of n terms each, could have moved it by half of
-    the exponents that its dtype has: for that, arguments and constants are taken to be of usual
-    sizes, unless `sizes` says otherwise. Until the first such place, the program is the plain one.
+    Each intermediate array is mantissa × 2^exponent with one exponent for all its entries. An array
+    is rescaled where the sums since its last rescaling could have moved it by half of its dtype's
+    exponent range, each sum of n terms counting log2 n. Arguments and constants are taken to be of
+    size near 1 unless `sizes` is given. Up to the first rescaling, the program is that of fn.
 
     Args:
       fn: any function of arrays that JAX can trace.
-      sizes: by how many powers of two the largest entry of each leaf of the arguments may be from
-        1; empty for usual sizes.
+      sizes: for each leaf of the arguments, a bound on |log2| of its largest entry; empty for
+        sizes near 1.
 
     Returns:
       A function of the same arguments; each floating output is a Scaled(mantissa, exponent), the
@@ -71,27 +72,34 @@ def scaled(fn: Callable[..., Any], sizes: tuple[float, ...] = ()) -> Callable[..
             raise ValueError(f"sizes must have one number a leaf, {len(leaves)}, got {len(sizes)}")
         pairs = zip(leaves, sizes or [0.0] * len(leaves), strict=True)
         results = run(closed, [Value(leaf, bits=size) for leaf, size in pairs], top=True)
-        return jax.tree.unflatten(jax.tree.structure(out), [pair(v) for v in results])
+        return jax.tree.unflatten(jax.tree.structure(out), [as_scaled(v) for v in results])
 
     return evaluated
 
 
-def pair(value: Value) -> Any:
-    """Show a value to the outside."""
+def as_scaled(value: Value) -> Any:
+    """Turn a floating value into a `Scaled`, and any other into its array."""
     if not is_float(value.array):
         return value.array
     return Scaled(jnp.asarray(value.array), jnp.asarray(value.exponent, jnp.int32))
 
 
 def constant(array: Any) -> Value:
-    """Take in a constant, and see whether it is the same at every exponent."""
+    """Make a value of a constant, neutral if it is 0 or not finite."""
     known = not isinstance(array, Tracer) and np.size(array) == 1 and is_float(array)
     number = float(np.asarray(array).reshape(())) if known else 1.0
     return Value(array, neutral=number == 0 or not np.isfinite(number))
 
 
 def run(closed: ClosedJaxpr, values: list[Value], top: bool = False) -> list[Value]:
-    """Interpret a jaxpr; at the top, all that is no signal first, so as to know the floor."""
+    """Interpret a jaxpr.
+
+    Args:
+      closed: the jaxpr.
+      values: its inputs.
+      top: whether it is the outermost one. Equations before any contraction or loop are then
+        evaluated first: they make the sources, which give the floor of the signals' exponents.
+    """
     env: list[Any] = list(values)
 
     def number(_: Any, known: Any = None) -> int:
@@ -102,22 +110,22 @@ def run(closed: ClosedJaxpr, values: list[Value], top: bool = False) -> list[Val
     floor = None
     if top:
         touched, signals = _signals(steps)
-        # By operands as well: what prints or calls back has no results.
+        # By operands as well: an equation that prints or calls back has no results.
         late = [bool(touched.intersection((*s.operands, *s.results))) for s in steps]
         for step, waits in zip(steps, late, strict=True):
             if not waits:
-                _take(step, env, None)
+                _evaluate(step, env, None)
         floor = _floor(steps, touched, signals, env)
         steps = [step for step, waits in zip(steps, late, strict=True) if waits]
     for step in steps:
-        _take(step, env, floor)
+        _evaluate(step, env, floor)
     return [env[place] for place in results]
 
 
 def _signals(steps: list[Step]) -> tuple[set[int], set[int]]:
-    """Find what a contraction or a loop has touched, and what of it may carry an exponent.
+    """Return the numbers that depend on a contraction or a loop, and those that are signals.
 
-    All else comes from the arguments alone; what an operation without a rule makes is plain.
+    A signal may have an exponent; the result of a primitive without a rule has none.
     """
     touched: set[int] = set()
     signals: set[int] = set()
@@ -133,7 +141,7 @@ def _signals(steps: list[Step]) -> tuple[set[int], set[int]]:
 
 
 def _floor(steps: list[Step], touched: set[int], signals: set[int], env: list[Any]) -> Any:
-    """Mark the sources, what meets a signal from the arguments, and look if any is not 0."""
+    """Mark the sources, which meet a signal but depend on no contraction; return the floor."""
     met = [s for s in steps if s.eqn.primitive.name in MEETINGS and signals.intersection(s.results)]
     places = {place for step in met for place in step.operands if place not in touched}
     sources = [p for p in sorted(places) if is_float(env[p].array) and not env[p].neutral]
@@ -142,7 +150,8 @@ def _floor(steps: list[Step], touched: set[int], signals: set[int], env: list[An
     return floor_of([env[place].array for place in sources])
 
 
-def _take(step: Step, env: list[Any], floor: Any) -> None:
+def _evaluate(step: Step, env: list[Any], floor: Any) -> None:
+    """Evaluate one step by its rule, rescale the results where needed, and store them in env."""
     name, operands = step.eqn.primitive.name, [env[place] for place in step.operands]
     if name in CUSTOM:
         results = custom(step.eqn, operands)
@@ -157,40 +166,43 @@ def _take(step: Step, env: list[Any], floor: Any) -> None:
 
 
 def _in_range(value: Value, joins: bool, floor: Any) -> Value:
-    """Rescale where sums may have used up half of the range; where branches meet, half of that."""
+    """Rescale a value whose bits exceed `max_bits`, or half of that where branches meet."""
     if not is_float(value.array) or not np.size(value.array):
         return value
-    room = limit(value.array.dtype) / (2 if joins else 1)
+    room = max_bits(value.array.dtype) / (2 if joins else 1)
     return rescale(value, floor) if value.bits > room else value
 
 
 def custom(eqn: Any, values: list[Value]) -> list[Value]:
-    """Keep a derivative of the user's own, on mantissas if f(2^e·m) = 2^e·f(m), else on values."""
-    moving = {id(v.exponent): v for v in values if not v.plain}
+    """Call a custom_jvp or custom_vjp function, which keeps its derivative.
+
+    It gets mantissas if f(2^e·m) = 2^e·f(m), otherwise the values themselves.
+    """
+    distinct = {id(v.exponent): v for v in values if not v.plain}
     closed = body_of(eqn)
-    if len(moving) > 1 or (moving and not _is_homogeneous(closed, values)):
+    if len(distinct) > 1 or (distinct and not _is_homogeneous(closed, values)):
         return by_value(eqn, values, None)
-    first = next(iter(moving.values()), Value(None))
-    bits = max(v.bits for v in values) + growth_inside(closed)
-    return like(bind(eqn, [v.array for v in values]), first, bits)
+    first = next(iter(distinct.values()), Value(None))
+    bits = max(v.bits for v in values) + body_growth(closed)
+    return with_exponent_of(bind(eqn, [v.array for v in values]), first, bits)
 
 
 @lru_cache(maxsize=1024)
-def growth_inside(closed: ClosedJaxpr) -> float:
-    """By how many powers of two a body may move what is near 1: infinite if it must rescale."""
+def body_growth(closed: ClosedJaxpr) -> float:
+    """Bound the bits that a body adds to inputs near 1; infinite if it rescales on its way."""
     found = [0.0]
 
     def probe(arrays: list[Any]) -> None:
         results = run(closed, [Value(array) for array in arrays])
         found.extend(v.bits if v.plain else float("inf") for v in results if is_float(v.array))
 
-    # The types as they are: over Explicit mesh axes they hold the layout.
+    # The avals keep the shardings of Explicit mesh axes.
     jax.eval_shape(probe, [v.aval for v in closed.jaxpr.invars])
     return max(found)
 
 
 def _is_homogeneous(closed: ClosedJaxpr, values: list[Value]) -> bool:
-    """Run the rules on shapes alone: does every floating result keep the one exponent?"""
+    """Whether every floating result has the inputs' exponent, by the rules on shapes alone."""
     kept = []
 
     def probe(exponent: Any, arrays: list[Any]) -> None:
@@ -202,41 +214,44 @@ def _is_homogeneous(closed: ClosedJaxpr, values: list[Value]) -> bool:
     return all(kept)
 
 
-def loose(value: Value) -> tuple[Any, Any]:
-    """Split a value in two arrays that a loop can carry."""
+# Loops and branches.
+
+
+def to_pair(value: Value) -> tuple[Any, Any]:
+    """Turn a value into (mantissa, exponent), two arrays that a loop can carry."""
     fresh = rescale(value) if is_float(value.array) and np.size(value.array) else value
     return jnp.asarray(fresh.array), jnp.asarray(fresh.exponent, jnp.int32)
 
 
-def tight(array: Any, exponent: Any) -> Value:
-    """Put together what a loop carried."""
+def from_pair(array: Any, exponent: Any) -> Value:
+    """Turn (mantissa, exponent) back into a value."""
     return Value(array, exponent, 1.0) if is_float(array) else Value(array)
 
 
 def scan(eqn: Any, values: list[Value]) -> list[Value]:
-    """Interpret the body of a scan, unless its values cannot leave the range."""
+    """Run a scan: as it is if its values cannot leave the range, otherwise on pairs."""
     p = eqn.params
     bits = _bits_after(eqn, values)
-    if bits <= min((limit(v.array.dtype) for v in values if is_float(v.array)), default=0.0):
-        return like(bind(eqn, [v.array for v in values]), Value(None), bits)
+    if bits <= min((max_bits(v.array.dtype) for v in values if is_float(v.array)), default=0.0):
+        return with_exponent_of(bind(eqn, [v.array for v in values]), Value(None), bits)
     fixed, count = scan_sizes(eqn)
     carried = fixed + count
     consts, xs = values[:fixed], values[carried:]
 
     def turn(carry: Any, slices: list[Any]) -> tuple[Any, Any]:
-        now = [tight(*two) for two in carry]
+        now = [from_pair(*two) for two in carry]
         rows = [Value(a, v.exponent, v.bits) for a, v in zip(slices, xs, strict=True)]
-        results = [loose(v) for v in run(p["jaxpr"], [*consts, *now, *rows])]
+        results = [to_pair(v) for v in run(p["jaxpr"], [*consts, *now, *rows])]
         return results[:count], results[count:]
 
-    start = [loose(v) for v in values[fixed:carried]]
+    start = [to_pair(v) for v in values[fixed:carried]]
     rows = [v.array for v in xs]
     final, stacked = lax.scan(turn, start, rows, p["length"], p["reverse"], p["unroll"])
-    return [tight(*two) for two in final] + [_restack(*two) for two in stacked]
+    return [from_pair(*two) for two in final] + [_restack(*two) for two in stacked]
 
 
 def _restack(array: Any, exponents: Any) -> Value:
-    """Bring the rows that a scan stacked to one exponent."""
+    """Make a value of the rows that a scan stacked, each with its own exponent."""
     if not is_float(array) or not np.size(array):
         return Value(array)
     highest = jnp.max(exponents, initial=jnp.int32(DEAD))
@@ -245,39 +260,41 @@ def _restack(array: Any, exponents: Any) -> Value:
 
 
 def _bits_after(eqn: Any, values: list[Value]) -> float:
-    """Bound what a scan of plain values may grow to; infinite where it must be interpreted."""
+    """Bound the bits after a scan of plain values; infinite if it must be interpreted."""
     if not all(v.plain for v in values):
         return math.inf
     start = max((v.bits for v in values), default=0.0)
-    return start + eqn.params["length"] * growth_inside(eqn.params["jaxpr"])
+    return start + eqn.params["length"] * body_growth(eqn.params["jaxpr"])
 
 
 def while_loop(eqn: Any, values: list[Value]) -> list[Value]:
-    """Carry (mantissa, exponent) through a while loop."""
+    """Run a while loop that carries pairs."""
     p = eqn.params
     first, last = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
     if not any(is_float(v.array) for v in values[last:]):
         return by_value(eqn, values, None)
 
     def go_on(carry: Any) -> Any:
-        return run(p["cond_jaxpr"], [*values[:first], *(tight(*two) for two in carry)])[0].array
+        return run(p["cond_jaxpr"], [*values[:first], *(from_pair(*two) for two in carry)])[0].array
 
     def turn(carry: Any) -> Any:
-        results = run(p["body_jaxpr"], [*values[first:last], *(tight(*two) for two in carry)])
-        return [loose(v) for v in results]
+        results = run(p["body_jaxpr"], [*values[first:last], *(from_pair(*two) for two in carry)])
+        return [to_pair(v) for v in results]
 
-    return [tight(*two) for two in lax.while_loop(go_on, turn, [loose(v) for v in values[last:]])]
+    return [
+        from_pair(*two) for two in lax.while_loop(go_on, turn, [to_pair(v) for v in values[last:]])
+    ]
 
 
 def cond(eqn: Any, values: list[Value]) -> list[Value]:
-    """Let every branch return (mantissa, exponent)."""
+    """Run a conditional whose branches return pairs."""
     index, *rest = values
     branches = [partial(_branch, branch, rest) for branch in eqn.params["branches"]]
-    return [tight(*two) for two in lax.switch(true_value(index).astype(jnp.int32), branches)]
+    return [from_pair(*two) for two in lax.switch(true_value(index).astype(jnp.int32), branches)]
 
 
 def _branch(closed: ClosedJaxpr, rest: list[Value]) -> list[tuple[Any, Any]]:
-    return [loose(v) for v in run(closed, rest)]
+    return [to_pair(v) for v in run(closed, rest)]
 
 
 LOOPS: dict[str, Callable[[Any, list[Value]], list[Value]]] = {

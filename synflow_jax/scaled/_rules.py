@@ -1,6 +1,6 @@
-"""What each primitive does to (mantissa, exponent) pairs, in families, by name.
+"""How each primitive acts on (mantissa, exponent) pairs: one rule a family, in the table RULES.
 
-A rule maps (equation, operands, floor) to results; `floor` is the least exponent for signals.
+A rule maps (equation, operands, floor) to results; `floor` is the least exponent of signals.
 """
 
 import math
@@ -13,12 +13,20 @@ from jax import lax
 from jax.core import Tracer
 
 from synflow_jax.jaxpr import bind
-from synflow_jax.scaled._array import Value, align, align_low, is_float, limit, rescale, true_value
+from synflow_jax.scaled._array import (
+    Value,
+    align,
+    align_low,
+    is_float,
+    max_bits,
+    rescale,
+    true_value,
+)
 from synflow_jax.scaled._convolutions import as_product, is_better_as_product
 
 Rule = Callable[[Any, list[Value], Any], list[Value]]
 
-# Degree 1 in the first operand: entries are moved, flipped or chosen; the rest is whole numbers.
+# Homogeneous of degree 1 in the first operand; the others, such as indices, are whole numbers.
 MOVES = frozenset({
     "abs", "neg", "reshape", "broadcast_in_dim", "transpose", "squeeze", "slice", "rev", "copy",
     "copy_p", "reduce_precision", "stop_gradient", "sharding_constraint", "device_put", "split",
@@ -28,7 +36,7 @@ ORDER = frozenset({
     "reduce_max", "reduce_min", "cummax", "cummin", "reduce_window_max", "reduce_window_min",
     "top_k", "argmax", "argmin",
 })  # fmt: skip
-EACH = frozenset({"optimization_barrier", "sort"})  # as MOVES, operand by operand
+EACH = frozenset({"optimization_barrier", "sort"})  # as MOVES, each operand by itself
 SIGNS = frozenset({"sign", "is_finite"})
 SUMS = frozenset({"reduce_sum", "cumsum", "reduce_window_sum"})
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "lt_to", "le_to", "eq_to"})
@@ -41,58 +49,58 @@ PRODUCTS = frozenset({"mul", "div", "dot_general", "conv_general_dilated"})
 CONTRACTIONS = frozenset({"dot_general", "conv_general_dilated"})
 
 
-def like(results: list[Any], value: Value, bits: float) -> list[Value]:
-    """Give the floating results the exponent of a value."""
+def with_exponent_of(results: list[Any], value: Value, bits: float) -> list[Value]:
+    """Make values of results, the floating ones with the exponent of `value`."""
     parts = (value.exponent, bits, value.neutral, False, value.floored)
     return [Value(r, *parts) if is_float(r) else Value(r) for r in results]
 
 
 def homogeneous(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """f(2^e·m) = 2^e·f(m): moving entries, taking the largest."""
+    """Evaluate f with f(2^e·m) = 2^e·f(m), such as a transpose or a maximum."""
     del floor
-    return like(bind(eqn, [value.array for value in values]), values[0], values[0].bits)
+    return with_exponent_of(bind(eqn, [value.array for value in values]), values[0], values[0].bits)
 
 
 def one_by_one(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """Operands that are moved side by side keep their exponents."""
+    """Evaluate a function that moves each operand by itself: each result keeps its exponent."""
     del floor
     pairs = zip(bind(eqn, [value.array for value in values]), values, strict=True)
-    return [like([result], value, value.bits)[0] for result, value in pairs]
+    return [with_exponent_of([result], value, value.bits)[0] for result, value in pairs]
 
 
 def of_sign(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """f(2^e·m) = f(m)."""
+    """Evaluate f with f(2^e·m) = f(m)."""
     del floor
     return [Value(r) for r in bind(eqn, [values[0].array])]
 
 
 def convert(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """Between floating dtypes the exponent stays; any other dtype gets the value."""
+    """Change the dtype: a floating one keeps the exponent, any other gets the value itself."""
     (value,) = values
     wanted = eqn.params["new_dtype"]
     if not is_float(value.array) or not jnp.issubdtype(wanted, jnp.floating):
         return by_value(eqn, values, floor)
-    if value.bits > limit(wanted):
+    if value.bits > max_bits(wanted):
         values = [rescale(value, floor)]
     return homogeneous(eqn, values, floor)
 
 
 def sums(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """A sum of n entries keeps the exponent and may grow by log2 n."""
+    """Sum over n entries: the exponent stays, the bits grow by log2 n."""
     del floor
     (value,) = values
     results = bind(eqn, [value.array])
-    return like(results, value, value.bits + math.log2(max(value.array.size, 1)))
+    return with_exponent_of(results, value, value.bits + math.log2(max(value.array.size, 1)))
 
 
 def powers(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """f(2^e·m) = 2^(p·e)·f(m); for a root, m takes up an odd exponent."""
+    """Evaluate x^p, f(2^e·m) = 2^(p·e)·f(m); for roots, an odd exponent is made even first."""
     name = eqn.primitive.name
     power = {"square": 2, "sqrt": 0.5, "rsqrt": -0.5}.get(name) or eqn.params["y"]
     (value,) = values
     if not is_float(value.array):
         return by_value(eqn, values, floor)
-    if value.bits * abs(power) > limit(value.array.dtype):
+    if value.bits * abs(power) > max_bits(value.array.dtype):
         value = rescale(value, floor)
     array, exponent = value.array, value.exponent
     if value.plain:
@@ -108,11 +116,11 @@ def powers(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
     return [Value(r, exponent, bits) for r in bind(eqn, [array])]
 
 
-LEAST = 4.0  # bits that a narrow contraction is taken to add: its weights may be small, too
+LEAST = 4.0  # bits of a contraction of few terms, whose weights may be small or large themselves
 
 
 def growth(eqn: Any, values: list[Value]) -> float:
-    """How many powers of two a product may add: log2 of the terms of each sum."""
+    """Bound the bits that a product adds: log2 of the number of terms of each sum."""
     name, right = eqn.primitive.name, values[1].array
     if name == "dot_general":
         axes = eqn.params["dimension_numbers"][0][1]
@@ -132,50 +140,50 @@ def _multiply(eqn: Any, left: Any, right: Any) -> list[Any]:
 
 
 def products(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """f(2^a·m, 2^b·n) = 2^(a±b)·f(m, n): products, quotients, matrix products, convolutions."""
+    """Multiply, divide, contract or convolve: f(2^a·m, 2^b·n) = 2^(a±b)·f(m, n)."""
     if not is_float(values[0].array):
         return by_value(eqn, values, floor)
     grown = growth(eqn, values)
-    if sum(v.bits for v in values) + grown > 1.5 * limit(values[0].array.dtype):
+    if sum(v.bits for v in values) + grown > 1.5 * max_bits(values[0].array.dtype):
         values = [rescale(v, floor) if v.bits > 2 else v for v in values]
     left, right = values
     results = _multiply(eqn, left.array, right.array)
     bits = left.bits + right.bits + grown
     inverse = eqn.primitive.name == "div"
     if right.plain:
-        return like(results, left, bits)
+        return with_exponent_of(results, left, bits)
     if left.plain and not inverse:
-        return like(results, right, bits)
+        return with_exponent_of(results, right, bits)
     exponent = left.exponent - right.exponent if inverse else left.exponent + right.exponent
     return [rescale(Value(r, exponent, bits), floor) for r in results]
 
 
 def meetings(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """Floating operands are brought to one exponent, then added, joined or chosen from."""
+    """Add, join or select from floating operands, after bringing them to one exponent."""
     adding = eqn.primitive.name in ADDITIONS
     arrays, joint = align([v for v in values if is_float(v.array)] or values, floor, adding)
     fresh = iter(arrays)
     results = bind(eqn, [next(fresh) if is_float(v.array) else v.array for v in values])
-    return like(results, joint, joint.bits + adding)
+    return with_exponent_of(results, joint, joint.bits + adding)
 
 
 def bound(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """Bring min(x, c) and clamp to the lower exponent: c must not vanish beside a large x."""
-    ranked = [v for v in values if is_float(v.array) and not v.neutral]
-    if len({v.plain for v in ranked}) < 2:
+    """Evaluate min and clamp at the lower exponent: a bound c must not vanish beside a large x."""
+    relevant = [v for v in values if is_float(v.array) and not v.neutral]
+    if len({v.plain for v in relevant}) < 2:
         return meetings(eqn, values, floor)
     arrays, joint = align_low(values)
-    return like(bind(eqn, arrays), joint, joint.bits)
+    return with_exponent_of(bind(eqn, arrays), joint, joint.bits)
 
 
 def compare(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """Compare at one exponent."""
+    """Compare two operands, after bringing them to one exponent."""
     arrays = align(values, floor)[0] if is_float(values[0].array) else [v.array for v in values]
     return [Value(r) for r in bind(eqn, arrays)]
 
 
 def logarithm(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """log(2^e·m) = log m + e·log 2, whatever e is."""
+    """Evaluate the logarithm, log(2^e·m) = log m + e·log 2."""
     del floor
     (value,) = values
     (result,) = bind(eqn, [value.array])
@@ -186,7 +194,7 @@ def logarithm(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
 
 
 def by_value(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """Anything else sees the value itself, as in plain JAX."""
+    """Evaluate a primitive without a rule on the values themselves, as plain JAX does."""
     del floor
     return [Value(r) for r in bind(eqn, [true_value(v) for v in values])]
 

@@ -1,16 +1,15 @@
 """Exact selection of the largest scores, without a sort.
 
-Floats are compared as whole numbers of the same order; the cut between kept and pruned is found by
-counting, and ties are broken by flat index. Knows arrays and counts; knows no network, no method
-and no tree.
+The cut between kept and pruned scores is found by counting how many scores reach a pivot; ties are
+broken by flat index. Knows arrays and counts; knows no network, no method and no tree.
 """
 
 from synflow_jax.selection._bracket import cut_scores as cut_scores
 from synflow_jax.selection._counting import compare as compare
 from synflow_jax.selection._counting import count_dtype as count_dtype
 from synflow_jax.selection._counting import count_kept as count_kept
-from synflow_jax.selection._counting import in_all as in_all
-from synflow_jax.selection._counting import total as total
+from synflow_jax.selection._counting import count_true as count_true
+from synflow_jax.selection._counting import sum_counts as sum_counts
 from synflow_jax.selection._keys import key_of as key_of
 from synflow_jax.selection._keys import octave_of as octave_of
 from synflow_jax.selection._keys import unsigned_of as unsigned_of

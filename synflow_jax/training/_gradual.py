@@ -21,7 +21,7 @@ from synflow_jax.trees import (
     Scope,
     all_true,
     is_traced,
-    laid_as,
+    lay_out_as,
     pick,
     place,
 )
@@ -152,7 +152,7 @@ def _smaller(
     left, _ = fixed_loop(
         new, held, pick(masks, flags), count, plan=plan, nested=True, progress=False
     )
-    return jax.tree.map(laid_as, full_masks(params, plan, left), params)
+    return jax.tree.map(lay_out_as, full_masks(params, plan, left), params)
 
 
 def _plan_and_counts(settings: _Settings, params: Params) -> tuple[Plan, jax.Array]:

@@ -1,8 +1,7 @@
-"""Pytrees as the library sees them: leaves with names, masks, and what is checked at the door.
+"""Pytrees of arrays: named leaves, masks, shardings, checks of arguments, and warnings.
 
-Knows how leaves are named, picked and put back, how functions are compared by value, how arrays lie
-across devices, what one example of ones is, and how the library refuses and warns. Knows nothing of
-pruning.
+Knows how leaves are named, picked and replaced, how jit compares functions, how arrays are sharded,
+how a batch of ones is built from `shape`, and how arguments are refused. Knows nothing of pruning.
 """
 
 from synflow_jax.trees._checks import check_bool as check_bool
@@ -14,7 +13,7 @@ from synflow_jax.trees._checks import check_rho as check_rho
 from synflow_jax.trees._checks import check_rounds as check_rounds
 from synflow_jax.trees._checks import check_structure as check_structure
 from synflow_jax.trees._checks import is_traced as is_traced
-from synflow_jax.trees._checks import largest as largest
+from synflow_jax.trees._checks import max_abs as max_abs
 from synflow_jax.trees._functions import Function as Function
 from synflow_jax.trees._functions import as_function as as_function
 from synflow_jax.trees._inputs import Inputs as Inputs
@@ -31,8 +30,8 @@ from synflow_jax.trees._leaves import widen as widen
 from synflow_jax.trees._masks import apply_masks as apply_masks
 from synflow_jax.trees._masks import masked as masked
 from synflow_jax.trees._shardings import as_if_auto as as_if_auto
-from synflow_jax.trees._shardings import laid_as as laid_as
-from synflow_jax.trees._shardings import permuted as permuted
+from synflow_jax.trees._shardings import lay_out_as as lay_out_as
+from synflow_jax.trees._shardings import permute_entries as permute_entries
 from synflow_jax.trees._shardings import uniform_like as uniform_like
 from synflow_jax.trees._shardings import zeros_as as zeros_as
 from synflow_jax.trees._types import ApplyFn as ApplyFn

@@ -1,4 +1,4 @@
-"""Pytrees with named leaves: which leaves are prunable, and what they are called."""
+"""Functions as arguments of jit: equal functions share one compiled program."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +9,10 @@ import numpy as np
 
 @jax.tree_util.register_pytree_node_class
 class Function:
-    """A function that jit compares by value: what it holds of arrays is traced, the rest static.
+    """A callable as a pytree: the arrays it holds are traced, everything else is static.
 
-    A plain function is one static part, taken to be pure: what it closes over must not change. A
-    `jax.tree_util.Partial`, or any other callable pytree, gives its arrays as leaves, so that new
+    A plain function is static and taken to be pure: what it closes over must not change. The
+    arrays in a `jax.tree_util.Partial`, or in any other callable pytree, are leaves, so that new
     arrays of the same shapes reuse a compiled program.
     """
 
@@ -20,39 +20,44 @@ class Function:
         self.fn = fn
 
     def __call__(self, *args: Any) -> Any:
-        """Call the function that is held."""
+        """Call the wrapped function."""
         return self.fn(*args)
 
     def __eq__(self, other: object) -> bool:
-        """Two are equal where their static parts are, and their arrays are the same."""
+        """Whether the static parts are equal and the arrays are the same objects."""
         if not isinstance(other, Function):
             return False
         (mine, static), (theirs, rest) = self.tree_flatten(), other.tree_flatten()
         return static == rest and all(a is b for a, b in zip(mine, theirs, strict=True))
 
     def __hash__(self) -> int:
-        """Equal functions hash alike."""
+        """Hash the static part."""
         return hash(self.tree_flatten()[1])
 
     def tree_flatten(self) -> tuple[list[Any], Any]:
-        """Split the callable in its arrays and in all that is static."""
+        """Split the callable into its arrays and its static part."""
         leaves, treedef = jax.tree.flatten(self.fn)
         traced = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
         pairs = list(zip(leaves, traced, strict=True))
-        static = tuple(None if hit else leaf for leaf, hit in pairs)
-        return [leaf for leaf, hit in pairs if hit], (treedef, tuple(traced), static)
+        static = tuple(None if is_array else leaf for leaf, is_array in pairs)
+        return [leaf for leaf, is_array in pairs if is_array], (treedef, tuple(traced), static)
 
     @classmethod
     def tree_unflatten(cls, aux: Any, children: Any) -> "Function":
-        """Put the callable together again."""
+        """Rebuild the callable from its static part and its arrays."""
         treedef, traced, static = aux
         arrays = iter(children)
         pairs = zip(static, traced, strict=True)
-        return cls(treedef.unflatten([next(arrays) if hit else leaf for leaf, hit in pairs]))
+        leaves = [next(arrays) if is_array else leaf for leaf, is_array in pairs]
+        return cls(treedef.unflatten(leaves))
 
 
 def as_function(fn: Callable[..., Any], name: str) -> Function:
-    """Wrap a callable; one that cannot be hashed is held behind a function that can."""
+    """Wrap a callable as a `Function`; refuse anything else.
+
+    A callable that cannot be hashed is called from a lambda, which can: it is compiled anew each
+    time that it is wrapped.
+    """
     if not callable(fn):
         raise TypeError(f"{name} must be a function, got {type(fn).__name__}")
     try:

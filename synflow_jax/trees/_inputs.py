@@ -1,4 +1,4 @@
-"""What the network is fed while the flow is measured: one example of ones."""
+"""The input on which flow is measured: a batch of one example of ones, built from `shape`."""
 
 import math
 from dataclasses import dataclass
@@ -26,24 +26,29 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """Shapes and dtypes of one example without the batch axis; None is the params' dtype."""
+    """The pytree of inputs of one example, without the batch axis.
+
+    Attributes:
+      treedef: of the inputs.
+      specs: (shape, dtype) of each leaf; None for a floating leaf, which takes the params' dtype.
+    """
 
     treedef: Any
     specs: tuple[tuple[tuple[int, ...], Any], ...]
 
     @property
     def discrete(self) -> bool:
-        """Whether every input is made of whole numbers, as token ids are."""
-        return all(own is not None for _, own in self.specs)
+        """Whether no input is floating: all are whole numbers, such as token ids."""
+        return all(dtype is not None for _, dtype in self.specs)
 
     def ones(self, dtype: Any) -> Any:
-        """Make a batch of one example of ones."""
-        leaves = [jnp.ones((1, *shape), own or dtype) for shape, own in self.specs]
+        """Make ones of shape (1, *shape), floating leaves in `dtype`."""
+        leaves = [jnp.ones((1, *shape), fixed or dtype) for shape, fixed in self.specs]
         return self.treedef.unflatten(leaves)
 
 
 def read_shape(shape: Any) -> Inputs:
-    """Understand `shape`: a tuple of sizes, or a pytree of jax.ShapeDtypeStruct."""
+    """Read the argument `shape`: a tuple of sizes, or a pytree of jax.ShapeDtypeStruct."""
     if isinstance(shape, tuple | list) and all(isinstance(n, int | np.integer) for n in shape):
         if any(n < 1 for n in shape):
             raise ValueError(f"shape must hold sizes of at least 1, got {tuple(shape)}")
@@ -59,12 +64,12 @@ def read_shape(shape: Any) -> Inputs:
 
 
 def call_on_ones(apply_fn: ApplyFn, params: Params, inputs: Inputs) -> Any:
-    """Run the network on ones and say, where it fails, what it saw."""
+    """Return apply_fn(params, ones); its errors are raised again with the input and a hint."""
     x = inputs.ones(floating_dtype(params))
     saw = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(x))
     try:
         outputs = apply_fn(params, x)
-    except Exception as error:  # whatever the user's network raises, with what it saw
+    except Exception as error:  # the user's network may raise anything
         usual = SHAPE if type(error) in (TypeError, ValueError) else "it must run under jax.jit"
         hint = HINTS.get(type(error).__name__, usual)
         raise ValueError(
@@ -76,6 +81,7 @@ def call_on_ones(apply_fn: ApplyFn, params: Params, inputs: Inputs) -> Any:
 
 
 def _check_outputs(outputs: Any, saw: str) -> None:
+    """Refuse outputs with updated statistics, and outputs without a floating array."""
     pairs = jax.tree_util.tree_flatten_with_path(outputs)[0]
     if any("batch_stats" in path_string(path).split("/") for path, _ in pairs):
         raise ValueError(f"{EVALUATION}: it returned updated batch_stats beside the output")

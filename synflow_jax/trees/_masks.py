@@ -1,4 +1,4 @@
-"""Putting masks on params."""
+"""Masked params, m ⊙ θ."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from synflow_jax.trees._types import Masks, Params
 
 
 def masked(params: Params, masks: Masks) -> Params:
-    """Return m ⊙ θ; leaves that are not floating pass through."""
+    """Return m ⊙ θ without checking the masks; leaves that are not floating are unchanged."""
 
     def one(leaf: Any, mask: Any) -> Any:
         return jnp.where(mask, leaf, jnp.zeros_like(leaf)) if is_floating(leaf) else leaf

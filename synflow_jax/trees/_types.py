@@ -1,4 +1,4 @@
-"""Names for the shapes of data that travel through the library."""
+"""Type aliases of the library's signatures."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,8 @@
-"""Warnings that point at the user's own line, and what tells that line from a library's."""
+"""The warnings of the library, each raised at the user's own line.
+
+That line is found by walking up the stack past the files of this package, of JAX, of libraries that
+call back through it, and of the standard library.
+"""
 
 import importlib.util
 import os
@@ -13,19 +17,18 @@ GENERATED = ("<frozen", "<string>")  # code that has no file, such as a dataclas
 
 
 class CollapseWarning(UserWarning):
-    """No flow is left, or none can be left: the network as pruned computes a constant."""
+    """Layer collapse has happened or is to be expected: without flow the network is constant."""
 
 
 class UncertifiedWarning(CollapseWarning):
-    """A round pruned as much flow as there was: flow is left, but no bound guarantees it."""
+    """One round pruned scores that add up to the flow or more: no bound guarantees what is left."""
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the innermost line on the stack that belongs to the user.
+    """Warn at the innermost line on the stack that is in no library.
 
-    Frames of this package, of JAX and of what calls back through it (Flax, Optax, the standard
-    library) are passed over, so that the line is the same whether the call was made directly,
-    through another function of the library, or under a transformation of JAX.
+    The line is therefore the same whether the user calls a function directly, through another
+    function of this package, or under a transformation of JAX.
     """
     frame = sys._getframe(1)
     while frame.f_back is not None and is_library(frame.f_code.co_filename):
@@ -37,7 +40,7 @@ def warn(message: str, category: type[Warning]) -> None:
 
 
 def is_library(filename: str) -> bool:
-    """Whether a file belongs to this package, to JAX and its kin, or to the standard library."""
+    """Whether a file belongs to this package, to one of LIBRARIES, or to the standard library."""
     if filename.startswith(GENERATED):
         return True
     if "site-packages" not in filename and filename.startswith(_standard_library()):
@@ -52,9 +55,9 @@ def _standard_library() -> str:
 
 @cache
 def _folders() -> tuple[str, ...]:
-    """List the folders of this package and of the libraries, by their place and not their name."""
+    """List the folders in which this package and the libraries are installed."""
     found = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).parents[1])]
     for name in LIBRARIES:
-        spec = importlib.util.find_spec(name)  # finds, and does not import
+        spec = importlib.util.find_spec(name)  # does not import the library
         found += list(spec.submodule_search_locations or ()) if spec is not None else []
     return tuple(folder + os.sep for folder in found)

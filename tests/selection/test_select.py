@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from synflow_jax.selection import (
     compare,
+    count_true,
     cut_scores,
     flat_index,
     key_of,
     packing_of,
     select,
-    total,
     value_of,
 )
 
@@ -181,7 +181,7 @@ def test_counts_go_past_what_int32_holds():
     @jax.jit
     def find(thirds, wanted):
         scores = jnp.broadcast_to(thirds[:, None, None], (3, 2**10, 2**20))
-        counts = total([(scores > 0, scores > 1)])
+        counts = count_true([(scores > 0, scores > 1)])
         return counts, compare(counts, wanted)
 
     with jax.enable_x64(True):
@@ -199,6 +199,6 @@ def test_nan_that_comes_last_stays_where_all_stay():
 
 
 def test_scalars_are_counted_too():
-    assert int(total([(jnp.array(True),), (jnp.array(False),)])[0]) == 1
+    assert int(count_true([(jnp.array(True),), (jnp.array(False),)])[0]) == 1
     got = select([jnp.float32(1.0), jnp.float32(2.0)], [jnp.array(True)] * 2, jnp.int32(1))
     assert flat(got).tolist() == [False, True]
