@@ -1,4 +1,4 @@
-"""A pruned network without its dead units: smaller arrays, the same function."""
+"""A pruned network without its dead units: the same function on smaller arrays."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,16 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from synflow_jax._table import Shown, new_table
-from synflow_jax.compaction._constants import emit_constants
+from synflow_jax.compaction._alive import emit_constants, may_be_nonzero
 from synflow_jax.compaction._cost import Network, cost_of, multiply_adds
-from synflow_jax.compaction._follow import follow, zeros
-from synflow_jax.compaction._moving import may_move
+from synflow_jax.compaction._follow import follow
 from synflow_jax.compaction._needed import needed
-from synflow_jax.compaction._reshape import Axes
-from synflow_jax.compaction._shrink import Stays, removed, taken
-from synflow_jax.compaction._units import WHOLE, Units
-from synflow_jax.compaction._wrapped import Wrapped, check_small, check_whole
-from synflow_jax.compaction._zeros import Entries, may_be_nonzero
+from synflow_jax.compaction._primitives import Entries
+from synflow_jax.compaction._shrink import Wrapped, check_small, check_whole
+from synflow_jax.compaction._trainable import may_become_nonzero
+from synflow_jax.compaction._units import WHOLE, Axes, Stays, Units, taken, whole_axis
 from synflow_jax.flow import as_network
 from synflow_jax.jaxpr import listed
 from synflow_jax.trees import (
@@ -39,13 +37,13 @@ class Compact(Shown):
     """A network without its dead units; prints as a table.
 
     Attributes:
-      params: what is left of the params, pruned weights at zero.
-      masks: what is left of the masks.
-      apply_fn: apply_fn(params, x), the network on what is left, for any batch.
-      multiply_adds: of one example, dense and on what is left.
-      lost: operations that could not be followed, so that all that they touch is whole.
-      constant: leaves with units that nothing of the input reaches, and how many: they stay for the
-        constant that they emit, which their biases may train.
+      params: the small params; pruned weights are 0.
+      masks: the small masks.
+      apply_fn: apply_fn(params, x), the network on small params, for any batch.
+      multiply_adds: of one example, before and after.
+      lost: names of the primitives that could not be followed; everything that they touch is whole.
+      constant: by leaf, the number of its units that nothing of the input reaches. They stay for
+        the constant that they emit, which training may change through their biases.
     """
 
     params: Params
@@ -62,29 +60,29 @@ class Compact(Shown):
         return [tuple(ids == WHOLE for ids in axes) for axes in self._gone]
 
     def wrap(self, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Let fn(params, *rest), written for whole params, take what is left of them.
+        """Return fn(params, *rest), written for whole params, as a function of small params.
 
         Args:
-          fn: any function of the params and other arguments, such as a training loss; traced anew
-            for each shape of these.
+          fn: any function of the params and other arguments, such as a training loss. It is traced
+            once for each shape of the other arguments.
 
         Returns:
-          The function of small params and the same other arguments. What it returns has the
-          removed positions left out where it has any.
+          The function of small params and the same other arguments. Removed positions are left out
+          of its results, too.
         """
         return Wrapped(fn, self._outline, self._gone)
 
     def take(self, tree: Any) -> Any:
-        """Take what is left of a tree with the structure and shapes of the whole params.
+        """Leave the removed positions out of a tree like the whole params.
 
         Args:
-          tree: gradients, moments, or other params.
+          tree: gradients, moments, or other params, with the structure and shapes of whole params.
 
         Returns:
-          The same of the small params.
+          The tree with the shapes of the small params.
 
         Raises:
-          ValueError: tree is built otherwise, or has other shapes.
+          ValueError: tree has another structure, or other shapes.
         """
         check_whole(tree, self._outline)
         leaves, treedef = jax.tree.flatten(tree)
@@ -92,7 +90,7 @@ class Compact(Shown):
         return treedef.unflatten([taken(leaf, stay) for leaf, stay in pairs])
 
     def expand(self, params: Params) -> Params:
-        """Put small params back in their places among zeros.
+        """Put small params back into whole ones; removed positions are 0.
 
         Args:
           params: of the structure and shapes of `.params`, trained or not.
@@ -101,7 +99,7 @@ class Compact(Shown):
           Whole params.
 
         Raises:
-          ValueError: params are not as the small ones.
+          ValueError: params have another structure, or other shapes.
         """
         check_small(params, self._outline, self._gone)
         leaves, treedef = jax.tree.flatten(params)
@@ -110,7 +108,7 @@ class Compact(Shown):
         return treedef.unflatten([_expanded(*triple) for triple in triples])
 
     def __rich__(self) -> Any:
-        """Lay the leaves out for rich."""
+        """Return a table of the leaves for rich."""
         before, after = self.multiply_adds
         table = new_table(caption=f"multiply-adds an example: {before:,} before, {after:,} after")
         for name in ("leaf", "shape", "small", "entries", "small", "kept"):
@@ -143,26 +141,28 @@ def _expanded(small: Any, whole: Any, stay: Stays) -> Any:
 def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Compact:
     """Remove the units that a pruned network does not use, so that it is smaller and faster.
 
-    A unit (a channel, a neuron, a whole head) is removed where nothing that may be other than 0
-    flows in, or where nothing of it reaches the output: from every array it stands in, through the
-    unchanged apply_fn, residual sums, concatenation, flattening, pooling, normalisation, grouped
-    convolution. What is left computes the same, for any batch: biases that are 0 count as 0 only
-    where their gradient is 0, too, so that training follows the masked network. An axis that is
-    sorted or accumulated along stays whole; what cannot be followed (loops, operations without a
-    rule) stays whole in all its axes and is named in `lost`. An axis of which every unit is dead
-    has size 0.
+    A unit (a channel, a neuron, a whole head) is dead where everything that flows into it is 0, or
+    where nothing of it reaches the output. A dead unit is removed from every array in which it
+    stands; apply_fn stays as it is. Units are followed through residual sums, concatenation,
+    flattening, pooling, normalisation and grouped convolution. The small network computes the same
+    as the masked one, for any batch, and trains alike: a bias of 0 counts as 0 only where its
+    gradient is 0, too.
+
+    An axis that is sorted or accumulated along stays whole. Loops, and primitives that are not in
+    the table of `compaction/_primitives.py`, are not followed: every axis that they touch stays
+    whole, and `lost` names them. An axis of which every unit is dead has size 0.
 
     Args:
       params: any pytree of arrays.
       masks: bool tree with the treedef of params, True = keep.
-      apply_fn: apply_fn(params, x) -> y, in evaluation mode; arrays that it holds (statistics) are
-        cut along; of `flow_mode(f)` it is f that is made smaller. To train statistics on, have them
-        in params: a tree of all variables.
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode. Arrays that it closes over, such as
+        statistics, are cut as well; to train statistics further, pass all variables as params. Of
+        `flow_mode(f)`, f is made smaller.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
 
     Returns:
-      A Compact, with `.params`, `.masks` and `.apply_fn`; `.wrap` for other functions of params,
-      such as a loss in training mode; `.expand` for the way back; `print` shows a table.
+      A Compact, with `.params`, `.masks` and `.apply_fn`; `.wrap` makes other functions of params,
+      such as a loss in training mode, take small ones; `.expand` goes back; `print` shows a table.
 
     Raises:
       ValueError: masks does not fit params.
@@ -184,27 +184,27 @@ def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Comp
     network = network_of(pruned, apply_fn, x)
     listing = network.state.listing
     outputs = [listing.avals[number] for number in listing.outputs]
-    nonzero = nonzero_of(network, may_move(pruned, masks, apply_fn, x, outputs))
+    nonzero = nonzero_of(network, may_become_nonzero(pruned, masks, apply_fn, x, outputs))
     kept = needed(network.state, nonzero)
     return without(network, pruned, masks, apply_fn, kept, nonzero)
 
 
 def network_of(params: Params, apply_fn: ApplyFn, x: Any) -> Network:
-    """Follow the units of the params through the network; those of the output stay."""
+    """Follow the units of the params through the network, and keep those of the output whole."""
     listing = listed(apply_fn, params, x)
     count, units = len(jax.tree.leaves(params)), Units()
     inputs = [
-        tuple(map(units.fresh if place < count else zeros, listing.avals[n].shape))
+        tuple(map(units.fresh if place < count else whole_axis, listing.avals[n].shape))
         for place, n in enumerate(listing.inputs)
     ]
     state = follow(listing, inputs, keep_outputs=True)
     for number in set(listing.inputs) - listing.used():
-        state.whole(number)  # another function than this one may use it
+        state.keep_whole(number)  # another function of the params may use it
     return Network(state, tuple(listing.inputs[:count]))
 
 
 def nonzero_of(network: Network, leaves: list[np.ndarray]) -> Entries:
-    """Say where every value may be other than 0, for bool arrays that say so of the leaves."""
+    """Find where every value may be other than 0, given bool arrays of where the leaves may be."""
     return may_be_nonzero(network.state.listing, dict(zip(network.leaves, leaves, strict=True)))
 
 
@@ -216,9 +216,18 @@ def without(
     kept: np.ndarray,
     nonzero: Entries,
 ) -> Compact:
-    """Take the units out that are not kept."""
+    """Remove the units that are not kept.
+
+    Args:
+      network: the network, with its units followed.
+      pruned: its whole params, pruned weights at 0.
+      masks: bool tree, True = keep.
+      apply_fn: the network on whole params.
+      kept: bool by number of unit.
+      nonzero: where every value may be other than 0.
+    """
     state, inputs = network.state, network.state.listing.inputs[len(network.leaves) :]
-    gone = tuple(removed(state, number, kept) for number in network.leaves)
+    gone = tuple(state.removed(number, kept) for number in network.leaves)
     outline = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), pruned)
     terms, wrapped = multiply_adds(network), Wrapped(apply_fn, outline, gone)
     costs = cost_of(terms, np.ones_like(kept)), cost_of(terms, kept)
@@ -229,7 +238,7 @@ def without(
 
 
 def _counted(params: Params, network: Network, units: np.ndarray) -> dict[str, int]:
-    """Count the positions of these units in each leaf that has any."""
+    """Count the positions of some units in each leaf, given a bool by number of unit."""
     pairs = zip(named_leaves(params), network.leaves, strict=True)
     found = {
         path: sum(int(units[ids].sum()) for ids in network.names(number))

@@ -1,4 +1,4 @@
-"""What a network costs, as a function of the units that stay: sums of products of widths."""
+"""What a network costs, as a function of the units that stay: a sum of products of widths."""
 
 import math
 from dataclasses import dataclass
@@ -6,40 +6,50 @@ from typing import NamedTuple
 
 import numpy as np
 
-from synflow_jax.compaction._follow import Followed
-from synflow_jax.compaction._reshape import Axes
-from synflow_jax.compaction._units import WHOLE
+from synflow_jax.compaction._followed import Followed
+from synflow_jax.compaction._primitives import primitive_of
+from synflow_jax.compaction._units import WHOLE, Axes
 
 
 class Term(NamedTuple):
-    """A product of widths: `of_each` for every position that stays along all the axes."""
+    """A product of widths, in which each width counts the positions that stay along an axis.
+
+    Attributes:
+      of_each: a constant factor.
+      axes: the names of the units along each axis.
+    """
 
     of_each: int
-    axes: Axes  # names of the units along each
+    axes: Axes
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network whose units are followed: what a budget is asked about."""
+    """A network whose units are followed: the argument of a budget.
+
+    Attributes:
+      state: the units of every value.
+      leaves: the numbers of the leaves of its params.
+    """
 
     state: Followed
-    leaves: tuple[int, ...]  # the numbers of the leaves of its params
+    leaves: tuple[int, ...]
 
     def names(self, number: int) -> Axes:
-        """Name the units of a value."""
-        return tuple(self.state.units.find(ids) for ids in self.state.of(number))
+        """Return the names of the units of a value."""
+        return self.state.names(number)
 
 
 def multiply_adds(network: Network) -> list[Term]:
-    """Count the multiply-adds of one example: those of matrix products and convolutions.
+    """Count the multiply-adds of one example, of its matrix products and convolutions.
 
-    What is inside of a loop, such as a scan over layers, is not followed, and not counted.
+    Those inside of a loop, such as a scan over layers, are not counted: loops are not followed.
 
     Args:
-      network: with its units followed, as `slim` has it.
+      network: a network whose units are followed; `slim` builds it.
 
     Returns:
-      A value for the argument `budget` of `slim` is this function itself.
+      Products of widths that add up to the count. As `budget`, pass the function itself to `slim`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -48,30 +58,18 @@ def multiply_adds(network: Network) -> list[Term]:
       >>> slim(weights, lambda p, x: x @ p["w"] @ p["v"], (2,), 4.0).multiply_adds
       (24, 6)
     """
-    terms = []
-    for step in network.state.listing.every_step():
-        if step.name == "dot_general":
-            contracted = step.eqn.params["dimension_numbers"][0][0]
-            left = network.names(step.operands[0])
-            inside = tuple(left[k] for k in contracted)
-        elif step.name == "conv_general_dilated":
-            numbers = step.eqn.params["dimension_numbers"]
-            kernel = network.names(step.operands[1])
-            inside = tuple(ids for k, ids in enumerate(kernel) if k != numbers.rhs_spec[0])
-        else:
-            continue
-        terms.append(Term(1, (*network.names(step.results[0]), *inside)))
-    return terms
+    pairs = [(step, primitive_of(step).cost) for step in network.state.listing.every_step()]
+    return [Term(1, cost(network.state, step)) for step, cost in pairs if cost]
 
 
 def entries(network: Network) -> list[Term]:
-    """Count the entries of all arrays of the params.
+    """Count the entries of all leaves of the params.
 
     Args:
-      network: with its units followed, as `slim` has it.
+      network: a network whose units are followed; `slim` builds it.
 
     Returns:
-      A value for the argument `budget` of `slim` is this function itself.
+      Products of widths that add up to the count. As `budget`, pass the function itself to `slim`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -85,13 +83,13 @@ def entries(network: Network) -> list[Term]:
 
 
 def num_bytes(network: Network) -> list[Term]:
-    """Count the bytes of all arrays of the params.
+    """Count the bytes of all leaves of the params.
 
     Args:
-      network: with its units followed, as `slim` has it.
+      network: a network whose units are followed; `slim` builds it.
 
     Returns:
-      A value for the argument `budget` of `slim` is this function itself.
+      Products of widths that add up to the count. As `budget`, pass the function itself to `slim`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -106,12 +104,15 @@ def num_bytes(network: Network) -> list[Term]:
 
 
 def cost_of(terms: list[Term], kept: np.ndarray) -> int:
-    """Add up what the units that stay cost."""
+    """Return the cost of the units that stay."""
     return sum(of_each * math.prod(int(kept[ids].sum()) for ids in axes) for of_each, axes in terms)
 
 
 def cost_by_unit(terms: list[Term], kept: np.ndarray) -> np.ndarray:
-    """Say what would be saved if one unit went, by number of unit; several save less together."""
+    """Return what removing each unit alone would save, by number of unit.
+
+    Removing several at once saves less than the sum.
+    """
     saved = np.zeros(len(kept))
     for of_each, axes in terms:
         widths = [int(kept[ids].sum()) for ids in axes]

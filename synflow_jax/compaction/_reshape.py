@@ -1,4 +1,4 @@
-"""Units through a reshape: axes that are merged, and axes that are split."""
+"""Follow units through a reshape, which merges axes and splits them."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,31 +6,38 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synflow_jax.compaction._units import Units
-
-Axes = tuple[np.ndarray, ...]  # for each axis, the unit of each position
+from synflow_jax.compaction._units import Axes, Units
 
 
 @dataclass(frozen=True)
 class Product:
-    """A long axis that is the product of others: what goes must be rows of one of them."""
+    """A flat axis that a reshape merges from, or splits into, several axes.
+
+    Positions can be removed along one of these axes only, its lead: the flat axis then loses whole
+    rows, such as heads.
+
+    Attributes:
+      flat: the units of the flat axis.
+      axes: the units of the axes whose sizes multiply to its length.
+    """
 
     flat: np.ndarray
     axes: Axes
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Positions along each axis."""
+        """The number of positions along each axis."""
         return tuple(map(len, self.axes))
 
     def settle(self, units: Units, force: bool) -> bool:
-        """Say which axis has the units of the long one, and keep the others whole.
+        """Choose the lead, join the flat axis with it, and keep the other axes whole.
 
-        It is the axis along which alone the long one varies, as a tiled one does, or the only one
-        that may go at all; else, where `force` is set, the first that may: whole heads.
+        The lead is the only axis of which positions may go. Where several have such positions, it
+        is the one along which alone the units of the flat axis differ, as of a tiled array. Where
+        there is none, `force` takes the first axis of which positions may go.
 
         Returns:
-          Whether that is settled.
+          Whether it is settled.
         """
         table = units.find(self.flat).reshape(self.sizes)
         free = [k for k, ids in enumerate(self.axes) if len(ids) > 1 and units.find(ids).any()]
@@ -60,7 +67,16 @@ def _varies_along(table: np.ndarray, axis: int) -> bool:
 
 
 def reshaped(axes: Axes, new: Sequence[int], units: Units) -> tuple[Axes, list[Product]]:
-    """Follow units through a reshape: the new axes, and what is the product of what."""
+    """Follow units through a reshape.
+
+    Args:
+      axes: the units along each axis.
+      new: the new shape.
+      units: which units are joined.
+
+    Returns:
+      The units along each new axis, and the products that are to be settled.
+    """
     result: list[np.ndarray] = []
     products: list[Product] = []
     for ins, outs in _blocks([len(ids) for ids in axes], list(new)):
@@ -76,7 +92,7 @@ def reshaped(axes: Axes, new: Sequence[int], units: Units) -> tuple[Axes, list[P
 
 
 def settle_all(products: list[Product], units: Units) -> None:
-    """Settle what is known by itself first; then force one, which may settle others."""
+    """Settle the products that have one possible lead; then force one, which may settle others."""
     left = products
     while left:
         waiting = [product for product in left if not product.settle(units, False)]
@@ -84,7 +100,7 @@ def settle_all(products: list[Product], units: Units) -> None:
             left[0].settle(units, True)
             waiting = left[1:]
         left = waiting
-    # Units that were joined since must not have taken a row apart.
+    # Units may have been joined since their product was settled: settle again until none changes.
     before = -1
     while (now := len(np.unique(units.find(np.arange(len(units.parents)))))) != before:
         before = now
@@ -93,7 +109,7 @@ def settle_all(products: list[Product], units: Units) -> None:
 
 
 def _blocks(old: list[int], new: list[int]) -> Iterator[tuple[list[int], list[int]]]:
-    """Pair runs of axes of equal size, as short as can be; axes of size 1 go where they stand."""
+    """Pair the shortest runs of old and new axes that have equal sizes, as indices of both."""
     i = j = 0
     while i < len(old) or j < len(new):
         ins, outs = [], []

@@ -6,30 +6,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.core import Tracer
 from jax.dtypes import float0
 
-from synflow_jax.compaction._follow import Followed, follow, zeros
-from synflow_jax.compaction._reshape import Axes
-from synflow_jax.compaction._units import WHOLE
+from synflow_jax.compaction._follow import follow
+from synflow_jax.compaction._primitives import primitive_of
+from synflow_jax.compaction._units import WHOLE, Axes, Stays, taken, whole_axis
 from synflow_jax.jaxpr import Step, bind, listed
-
-Stays = tuple[np.ndarray, ...]  # for each axis of a value, which positions stay
+from synflow_jax.trees import Params, named_leaves
 
 
 class Shrunk:
-    """A function of whole arrays, traced once, that runs on the parts that stay."""
+    """A function of whole arrays, traced once, that runs on the positions that stay."""
 
     def __init__(self, fn: Callable[..., Any], args: Any, gone: Sequence[Axes | None]) -> None:
-        """Trace fn on args, arrays or shapes; gone has the units of what is removed of each leaf.
+        """Trace fn, and find out which positions of each value stay.
 
-        Positions that stay have WHOLE there; None is for a leaf of which all stays.
+        Args:
+          fn: the function of whole arrays.
+          args: whole arrays, or their shapes.
+          gone: of each leaf of args, the units of the removed positions along each axis, and WHOLE
+            for those that stay; None for a leaf of which all stays.
         """
         self.listing = listed(fn, *args)
         inputs: list[Axes] = []
-        for number, mine in zip(self.listing.inputs, gone, strict=True):
-            inputs.append(mine or tuple(map(zeros, self.listing.avals[number].shape)))
+        for number, axes in zip(self.listing.inputs, gone, strict=True):
+            inputs.append(axes or tuple(map(whole_axis, self.listing.avals[number].shape)))
         self.state = follow(self.listing, inputs)
         self.kept = np.ones(len(self.state.units.parents), bool)
         dead = [ids[ids != WHOLE] for axes in inputs for ids in axes]
@@ -41,11 +42,11 @@ class Shrunk:
             )
 
     def stays(self, number: int) -> Stays:
-        """Say of each axis of a value which positions stay."""
-        return tuple(self.kept[self.state.units.find(ids)] for ids in self.state.of(number))
+        """Return which positions stay along each axis of a value."""
+        return self.state.stays(number, self.kept)
 
     def __call__(self, *leaves: Any) -> list[Any]:
-        """Run on what is left of the leaves of the arguments; give the leaves of the results."""
+        """Run on what is left of the leaves of the arguments; return the leaves of the results."""
         env = dict(zip(self.listing.inputs, leaves, strict=True))
         self._run(self.listing.steps, env)
         return [self._read(number, env) for number in self.listing.outputs]
@@ -67,18 +68,12 @@ class Shrunk:
             return bind(step.eqn, operands)
         if step.inner:
             return self._custom(step, operands)
-        special = SPECIAL.get(step.name)
-        if special is not None:
-            return special(step.eqn, operands, inside, outside)
-        results = bind(step.eqn, operands)
-        if all(stay.all() for axes in inside for stay in axes):  # a source: made whole, then cut
-            return [taken(r, axes) for r, axes in zip(results, outside, strict=True)]
-        return results
+        return primitive_of(step).shrink(step, operands, inside, outside)
 
     def _custom(self, step: Step, operands: list[Any]) -> list[Any]:
-        """Give the body of a function the derivative that the function has."""
+        """Run the body of a function with a derivative of its own, and keep that derivative."""
         backward = "vjp" in step.name
-        ins, outs = self._moving(step.operands), self._moving(step.results)
+        ins, outs = self._inexact(step.operands), self._inexact(step.results)
         rule = self._derivative(step, ins, outs, backward)
 
         def body(*args: Any) -> Any:
@@ -104,13 +99,13 @@ class Shrunk:
         push.defjvp(pushed)
         return push(*operands)
 
-    def _moving(self, numbers: Sequence[int]) -> list[int]:
-        """Say which places have derivatives: whole numbers have none."""
+    def _inexact(self, numbers: Sequence[int]) -> list[int]:
+        """Return the places of values that have derivatives: whole numbers have none."""
         dtypes = [self.listing.avals[number].dtype for number in numbers]
         return [k for k, dtype in enumerate(dtypes) if jnp.issubdtype(dtype, jnp.inexact)]
 
     def _derivative(self, step: Step, ins: list[int], outs: list[int], backward: bool) -> "Shrunk":
-        """Trace the derivative of the whole equation, and shrink that."""
+        """Trace the derivative of the whole equation, and shrink it."""
 
         def derivative(primals: Any, moves: Any) -> Any:
             def moving(*values: Any) -> Any:
@@ -128,117 +123,57 @@ class Shrunk:
         shapes = [self.listing.avals[number] for number in numbers]
         shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in shapes]
         cut = len(step.operands)
-        gone = [removed(self.state, n, self.kept) for n in numbers]
+        gone = [self.state.removed(number, self.kept) for number in numbers]
         return Shrunk(derivative, (shapes[:cut], shapes[cut:]), gone)
 
 
-def removed(state: Followed, number: int, kept: np.ndarray) -> Axes:
-    """Name the units of a value that are gone, and the others as what stays."""
-    names = [state.units.find(ids) for ids in state.of(number)]
-    return tuple(np.where(kept[ids], WHOLE, ids) for ids in names)
+class Wrapped:
+    """A function of whole params that takes small ones.
+
+    It is traced once for each shape of its other arguments.
+    """
+
+    def __init__(self, fn: Any, outline: Any, gone: Sequence[Axes]) -> None:
+        """Keep fn, the shapes of the whole params, and the units that each leaf has removed."""
+        self.fn, self.outline, self.gone = fn, outline, gone
+        self.traced: dict[Any, Any] = {}
+
+    def __call__(self, params: Params, *rest: Any) -> Any:
+        """Run on small params."""
+        leaves, treedef = jax.tree.flatten((params, *rest))
+        check_small(params, self.outline, self.gone)
+        others = [jax.typeof(x) for x in jax.tree.leaves(rest)]
+        key = (treedef, *((x.shape, x.dtype, x.weak_type) for x in others))
+        if key not in self.traced:
+            shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in others]
+            args = (self.outline, *jax.tree.structure(rest).unflatten(shapes))
+            small = Shrunk(self.fn, args, [*self.gone, *([None] * len(others))])
+            self.traced[key] = jax.jit(small.__call__), small.listing.out_tree
+        run, out_tree = self.traced[key]
+        return out_tree.unflatten(run(*leaves))
 
 
-def taken(array: Any, stays: Stays) -> Any:
-    """Take what stays of a whole array."""
-    for axis, stay in enumerate(stays):
-        if not stay.all():
-            places = np.flatnonzero(stay)
-            if isinstance(array, Tracer):
-                array = jnp.take(array, places, axis, unique_indices=True, mode="clip")
-            else:
-                array = np.take(np.asarray(array), places, axis)
-    return array
+def check_small(params: Params, outline: Any, gone: Sequence[Axes]) -> None:
+    """Check that params have the structure and shapes of the small params."""
+    wanted = [tuple(int((ids == WHOLE).sum()) for ids in axes) for axes in gone]
+    what = "params must be the small params, as compact returns them"
+    _check_shapes(params, outline, wanted, what, "is left of it")
 
 
-def _counts(stays: Stays) -> tuple[int, ...]:
-    return tuple(int(stay.sum()) for stay in stays)
+def check_whole(tree: Any, outline: Any) -> None:
+    """Check that a tree has the structure and shapes of the whole params."""
+    wanted = [tuple(leaf.shape) for leaf in jax.tree.leaves(outline)]
+    what = "tree must have the structure and shapes of the whole params"
+    _check_shapes(tree, outline, wanted, what, "is its shape there")
 
 
-def _broadcast(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
-    places = eqn.params["broadcast_dimensions"]
-    return [lax.broadcast_in_dim(operands[0], _counts(outside[0]), places)]
-
-
-def _reshape(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
-    return [lax.reshape(operands[0], _counts(outside[0]))]
-
-
-def _conv(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
-    p, numbers, (x, kernel) = eqn.params, eqn.params["dimension_numbers"], operands
-    groups = p["feature_group_count"]
-    if not x.size or not kernel.size:  # an empty sum
-        dtype = p["preferred_element_type"] or x.dtype
-        return [jnp.zeros(_counts(outside[0]), dtype)]
-    left = inside[0][numbers.lhs_spec[1]].reshape(groups, -1)[:, 0].sum() if groups > 1 else 1
-    return [
-        lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=p["window_strides"],
-            padding=p["padding"],
-            lhs_dilation=p["lhs_dilation"],
-            rhs_dilation=p["rhs_dilation"],
-            dimension_numbers=numbers,
-            feature_group_count=int(left),
-            precision=p["precision"],
-            preferred_element_type=p["preferred_element_type"],
+def _check_shapes(tree: Any, outline: Any, wanted: list[Any], what: str, there: str) -> None:
+    same = jax.tree.structure(tree) == jax.tree.structure(outline)
+    found = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(tree)] if same else []
+    if found != wanted:
+        paths = [path for path, _ in named_leaves(outline)]
+        bad = next(
+            (row for row in zip(paths, found, wanted, strict=False) if row[1] != row[2]), None
         )
-    ]
-
-
-def _pad(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
-    config = []
-    for (low, high, within), stay in zip(eqn.params["padding_config"], outside[0], strict=True):
-        known = stay.all()
-        ends = (low, high) if known else (stay[:low].sum(), stay[len(stay) - high :].sum())
-        config.append((int(ends[0]), int(ends[1]), within))
-    x, value = operands
-    return [lax.pad(x, value, config)]
-
-
-def _slice(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
-    p, x = eqn.params, operands[0]
-    strides = p["strides"] or (1,) * x.ndim
-    for axis, stay in enumerate(inside[0]):
-        asked = slice(p["start_indices"][axis], p["limit_indices"][axis], strides[axis])
-        places = (np.cumsum(stay) - 1)[asked][stay[asked]]
-        if len(places) and len(places) == places[-1] - places[0] + 1:
-            x = lax.slice_in_dim(x, int(places[0]), int(places[-1]) + 1, axis=axis)
-        else:
-            x = jnp.take(x, places, axis, unique_indices=True, mode="clip")
-    return [x]
-
-
-def _split(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
-    axis = eqn.params["axis"]
-    ends = np.cumsum([axes[axis].sum() for axes in outside])[:-1]
-    return list(jnp.split(operands[0], [int(end) for end in ends], axis))
-
-
-def _dynamic_slice(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
-    return [lax.dynamic_slice(operands[0], operands[1:], _counts(outside[0]))]
-
-
-def _gather(eqn: Any, operands: Any, inside: Any, outside: Any) -> list[Any]:
-    p = eqn.params
-    sizes = [
-        int(stay.sum()) if size == len(stay) else size
-        for size, stay in zip(p["slice_sizes"], inside[0], strict=True)
-    ]
-    rest = {
-        name: p[name] for name in ("unique_indices", "indices_are_sorted", "mode", "fill_value")
-    }
-    table, places = operands
-    return [lax.gather(table, places, p["dimension_numbers"], tuple(sizes), **rest)]
-
-
-SPECIAL: dict[str, Callable[..., list[Any]]] = {
-    "broadcast_in_dim": _broadcast,
-    "reshape": _reshape,
-    "conv_general_dilated": _conv,
-    "pad": _pad,
-    "slice": _slice,
-    "split": _split,
-    "dynamic_slice": _dynamic_slice,
-    "gather": _gather,
-}
+        said = f"{bad[0]!r} is {bad[1]}, and {bad[2]} {there}" if bad else "the trees differ"
+        raise ValueError(f"{what}: {said}")

@@ -1,4 +1,4 @@
-"""Competition inside of groups of units: the same share of each stays."""
+"""A dense network within a budget: units are scored, and the lowest for their cost removed."""
 
 import functools
 from bisect import bisect_left
@@ -12,9 +12,9 @@ import numpy as np
 from synflow_jax._progress import track
 from synflow_jax.compaction._compact import Compact, network_of, nonzero_of, without
 from synflow_jax.compaction._cost import Network, Term, cost_by_unit, cost_of, multiply_adds
+from synflow_jax.compaction._groups import evened, groups_of
 from synflow_jax.compaction._needed import needed
-from synflow_jax.compaction._reshape import Axes
-from synflow_jax.compaction._units import WHOLE
+from synflow_jax.compaction._units import WHOLE, Axes
 from synflow_jax.flow import as_network
 from synflow_jax.plan import (
     certified,
@@ -46,45 +46,6 @@ from synflow_jax.trees import (
     read_shape,
 )
 
-
-def groups_of(names: list[Axes], count: int) -> np.ndarray:
-    """Number the groups: units that stand along just the same axes of the same leaves are one.
-
-    Args:
-      names: of each leaf, the numbers of the units along each axis.
-      count: how many units there are.
-
-    Returns:
-      A group by number of unit.
-    """
-    groups = np.zeros(count, np.int64)
-    for ids in {ids.tobytes(): ids for axes in names for ids in axes}.values():
-        here = np.zeros(count, np.int64)
-        here[ids] = 1
-        groups = np.unique(2 * groups + here, return_inverse=True)[1]
-    return groups
-
-
-def evened(value: np.ndarray, kept: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Rank units within their groups, so that lowest first takes the same share of each.
-
-    Args:
-      value: of each unit; infinite where it must stay.
-      kept: bool, which units are left.
-      groups: as `groups_of` numbers them.
-
-    Returns:
-      −k/n for the k-th best of a group that began with n; infinite where value is.
-    """
-    order = np.lexsort((-value, groups))
-    order = order[kept[order]]
-    here = groups[order]
-    rank = np.arange(len(order)) - np.searchsorted(here, here) + 1
-    found = np.full(len(value), np.inf)
-    found[order] = -rank / np.bincount(groups)[here]
-    return np.where(np.isfinite(value), found, np.inf)
-
-
 Budget = Callable[[Network], list[Term]]
 
 
@@ -102,35 +63,36 @@ def slim(
     whole: Prunable | None = None,
     progress: bool = False,
 ) -> Compact:
-    """Give a dense network that costs 1/ρ of what this one does, before training and without data.
+    """Return a dense network at 1/ρ of the cost of this one, before training and without data.
 
-    A unit (a channel, a neuron, a head, a channel of a residual stream) goes from every array in
-    which it stands. Its score is Σ S over all its weights, which is the most flow that goes with
-    it, for each multiply-add (or byte) that going saves. In each round the lowest go, until the
-    network costs c·ρ^(−k/n); no axis of an array loses its last unit. With scope=layerwise units
-    compete with those of their own axis, and every axis keeps the same share, as nearly as it can.
+    A unit is a channel, a neuron, a head, or a channel of a residual stream; it is removed from
+    every array in which it stands. Its value is Σ S over all its weights, an upper bound of the
+    flow that is lost with it, divided by the multiply-adds (entries, bytes) that removing it saves.
+    In round k the units of least value are removed, until the network costs ρ^(−k/n) of what it
+    did. No axis of an array loses its last unit. With scope=layerwise, units compete along their
+    own axis alone, and every axis keeps the same share of its units, up to rounding.
 
     Args:
       params: any pytree of arrays; not modified.
-      apply_fn: apply_fn(params, x) -> y, in evaluation mode; `flow_mode(apply_fn)`, for networks
-        with norms, attention or gates, is scored in flow mode, and what comes back is not in it.
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode. For networks with norms, attention or
+        gates pass `flow_mode(apply_fn)`: the scores are then of flow mode, the result is not.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       rho: ρ, cost before over after, at least 1.
-      budget: what is to be saved: multiply_adds, entries or num_bytes.
+      budget: what the cost counts: multiply_adds, entries or num_bytes.
       rounds: n, how often to score and prune.
       schedule: exponential, linear, one_shot, or schedule(k, n, rho) -> share after round k.
       scope: globally, or layerwise: the same share of every axis.
-      saliency: saliency(params, masks) -> scores; synflow_saliency(apply_fn, shape) without it.
-      whole: (path, leaf) -> bool chooses leaves of which every unit stays; `matching` builds one.
-      progress: show how far it is.
+      saliency: saliency(params, masks) -> scores; by default synflow_saliency(apply_fn, shape).
+      whole: (path, leaf) -> bool, the leaves of which every unit stays; `matching` builds one.
+      progress: show a progress bar.
 
     Returns:
-      A Compact: `.params`, `.apply_fn`, `.multiply_adds`, `.wrap` for losses, `.expand`; it costs
-      at most 1/ρ, and no unit could stay that was the last to go.
+      A Compact: `.params`, `.apply_fn`, `.multiply_adds`, `.wrap` for losses, `.expand`. It costs
+      at most 1/ρ, and would cost more with the unit that was removed last.
 
     Raises:
-      ValueError: rho is out of reach (it says which is not), an argument makes no sense, the budget
-        finds nothing to save, or every score is 0.
+      ValueError: rho is out of reach (the message has the largest that is not), an argument makes
+        no sense, the budget counts nothing, or every score is 0.
       TypeError: an argument is of the wrong kind, or params are traced.
 
     Example:
@@ -152,13 +114,13 @@ def slim(
     may_go, n = _candidates(params, network, names, whole), 1 if schedule is one_shot else rounds
     shares = schedule(np.arange(1, n + 1, dtype=np.float64), n, np.float64(rho)).tolist()
     while True:
-        told = track(shares, "slim") if progress else shares
-        kept = _within(score, may_go, names, terms, told, even)
+        shown = track(shares, "slim") if progress else shares
+        kept = _prune_units(score, may_go, names, terms, shown, even)
         masks = _masks(params, names, kept)
         nonzero = nonzero_of(network, list(map(np.asarray, jax.tree.leaves(masks))))
         if not (read := needed(network.state, nonzero) & ~kept).any():
             break
-        may_go &= ~read
+        may_go &= ~read  # the output needs them even when they are empty: start again without
     return without(network, apply_masks(params, masks), masks, plain, kept, nonzero)
 
 
@@ -182,7 +144,7 @@ def _check(
     check_matching(params, whole, "whole")
 
 
-def _within(
+def _prune_units(
     score: Callable[..., np.ndarray],
     may_go: np.ndarray,
     names: list[Axes],
@@ -190,7 +152,16 @@ def _within(
     shares: Iterable[float],
     even: np.ndarray | None,
 ) -> np.ndarray:
-    """Let units go, round by round, until the last of the shares of the cost is left."""
+    """Remove units round by round, and return which are kept.
+
+    Args:
+      score: score(kept) -> the score of each unit.
+      may_go: bool, the units that may be removed.
+      names: of each leaf, the names of the units along each axis.
+      terms: the cost.
+      shares: the share of the cost that is left after each round.
+      even: the group of each unit, each of which keeps the same share; None without groups.
+    """
     kept, share = np.ones(len(may_go), bool), 1.0
     total = cost_of(terms, kept)
     if not total:
@@ -202,7 +173,7 @@ def _within(
         value = score(kept) / np.maximum(cost_by_unit(terms, kept), 1)
         value = np.where(may_go, value, np.inf)
         value = value if even is None else evened(value, kept, even)
-        kept = _cheapened(kept, value, names, terms, share * total)
+        kept = _prune_round(kept, value, names, terms, share * total)
     if (left := cost_of(terms, kept)) > share * total:
         raise ValueError(
             f"rho must be at most {total / left:.6g} here, got {1 / share:.6g}: no array may lose "
@@ -212,14 +183,14 @@ def _within(
 
 
 def _masks(params: Params, names: list[Axes], kept: np.ndarray) -> Masks:
-    """Mask every leaf where a unit is gone along some axis."""
+    """Return masks that are False wherever a unit along some axis is not kept."""
     treedef = jax.tree.structure(params)
     stays = [functools.reduce(np.logical_and.outer, [kept[ids] for ids in a], True) for a in names]
     return treedef.unflatten([jnp.asarray(stay, bool) for stay in stays])
 
 
 def _unit_scores(params: Params, saliency: Any, names: list[Axes]) -> Callable[..., np.ndarray]:
-    """Build score(kept) -> Σ S over all the weights of each unit, by number of unit."""
+    """Build score(kept) -> Σ S over all weights of each unit, by number of unit."""
     layers = find_layers(params, is_prunable)
     scored = [axes for axes, hit in zip(names, layers.prunable, strict=True) if hit]
     fitted = saliency.fitted(params)
@@ -254,7 +225,11 @@ def _along(score: jax.Array, axis: int) -> jax.Array:
 def _candidates(
     params: Params, network: Network, names: list[Axes], whole: Prunable | None
 ) -> np.ndarray:
-    """Find the units that may go: they are scored, in no leaf to stay, and nothing needs them."""
+    """Find the units that may be removed.
+
+    They have scored weights, stand in no leaf that is to stay whole, and the output does not need
+    them once their weights are 0.
+    """
     may_go = np.zeros(len(network.state.units.parents), bool)
     pairs = list(zip(named_leaves(params), names, strict=True))
     for (path, leaf), axes in pairs:
@@ -264,7 +239,8 @@ def _candidates(
         if not is_floating(leaf) or (whole is not None and whole(path, leaf)):
             may_go[np.concatenate([np.zeros(0, int), *axes])] = False
     may_go[WHOLE] = False
-    # A norm may read even an empty unit, which then cannot go: every other unit is tried at once.
+    # A norm may read a unit even when it is empty, and it then has to stay. It is the other units
+    # of its stream that fill it: so empty half of the units at a time, every second one.
     places = np.cumsum(may_go)
     for half in (0, 1):
         tried = may_go & (places % 2 == half)
@@ -274,10 +250,13 @@ def _candidates(
     return may_go
 
 
-def _cheapened(
+def _prune_round(
     kept: np.ndarray, value: np.ndarray, names: list[Axes], terms: list[Term], target: float
 ) -> np.ndarray:
-    """Let the units of least value go, as few as bring the cost down to the target."""
+    """Remove the units of least value, as few as bring the cost down to the target.
+
+    Of each axis, the unit of largest value stays.
+    """
     last = np.zeros(len(kept), bool)
     for ids in (ids for axes in names for ids in axes if len(ids)):
         left = ids[kept[ids]]

@@ -1,4 +1,4 @@
-"""Which entries of the params are, or may become, other than 0."""
+"""Which entries of the params are nonzero, or may become so in training."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,21 +14,21 @@ from synflow_jax.trees import ApplyFn, Masks, Params, is_floating, widen
 
 PROBES = 8
 
-# The program runs a few times: compiling it takes longer.
+# Compile quickly: the program runs a few times only.
 QUICK: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
 
 
-def may_move(
+def may_become_nonzero(
     params: Params, masks: Masks, apply_fn: ApplyFn, x: Any, outputs: Sequence[Any]
 ) -> list[np.ndarray]:
-    """Say of every entry whether it is, or may become, other than 0; a bool array a leaf.
+    """Find the entries that are nonzero, or may become so in training.
 
-    Training moves a kept entry that is 0 where its gradient is not: that is seen on some inputs and
-    at other values of what is not 0 and of what was found, until nothing more is. Where there is no
-    gradient to look at, every kept entry may move.
+    Training moves a kept entry that is 0 where its gradient is not 0. Gradients are taken on random
+    inputs, with the nonzero entries, and those found so far, drawn anew, until `PROBES` draws in a
+    row find nothing more. Where the network has no gradient, every kept entry counts.
 
     Args:
       params: the pruned params.
@@ -38,7 +38,7 @@ def may_move(
       outputs: arrays or avals of the shapes of its outputs, in tree order.
 
     Returns:
-      A bool array a leaf.
+      A bool array of each leaf.
     """
     leaves, treedef = jax.tree.flatten(widen(params))
     keep = [np.asarray(mask) for mask in jax.tree.leaves(masks)]
@@ -53,7 +53,7 @@ def may_move(
         ones = [rng.standard_normal(y.shape, np.float32) for y in outputs]
         try:
             seen = run(start, jax.tree.map(partial(_drawn, rng), x), ones)
-        except (NotImplementedError, TypeError, ValueError):  # such as of a while loop: it has none
+        except (NotImplementedError, TypeError, ValueError):  # no gradient, as of a while loop
             return keep
         before = [found[k] for k in idle]
         for k, gradient in zip(idle, seen, strict=True):
@@ -64,9 +64,9 @@ def may_move(
 
 
 def _gradients_of(apply_fn: ApplyFn, treedef: Any, idle: list[int]) -> Callable[..., list[Any]]:
-    """Build gradients(leaves, x, ones): of the sum of outputs times ones, by some leaves.
+    """Build gradients(leaves, x, ones): of the sum of outputs times ones, by the leaves of `idle`.
 
-    They come as a number times a power of two, so that none is 0 for being small.
+    They are evaluated as a mantissa times a power of two, so that none underflows to 0.
     """
 
     def total(own: list[Any], leaves: list[Any], x: Any, ones: list[Any]) -> jax.Array:
@@ -90,7 +90,7 @@ def _nonzero(leaf: Any) -> np.ndarray:
 
 
 def _spread(rng: np.random.Generator, leaf: Any, moves: Any) -> Any:
-    """Draw a leaf anew: within half of what it is, and anything where it is 0 and moves."""
+    """Draw a leaf anew: nonzero entries within half of their value, others where they may move."""
     if not is_floating(leaf):
         return leaf
     array = np.array(leaf)
@@ -102,10 +102,15 @@ def _spread(rng: np.random.Generator, leaf: Any, moves: Any) -> Any:
 
 
 def _drawn(rng: np.random.Generator, leaf: Any) -> Any:
-    """Draw an input; whole numbers stay as they are."""
+    """Draw an input of floats; inputs of whole numbers stay as they are."""
     return rng.standard_normal(leaf.shape).astype(leaf.dtype) if is_floating(leaf) else leaf
 
 
 def _moves(seen: np.ndarray, picks: bool) -> np.ndarray:
-    """Where whole numbers pick rows of tables, each row may move that one of them does."""
+    """Find the entries that may move; all rows, where inputs pick rows, of which a draw sees few.
+
+    Args:
+      seen: where the gradient of a leaf is not 0.
+      picks: whether the input has whole numbers.
+    """
     return np.logical_or.reduce(seen, 0, keepdims=True) if picks and seen.ndim > 1 else seen

@@ -1,4 +1,4 @@
-"""What compaction takes to be 0: what is so whatever the input, and what training leaves so."""
+"""Entries that compaction takes for 0: whatever the input is, and in training, too."""
 
 import jax
 import jax.numpy as jnp
