@@ -1,7 +1,7 @@
-"""Masks and sparse params outside of the process: files, PyTorch, sparse matrices.
+"""Masks and sparse params in files, in PyTorch's layout, and as sparse matrices.
 
-Files are data alone, written whole or not at all, and checked before memory is taken. Knows formats
-and layouts; knows no method.
+Reading a file runs no code and checks every size before memory is allocated; a file is written
+completely or not at all. Knows formats and layouts; knows no method.
 """
 
 from synflow_jax.files._arrays import load_arrays as load_arrays

@@ -1,4 +1,4 @@
-"""Masks in the form that others have them: PyTorch's layout and names, arrays in a file."""
+"""Named NumPy arrays in .npz and .safetensors files."""
 
 import zipfile
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ def save_arrays(path: Any, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as .npz or .safetensors, which PyTorch users can read.
 
     Args:
-      path: the file to make or replace; its suffix says what it becomes.
-      arrays: {name: NumPy array}, as to_torch gives them.
+      path: the file to make or replace; its suffix chooses the format.
+      arrays: {name: NumPy array}, as to_torch returns them.
 
     Returns:
-      Nothing. Where it fails, what lay at path is as it was.
+      Nothing. If writing fails, a file that was at path is unchanged.
 
     Raises:
       ValueError: the suffix is neither .npz nor .safetensors.
-      TypeError: arrays is no {name: array}.
-      ImportError: .safetensors, and the package safetensors is not there.
+      TypeError: arrays is not a flat {name: array}.
+      ImportError: the suffix is .safetensors, and the package safetensors is not installed.
 
     Example:
       >>> import tempfile
@@ -40,10 +40,11 @@ def save_arrays(path: Any, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(path: Any) -> dict[str, np.ndarray]:
-    """Read named arrays from .npz or .safetensors; nothing in a file is run.
+    """Read named arrays from .npz or .safetensors, without running any code in the file.
 
     Args:
-      path: a file of save_arrays, or another of its kind; what it claims of sizes is believed.
+      path: a file of save_arrays, or any other in one of the formats; memory is allocated for the
+        sizes that it claims, without a limit.
 
     Returns:
       {name: NumPy array}.
@@ -51,7 +52,7 @@ def load_arrays(path: Any) -> dict[str, np.ndarray]:
     Raises:
       ValueError: the suffix is neither .npz nor .safetensors, or the file is damaged, of another
         kind or holds pickled objects; the message names it.
-      ImportError: .safetensors, and the package safetensors is not there.
+      ImportError: the suffix is .safetensors, and the package safetensors is not installed.
 
     Example:
       >>> import tempfile
@@ -66,26 +67,26 @@ def load_arrays(path: Any) -> dict[str, np.ndarray]:
         return read(path)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # each reader has errors of its own for each kind of damage
+    except Exception as error:  # each reader raises its own errors for each kind of damage
         raise ValueError(f"{str(path)!r} cannot be loaded: {error}") from error
 
 
 def _plain(arrays: Any) -> dict[str, np.ndarray]:
-    """Refuse what a file cannot hold by name, and lay the bytes of the rest out in C order."""
+    """Turn {name: array} into NumPy arrays in C order; refuse anything else."""
     if not isinstance(arrays, Mapping):
         raise TypeError(f"arrays must be {{name: array}}, got a {type(arrays).__name__}")
     kept = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     for name, array in kept.items():
         if not isinstance(name, str) or array.dtype == object:
             raise TypeError(
-                f"arrays must be {{name: array}} without folders: {name!r} is a "
+                f"arrays must be {{name: array}} without nested dicts: {name!r} is a "
                 f"{type(arrays[name]).__name__}; to_torch makes one of masks"
             )
     return kept
 
 
 def _write_npz(arrays: dict[str, np.ndarray], path: Path) -> None:
-    # Not np.savez: it takes the names "file" and "allow_pickle" for its own arguments.
+    # Not np.savez: arrays named "file" or "allow_pickle" would be taken for its arguments.
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:

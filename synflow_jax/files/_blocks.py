@@ -1,4 +1,4 @@
-"""Matrices of which whole blocks are pruned: kept blocks, and products that skip the others."""
+"""Matrices pruned in blocks: only the kept blocks are stored and multiplied."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -31,13 +31,13 @@ class BlockSparse:
     """The kept blocks of a matrix W (inputs, outputs); `x @ blocks` is x W.
 
     A pytree, so that products run under jit, vmap and grad: by x, and by the kept values with
-    allow_int=True, since where they stand is whole numbers.
+    allow_int=True, since rows and columns are whole numbers.
 
     Attributes:
-      values: [kept, rows of a block, columns of a block]; what is cut short at an end is filled up
+      values: [kept, rows of a block, columns of a block]; blocks cut off at an edge of W are padded
         with 0.
-      rows: [kept], int32: how many blocks stand above each.
-      columns: [kept], int32, ascending: how many stand to its left.
+      rows: [kept], int32: the row of each block, counted in blocks.
+      columns: [kept], int32, ascending: the column of each block, counted in blocks.
       shape: of W.
     """
 
@@ -49,7 +49,7 @@ class BlockSparse:
     __array_ufunc__ = None  # let NumPy's arrays on the left leave the product to this class
 
     def __rmatmul__(self, x: Any) -> jax.Array:
-        """Multiply x (…, inputs): a gather, a product a block, and a sum by column."""
+        """Return x W for x (…, inputs): gather by row, multiply each block, sum by column."""
         x, (inputs, outputs) = jnp.asarray(x), self.shape
         if not x.ndim or x.shape[-1] != inputs:
             raise ValueError(f"x must be (…, {inputs}) to be multiplied, got shape {x.shape}")
@@ -59,24 +59,24 @@ class BlockSparse:
         parts = jnp.einsum("kbi,kio->kbo", cut[self.rows], self.values)
         count = -(-outputs // width)
         sums = jax.ops.segment_sum(parts, self.columns, count, indices_are_sorted=True)
-        whole = sums.swapaxes(0, 1).reshape(len(padded), count * width)[:, :outputs]
-        return whole.reshape(*x.shape[:-1], outputs)
+        product = sums.swapaxes(0, 1).reshape(len(padded), count * width)[:, :outputs]
+        return product.reshape(*x.shape[:-1], outputs)
 
     def todense(self) -> jax.Array:
-        """Put the blocks back in their places among zeros."""
+        """Return W with zeros in place of the pruned blocks."""
         height, width = self.values.shape[1:]
         high, wide = count_units(self.shape, (height, width))
         found = jnp.zeros((high, wide, height, width), self.values.dtype)
         found = found.at[self.rows, self.columns].set(self.values, unique_indices=True)
-        whole = found.swapaxes(1, 2).reshape(high * height, wide * width)
-        return whole[: self.shape[0], : self.shape[1]]
+        padded = found.swapaxes(1, 2).reshape(high * height, wide * width)
+        return padded[: self.shape[0], : self.shape[1]]
 
 
 def to_blocks(params: Params, masks: Masks, pattern: Pattern) -> Params:
-    """Turn every pruned leaf of two axes into its kept blocks, which `x @ leaf` multiplies alone.
+    """Turn every pruned leaf of two axes into its kept blocks; `x @ leaf` skips the others.
 
-    A block stays where any of its weights is kept, so that masks of the same pattern leave the
-    fewest. All else that apply_fn does to a leaf than `x @ leaf` it must do to arrays.
+    A block is kept if any of its weights is kept: prune with the same pattern for the fewest
+    blocks. `x @ leaf` is the only operation of a BlockSparse that apply_fn may use.
 
     Args:
       params: any pytree of arrays.
@@ -84,13 +84,13 @@ def to_blocks(params: Params, masks: Masks, pattern: Pattern) -> Params:
       pattern: such as blocks(64).
 
     Returns:
-      params with a BlockSparse in place of every floating leaf of two axes in whose mask there is
-      a False; other floating leaves, m ⊙ θ; the rest as they are.
+      params with a BlockSparse in place of every floating leaf of two axes whose mask has a False;
+      other floating leaves are m ⊙ θ; leaves that are not floating are unchanged.
 
     Raises:
-      ValueError: masks does not fit params, or pattern gives no shape of a block.
-      TypeError: a mask is not bool, pattern is no function, or params or masks are traced: call it
-        outside of jit.
+      ValueError: masks does not fit params, or pattern does not return the shape of a block.
+      TypeError: a mask is not bool, pattern is not a function, or params or masks are traced: call
+        it outside of jit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -113,6 +113,7 @@ def to_blocks(params: Params, masks: Masks, pattern: Pattern) -> Params:
 
 
 def _sparse(path: str, leaf: Any, mask: np.ndarray, pattern: Pattern) -> Any:
+    """Turn one leaf into its kept blocks, or into m ⊙ θ."""
     if not is_floating(leaf):
         return leaf
     pruned = np.where(mask, leaf, np.zeros((), leaf.dtype))
@@ -127,7 +128,7 @@ def _sparse(path: str, leaf: Any, mask: np.ndarray, pattern: Pattern) -> Any:
 
 
 def _cut(leaf: np.ndarray, block: Shape) -> np.ndarray:
-    """Cut a matrix in blocks, [blocks down, blocks across, rows, columns], filled up with 0."""
+    """Split a matrix into [blocks down, blocks across, rows, columns], padded with 0."""
     ends = [(0, -length % size) for length, size in zip(leaf.shape, block, strict=True)]
     high, wide = count_units(leaf.shape, block)
     return np.pad(leaf, ends).reshape(high, block[0], wide, block[1]).swapaxes(1, 2)

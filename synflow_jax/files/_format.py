@@ -1,4 +1,4 @@
-"""The bytes of a file of masks: nothing in it is run, and every number is checked before use.
+"""The binary format of files of masks and of sparse params. Reading one runs no code.
 
     8   MASKS or SPARSE
     4   version                        (numbers are unsigned and little endian)
@@ -7,9 +7,9 @@
     …   header: JSON, one [path, shape, kept, coded, dtype] a leaf, in tree order
     …   the codes of all masks, `coded` bytes a leaf; then the kept values, where dtype is not null
 
-A mask is coded in whichever is shorter. Bits: one an entry, in C order, the first the highest of
-its byte, the last byte filled up with 0. Gaps: a byte b < 255 is b False and one True, a byte 255
-is 255 False, and what follows the last True is False. Nothing at all is stored where all is True.
+A mask has the shorter of two codes. Bits: one bit an entry, in C order, from the highest bit of
+each byte; the last byte is filled with 0. Gaps: a byte b < 255 stands for b False and one True, a
+byte 255 for 255 False; entries after the last True are False. An all-True mask has an empty code.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ MASKS = b"\x93SFmasks"
 SPARSE = b"\x93SFspars"
 VERSION = 1
 PREFIX = struct.Struct("<8sII32s")
-LONGEST = 2**22  # bytes of a header: some fifty thousand leaves, and no flood of objects
+LONGEST = 2**22  # bytes of a header: some fifty thousand leaves
 MOST = 2**48  # entries of a leaf
-AXES = 32
-SKIP = 255
+AXES = 32  # of a leaf
+SKIP = 255  # the byte of the code of gaps for 255 False and no True
 _PLAIN = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64"
 _HALF = "bfloat16 float8_e4m3fn float8_e5m2 float8_e4m3b11fnuz float8_e4m3fnuz float8_e5m2fnuz"
 DTYPES = {name: np.dtype(name) for name in f"{_PLAIN} complex64 complex128".split()}
@@ -41,32 +41,32 @@ DTYPES |= {name: np.dtype(getattr(ml_dtypes, name)) for name in _HALF.split()}
 
 
 class Entry(NamedTuple):
-    """One leaf, as the header has it."""
+    """The header's row of one leaf."""
 
     path: str
     shape: tuple[int, ...]
     kept: int
     coded: int  # bytes of the mask's code
-    dtype: str | None  # of the kept values, where the file holds them
+    dtype: str | None  # of the kept values; None in a file of masks
 
     @property
     def size(self) -> int:
-        """Entries of the leaf."""
+        """The number of entries of the leaf."""
         return math.prod(self.shape)
 
     @property
     def width(self) -> int:
-        """Bytes of one value in the file."""
+        """The bytes of one value, 0 in a file of masks."""
         return DTYPES[self.dtype].itemsize if self.dtype else 0
 
 
 def encode(mask: np.ndarray) -> bytes:
-    """Code a mask as bits or as gaps, whichever is shorter."""
+    """Encode a mask as bits or as gaps, whichever is shorter."""
     flat = np.ravel(mask)
     kept, most = np.count_nonzero(flat), -(-flat.size // 8)
     if kept == flat.size:
         return b""
-    if kept < most:  # gaps take a byte each at least
+    if kept < most:  # a gap takes at least a byte
         gaps = np.diff(np.flatnonzero(flat), prepend=-1) - 1
         skips, rest = np.divmod(gaps, SKIP)
         ends = np.cumsum(skips + 1)
@@ -78,12 +78,12 @@ def encode(mask: np.ndarray) -> bytes:
 
 
 def decode(code: memoryview, size: int, kept: int) -> np.ndarray:
-    """Read the code of a mask of `size` entries; the length of a code says which one it is."""
+    """Decode a mask of `size` entries; a code of fewer than ⌈size/8⌉ bytes is one of gaps."""
     if kept == size:
         return np.ones(size, bool)
     raw = np.frombuffer(code, np.uint8)
     if raw.size < -(-size // 8):
-        flat = _of_gaps(raw, size)
+        flat = _decode_gaps(raw, size)
     else:
         flat = np.unpackbits(raw, count=size).view(bool)
         if int(raw[-1]) & ((1 << (-size % 8)) - 1):
@@ -93,9 +93,9 @@ def decode(code: memoryview, size: int, kept: int) -> np.ndarray:
     return flat
 
 
-def _of_gaps(raw: np.ndarray, size: int) -> np.ndarray:
+def _decode_gaps(raw: np.ndarray, size: int) -> np.ndarray:
     hits = raw != SKIP
-    ends = np.cumsum(raw + hits.astype(np.int64))  # entries up to here
+    ends = np.cumsum(raw + hits.astype(np.int64))  # entries up to and with this byte's
     if raw.size and (ends[-1] > size or not hits[-1]):
         raise ValueError("a mask goes on beyond its end")
     flat = np.zeros(size, bool)
@@ -104,7 +104,7 @@ def _of_gaps(raw: np.ndarray, size: int) -> np.ndarray:
 
 
 def write(path: Any, kind: bytes, entries: Sequence[Entry], parts: Sequence[bytes]) -> None:
-    """Write a file, whole or not at all; what lay there stays until the new one is complete."""
+    """Write a file of the given kind; the old file stays until the new one is complete."""
     header = json.dumps(entries, separators=(",", ":")).encode()
     if len(header) > LONGEST:
         raise ValueError(f"the header of {str(path)!r} would take {len(header)} bytes: too many")
@@ -119,9 +119,16 @@ def write(path: Any, kind: bytes, entries: Sequence[Entry], parts: Sequence[byte
 def read(
     path: Any, kind: bytes, check: Callable[[list[Entry]], None]
 ) -> list[tuple[Entry, np.ndarray, np.ndarray | None]]:
-    """Read a file: an entry, a flat mask and the kept values a leaf.
+    """Read a file of the given kind.
 
-    `check` sees the header before anything is read or allocated that the header asks for.
+    Args:
+      path: the file.
+      kind: MASKS or SPARSE.
+      check: called with the entries of the header, before what they describe is read or allocated;
+        raises a ValueError to refuse them.
+
+    Returns:
+      (entry, flat mask, kept values or None) for each leaf.
     """
     with Path(path).open("rb") as file:
         try:
@@ -137,7 +144,7 @@ def read(
 
 
 def _header(file: BinaryIO, kind: bytes) -> tuple[list[Entry], tuple[Any, bytes]]:
-    """Read and check all that comes before the codes."""
+    """Read and check what precedes the codes: the entries, a running hash and the hash to match."""
     size, prefix = os.fstat(file.fileno()).st_size, file.read(PREFIX.size)
     if len(prefix) < PREFIX.size or prefix[:8] not in (MASKS, SPARSE):
         raise ValueError("it is no file of save_masks or save_sparse")
@@ -151,13 +158,14 @@ def _header(file: BinaryIO, kind: bytes) -> tuple[list[Entry], tuple[Any, bytes]
         raise ValueError(f"its header of {length} bytes is longer than the file or than {LONGEST}")
     header = file.read(length)
     entries = _entries(header, kind)
-    whole = PREFIX.size + length + sum(e.coded + e.kept * e.width for e in entries)
-    if whole != size:
-        raise ValueError(f"it has {size} bytes, its header asks for {whole}")
+    expected = PREFIX.size + length + sum(e.coded + e.kept * e.width for e in entries)
+    if expected != size:
+        raise ValueError(f"it has {size} bytes, its header asks for {expected}")
     return entries, (hashlib.sha256(prefix[:16] + header), digest)
 
 
 def _entries(header: bytes, kind: bytes) -> list[Entry]:
+    """Parse the header; refuse anything but a list of entries with distinct paths."""
     try:
         rows = json.loads(header.decode())
     except (ValueError, RecursionError) as error:
@@ -171,6 +179,7 @@ def _entries(header: bytes, kind: bytes) -> list[Entry]:
 
 
 def _is_entry(row: Any, kind: bytes) -> bool:
+    """Whether a row of the header is an entry of possible sizes and of a known dtype."""
     if not (isinstance(row, list) and len(row) == 5 and isinstance(row[0], str)):
         return False
     _, shape, kept, coded, dtype = row
@@ -178,7 +187,7 @@ def _is_entry(row: Any, kind: bytes) -> bool:
         return False
     if any(type(n) is not int or n < 0 for n in (*shape, kept, coded)):  # True is an int as well
         return False
-    # An axis of 0 must not hide one that is too long for NumPy.
+    # max(n, 1): with an axis of 0 the product is 0, and another may still be too long for NumPy.
     if math.prod(max(n, 1) for n in shape) > MOST:
         return False
     if not (dtype is None if kind == MASKS else isinstance(dtype, str) and dtype in DTYPES):
@@ -190,6 +199,7 @@ def _is_entry(row: Any, kind: bytes) -> bool:
 def _leaves(
     entries: list[Entry], body: memoryview
 ) -> Iterator[tuple[Entry, np.ndarray, np.ndarray | None]]:
+    """Decode the mask and the kept values of each leaf."""
     values_at = sum(entry.coded for entry in entries)
     code_at = 0
     for entry in entries:

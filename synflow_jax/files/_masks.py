@@ -1,7 +1,7 @@
-"""Masks, and params without their pruned weights, in one file that a stranger may have made.
+"""Masks, and params without their pruned weights, in one small file that is safe to read.
 
-Files are small, are written whole or not at all, and are data alone: reading one runs nothing. All
-that a file says of sizes is checked against `like`, or against `limit`, before memory is taken.
+Reading a file runs no code. The sizes that it claims are checked against `like`, or against
+`limit`, before memory is allocated. A file is written completely or not at all.
 """
 
 from typing import Any
@@ -13,26 +13,26 @@ import numpy as np
 from synflow_jax.files._format import DTYPES, MASKS, SPARSE, Entry, encode, read, write
 from synflow_jax.trees import Masks, Params, check_bool, check_masks, is_traced, named_leaves
 
-LIMIT = 2**30
+LIMIT = 2**30  # bytes
 
 
 def save_masks(path: Any, masks: Masks) -> None:
     """Write masks to one file, at most N/8 bytes for N entries.
 
-    A leaf of n entries, k of them kept, takes the least of ⌈n/8⌉ bytes (a bit an entry) and
-    k + Σ⌊gap/255⌋ (a byte a kept entry, and one more for each 255 entries between two of them);
-    where all are kept it takes none. To that come 48 bytes and a header with the paths and shapes.
+    A leaf of n entries with k kept takes ⌈n/8⌉ bytes (a bit an entry) or k + Σ⌊gap/255⌋ bytes (one
+    a kept entry, and one more for each 255 pruned entries in a row), whichever is less, and none if
+    all entries are kept. The file has 48 bytes more, and a header with the paths and shapes.
 
     Args:
-      path: the file to make or replace; its folder must be there.
-      masks: bool arrays in any pytree, each with a path of its own; True = keep.
+      path: the file to make or replace, in a folder that exists.
+      masks: bool arrays in any pytree, no two with the same path; True = keep.
 
     Returns:
-      Nothing. Where it fails or is killed, what lay at path is as it was.
+      Nothing. If writing fails or is killed, a file that was at path is unchanged.
 
     Raises:
       TypeError: a mask is not bool, or is traced: call it outside of jit.
-      ValueError: two leaves have one path, or a mask lies on devices of other processes.
+      ValueError: two leaves have the same path, or a mask lies on devices of other processes.
 
     Example:
       >>> import os, tempfile
@@ -57,17 +57,17 @@ def save_masks(path: Any, masks: Masks) -> None:
 
 
 def load_masks(path: Any, like: Any = None, *, limit: int = LIMIT) -> Masks:
-    """Read masks that save_masks wrote, whoever sent the file.
+    """Read masks that save_masks wrote; the file need not be trusted.
 
     Args:
       path: a file of save_masks.
       like: the params or masks whose paths and shapes the file must have, as arrays or as
-        jax.ShapeDtypeStruct; None reads whatever is there.
-      limit: bytes that the masks may take in memory where there is no like.
+        jax.ShapeDtypeStruct; None accepts any.
+      limit: without like, the most bytes that the masks may take in memory.
 
     Returns:
-      A bool tree with the treedef of like, each mask laid out across devices as its leaf is (NumPy
-      where the leaf is); without like, a flat {path: NumPy array}.
+      A bool tree with the treedef of like, each mask sharded as its leaf is (a NumPy array where
+      the leaf is one); without like, a flat {path: NumPy array}.
 
     Raises:
       ValueError: the file is damaged, is of another kind, does not fit like, or asks for more than
@@ -92,24 +92,24 @@ def load_masks(path: Any, like: Any = None, *, limit: int = LIMIT) -> Masks:
 
 
 def save_sparse(path: Any, params: Params, masks: Masks) -> None:
-    """Write the masks and the weights that they keep: no pruned weight takes a byte of its own.
+    """Write masks and the kept weights to one file; pruned weights are not stored.
 
-    The file has the size of that of save_masks, plus the bytes of the kept values (leaves that are
-    not pruned are kept whole), plus the names of the dtypes in the header.
+    The file is as large as that of save_masks, plus the bytes of the kept values (every entry of a
+    leaf that is not pruned is one), plus the names of the dtypes in the header.
 
     Args:
-      path: the file to make or replace; its folder must be there.
-      params: any pytree of arrays, each with a path of its own, of any dtype but random keys and
+      path: the file to make or replace, in a folder that exists.
+      params: any pytree of arrays, no two with the same path, of any dtype but random keys and
         integers of 4 bits or fewer.
       masks: bool arrays with the treedef and shapes of params, True = keep.
 
     Returns:
-      Nothing. Where it fails or is killed, what lay at path is as it was.
+      Nothing. If writing fails or is killed, a file that was at path is unchanged.
 
     Raises:
       TypeError: a leaf has a dtype that a file cannot hold, or is traced; a mask is not bool.
-      ValueError: masks does not fit params, two leaves have one path, or a leaf lies on devices of
-        other processes.
+      ValueError: masks does not fit params, two leaves have the same path, or a leaf lies on
+        devices of other processes.
 
     Example:
       >>> import os, tempfile
@@ -142,22 +142,22 @@ def save_sparse(path: Any, params: Params, masks: Masks) -> None:
 
 
 def load_sparse(path: Any, like: Any = None, *, limit: int = LIMIT) -> tuple[Params, Masks]:
-    """Read params and masks that save_sparse wrote, the kept weights to the same bit.
+    """Read params and masks that save_sparse wrote; the kept weights have the same bits.
 
     Args:
       path: a file of save_sparse.
       like: params whose paths, shapes and dtypes the file must have, as arrays or as
-        jax.ShapeDtypeStruct; None reads whatever is there.
-      limit: bytes that params and masks may take in memory where there is no like.
+        jax.ShapeDtypeStruct; None accepts any.
+      limit: without like, the most bytes that params and masks may take in memory.
 
     Returns:
-      The params with zeros where a mask is False, and the masks: both with the treedef of like and
-      laid out across devices as it is (NumPy where a leaf is); without like, two flat
+      The params with zeros where a mask is False, and the masks: both with the treedef of like,
+      each leaf sharded as that of like is (a NumPy array where it is one); without like, two flat
       {path: NumPy array}.
 
     Raises:
       ValueError: the file is damaged, is of another kind, does not fit like, or asks for more than
-        limit; the message names the file. Or float64 was stored and JAX runs without it.
+        limit; the message names the file. Or it holds float64, and jax_enable_x64 is off.
 
     Example:
       >>> import tempfile
@@ -172,9 +172,9 @@ def load_sparse(path: Any, like: Any = None, *, limit: int = LIMIT) -> tuple[Par
     leaves = None if like is None else _leaves(like, "like")
     params, masks = {}, {}
     for entry, flat, values in read(path, SPARSE, lambda e: _check(e, leaves, limit)):
-        whole = np.zeros(entry.size, DTYPES[str(entry.dtype)])
-        whole[flat] = values
-        params[entry.path] = whole.reshape(entry.shape)
+        dense = np.zeros(entry.size, DTYPES[str(entry.dtype)])
+        dense[flat] = values
+        params[entry.path] = dense.reshape(entry.shape)
         masks[entry.path] = flat.reshape(entry.shape)
     if leaves is None:
         return params, masks
@@ -182,7 +182,7 @@ def load_sparse(path: Any, like: Any = None, *, limit: int = LIMIT) -> tuple[Par
 
 
 def _leaves(tree: Any, name: str) -> list[tuple[str, Any]]:
-    """List (path, leaf) of a tree that a file can name, and whose values can be had here."""
+    """List (path, leaf); refuse traced leaves, equal paths, and leaves of other processes."""
     for leaf in jax.tree.leaves(tree):
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
             raise TypeError(f"{name} must be a pytree of arrays, got a {type(leaf).__name__} in it")
@@ -204,7 +204,7 @@ def _leaves(tree: Any, name: str) -> list[tuple[str, Any]]:
 
 
 def _check(entries: list[Entry], leaves: list[tuple[str, Any]] | None, limit: int) -> None:
-    """Refuse a header that does not fit the leaves, or that asks for too much."""
+    """Refuse a header that does not fit the leaves; without leaves, one that exceeds the limit."""
     if leaves is None:
         asked = sum(e.size * (1 + e.width) for e in entries)
         if asked > limit:
@@ -228,7 +228,7 @@ def _tree(found: dict[str, np.ndarray], leaves: list[tuple[str, Any]], like: Any
 
 
 def _placed(path: str, array: np.ndarray, leaf: Any) -> Any:
-    """Lay an array out as a leaf is; what was put nowhere in particular stays so."""
+    """Make a JAX array sharded as the leaf is; return a NumPy array where the leaf is one."""
     if isinstance(leaf, np.ndarray | np.generic):
         return array
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:

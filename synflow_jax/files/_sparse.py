@@ -1,4 +1,4 @@
-"""Pruned leaves as the sparse matrices of JAX and of SciPy: kept weights and where they stand."""
+"""Pruned leaves as sparse arrays of JAX and of SciPy: the kept weights and their indices."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,16 +13,16 @@ from synflow_jax.trees import Masks, Params, check_masks, is_floating, is_traced
 def to_bcoo(params: Params, masks: Masks) -> Params:
     """Turn every pruned leaf of two or more axes into a jax.experimental.sparse.BCOO array.
 
-    A leaf of any number of axes stays one: all its axes are sparse. Kept weights that happen to be
-    0 are stored, so that the shapes are those of the masks alone.
+    The array has the axes of the leaf, all of them sparse. Kept weights that are 0 are stored, so
+    that the number of stored entries depends on the masks alone.
 
     Args:
       params: any pytree of arrays.
       masks: bool arrays with the treedef and shapes of params, True = keep.
 
     Returns:
-      params with a BCOO in place of every floating leaf of two or more axes in whose mask there is
-      a False; other floating leaves, m ⊙ θ; the rest as they are.
+      params with a BCOO in place of every floating leaf of two or more axes whose mask has a False;
+      other floating leaves are m ⊙ θ; leaves that are not floating are unchanged.
 
     Raises:
       ValueError: masks does not fit params.
@@ -41,22 +41,22 @@ def to_bcoo(params: Params, masks: Masks) -> Params:
 def to_csr(params: Params, masks: Masks) -> Params:
     """Turn every pruned leaf of two or more axes into a scipy.sparse.csr_array.
 
-    SciPy's matrices have two axes: a leaf of more becomes (the product of the others, last axis),
-    which is (window times input, output) for a convolution of Flax. Kept weights that happen to be
-    0 are stored.
+    SciPy's arrays have two axes. Of a leaf with more, all axes but the last are flattened into one:
+    a convolution of Flax becomes (window times input, output). Kept weights that are 0 are stored.
 
     Args:
       params: any pytree of arrays; pruned leaves in float32 or float64.
       masks: bool arrays with the treedef and shapes of params, True = keep.
 
     Returns:
-      params with a csr_array in place of every floating leaf of two or more axes in whose mask
-      there is a False; other floating leaves, m ⊙ θ as NumPy arrays; the rest as they are.
+      params with a csr_array in place of every floating leaf of two or more axes whose mask has a
+      False; other floating leaves are m ⊙ θ as NumPy arrays; leaves that are not floating are
+      unchanged.
 
     Raises:
       ValueError: masks does not fit params.
       TypeError: a mask is not bool, params or masks are traced, or a pruned leaf has a dtype that
-        SciPy has not.
+        SciPy does not support.
 
     Example:
       >>> import numpy as np
@@ -71,7 +71,7 @@ def to_csr(params: Params, masks: Masks) -> Params:
 def _each(
     params: Params, masks: Masks, sparse: Callable[..., Any], dense: Callable[[Any], Any]
 ) -> Params:
-    """Turn pruned leaves of two or more axes into sparse ones."""
+    """Apply `sparse` to pruned leaves of two or more axes, and `dense` to m ⊙ θ of the others."""
     if is_traced(params, masks):
         raise TypeError("params or masks are traced: call this outside of jit, with arrays")
     check_masks(params, masks)

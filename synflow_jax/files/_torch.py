@@ -1,4 +1,4 @@
-"""Masks in the form that others have them: PyTorch's layout and names, arrays in a file."""
+"""Masks with the names and the layout of a PyTorch state dict, and back."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,19 +15,22 @@ KERNELS = frozenset({"kernel", "w"})
 
 
 def torch_axes(path: str, ndim: int) -> tuple[int, ...]:
-    """Order the axes as PyTorch does: output, input, window; only what is named a kernel."""
+    """Return the axes of a leaf in PyTorch's order: (output, input, window) for a kernel.
+
+    Kernels are leaves of two or more axes that are named kernel or w; others keep their order.
+    """
     if path.split("/")[-1] in KERNELS and ndim >= 2:
         return (ndim - 1, ndim - 2, *range(ndim - 2))
     return tuple(range(ndim))
 
 
 def to_torch(masks: Masks, names: Names, *, axes: Axes = torch_axes) -> dict[str, np.ndarray]:
-    """Give masks the names and the layout that they have in a PyTorch state dict.
+    """Convert masks to the names and the layout of a PyTorch state dict.
 
-    Leaves named kernel or w (Flax, Haiku) have output and input put first: (in, out) becomes
-    (out, in), and (height, width, in, out) becomes (out, in, height, width). Others stay as they
-    are. What is no order of axes is yours: attention's kernels of three axes, which PyTorch has as
-    one matrix, and transposed convolutions, whose window PyTorch turns.
+    Leaves named kernel or w (Flax, Haiku) get output and input first: (in, out) becomes (out, in),
+    and (height, width, in, out) becomes (out, in, height, width). Others keep their layout. Only
+    the order of axes is converted: not attention kernels of three axes, which PyTorch stores as one
+    matrix, and not transposed convolutions, whose window PyTorch flips.
 
     Args:
       masks: bool arrays in any pytree, True = keep.
@@ -40,7 +43,7 @@ def to_torch(masks: Masks, names: Names, *, axes: Axes = torch_axes) -> dict[str
 
     Raises:
       TypeError: a mask is not bool, or is traced; names is neither a mapping nor a function.
-      ValueError: names has a path that is not there, or gives two leaves one name.
+      ValueError: names has a path that masks does not have, or gives two leaves the same name.
 
     Example:
       >>> import jax.numpy as jnp
@@ -62,13 +65,13 @@ def to_torch(masks: Masks, names: Names, *, axes: Axes = torch_axes) -> dict[str
 def from_torch(
     arrays: Mapping[str, Any], like: Any, names: Names, *, axes: Axes = torch_axes
 ) -> Masks:
-    """Make masks of those of a PyTorch state dict: the inverse of to_torch.
+    """Convert masks of a PyTorch state dict to a tree: the inverse of to_torch.
 
     Args:
       arrays: {name: array of 0 and 1}, as NumPy arrays or PyTorch tensors in the host's memory;
-        what `names` does not name is not looked at.
-      like: params or masks whose treedef and shapes the masks shall have.
-      names: as in to_torch; leaves without a name are kept whole.
+        arrays that `names` does not name are ignored.
+      like: params or masks with the treedef and the shapes of the result.
+      names: as in to_torch; leaves without a name get an all-True mask.
       axes: as in to_torch.
 
     Returns:
@@ -76,8 +79,8 @@ def from_torch(
 
     Raises:
       TypeError: names is neither a mapping nor a function.
-      ValueError: an array is missing, has another shape, or holds something but 0 and 1; names has
-        a path that is not there, or gives two leaves one name.
+      ValueError: an array is missing, has another shape, or holds anything but 0 and 1; names has a
+        path that like does not have, or gives two leaves the same name.
 
     Example:
       >>> import numpy as np
@@ -90,7 +93,10 @@ def from_torch(
     leaves = named_leaves(like)
     named = _names([path for path, _ in leaves], names)
     if missing := sorted(set(named.values()) - set(arrays)):
-        raise ValueError(f"arrays must hold what names names: {missing[:3]} of {len(missing)}")
+        raise ValueError(
+            f"arrays must hold an array for each name in names: {missing[:3]} of "
+            f"{len(missing)} are missing"
+        )
 
     def one(path: str, leaf: Any) -> jax.Array:
         if path not in named:
@@ -106,7 +112,7 @@ def from_torch(
 
 
 def _names(paths: list[str], names: Any) -> dict[str, str]:
-    """Give {path: name} for the leaves that have a name."""
+    """Return {path: name} of the leaves that have a name; refuse unknown paths and equal names."""
     if not callable(names) and not isinstance(names, Mapping):
         raise TypeError(f"names must be {{path: name}} or path -> name, got {type(names).__name__}")
     if isinstance(names, Mapping) and (unknown := sorted(set(map(str, names)) - set(paths))):

@@ -1,7 +1,7 @@
-"""Measurements of a network: its flow, its structure, and what a mask has cut.
+"""Measurements of a network: its flow, its structure, and what masks disconnect.
 
 Knows how much flow there is, by leaf and by unit, which layers collapsed, which weights lie on a
-path, and in which order layers are used. Changes nothing and prunes nothing.
+path from input to output, and in which order layers are used. Changes and prunes nothing.
 """
 
 from synflow_jax.measure._collapse import collapsed_layers as collapsed_layers

@@ -1,4 +1,4 @@
-"""Which layers and paths a mask has cut, and how much compression a method bears."""
+"""Collapsed layers, weights that lie on no path, and the compression at which layers collapse."""
 
 import math
 import warnings
@@ -27,16 +27,18 @@ from synflow_jax.trees import (
     widen,
 )
 
+DRAWS = 32  # of random weights, in the search for weights on a path
+
 
 def collapsed_layers(masks: Masks, *, stacked: Iterable[str] = ()) -> tuple[str, ...]:
-    """Name the layers without a kept weight.
+    """List the layers without a kept weight.
 
     Args:
       masks: bool tree, True = keep.
-      stacked: paths of leaves of shape [L, …] that are L layers, as `stacked_layers` finds them.
+      stacked: paths of leaves of shape [L, …] that hold L layers, as `stacked_layers` returns them.
 
     Returns:
-      Paths, in tree order; path[i] for the slice i of a stacked leaf.
+      Paths, in tree order; path[i] for slice i of a stacked leaf.
 
     Raises:
       TypeError: a leaf is not bool.
@@ -50,58 +52,13 @@ def collapsed_layers(masks: Masks, *, stacked: Iterable[str] = ()) -> tuple[str,
     """
     check_bool(masks)
     pairs = [(path, leaf) for path, leaf in named_leaves(masks) if leaf.size]
-    whole = set(stacked)
+    stacks = set(stacked)
     layers = [
         part
         for path, leaf in pairs
-        for part in (slices_of_stack(path, leaf) if path in whole else [(path, leaf)])
+        for part in (slices_of_stack(path, leaf) if path in stacks else [(path, leaf)])
     ]
     return tuple(path for path, leaf in layers if not leaf.any())
-
-
-def slices_of_stack(path: str, leaf: Any) -> list[tuple[str, Any]]:
-    """Take a stacked leaf apart, layer by layer."""
-    return [(f"{path}[{i}]", leaf[i]) for i in range(leaf.shape[0])]
-
-
-DRAWS = 32
-
-
-def _live(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable: Prunable) -> Any:
-    """Name the layers and find the kept weights that lie on a path from input to output."""
-    masks, saliency = prepare(params, masks, apply_fn, shape)
-    layers = find_layers(params, prunable)
-    return layers, live_weights(params, saliency, layers, masks)
-
-
-def live_weights(params: Params, saliency: Any, layers: Layers, masks: Masks) -> list[jax.Array]:
-    """Find the kept weights that lie on a path from input to output, a bool array a layer.
-
-    Weights are drawn anew, from ½ to 1½ over the mean number of weights that feed a unit: sums
-    then neither overflow nor underflow, and a max-pool lets each of its inputs win some draw.
-    """
-    plain = saliency.from_input_alone(widen(params), layers.prunable)
-    kept = [leaf != 0 for leaf in pick(masked(plain, masks), layers.prunable)]
-    live = [jnp.zeros_like(leaf) for leaf in kept]
-    for draw in range(DRAWS):
-        keys = jax.random.split(jax.random.key(draw), len(kept))
-        drawn = [_draw(key, leaf) for key, leaf in zip(keys, kept, strict=True)]
-        cast = [d.astype(p.dtype) for d, p in zip(drawn, pick(plain, layers.prunable), strict=True)]
-        scores = flow_scores(saliency, place(plain, layers.prunable, cast, lambda p: p), masks)
-        pairs = zip(live, pick(scores, layers.prunable), strict=True)
-        # One draw at a time: a row of programs with collectives, each sent off before the last has
-        # ended, can leave a busy CPU with many virtual devices waiting for ever.
-        live = jax.block_until_ready([one | (score > 0) for one, score in pairs])
-    return live
-
-
-@jax.jit
-def _draw(key: jax.Array, kept: jax.Array) -> jax.Array:
-    live = jnp.any(kept, axis=tuple(range(kept.ndim - 1)))
-    weights_kept, units = (jnp.sum(mask, dtype=jnp.float32) for mask in (kept, live))
-    feeding = jnp.maximum(weights_kept, 1) / jnp.maximum(units, 1)
-    weights = uniform_like(key, kept, 0.5, 1.5) / feeding
-    return jnp.where(kept, weights, jnp.zeros_like(weights))
 
 
 def effective_density(
@@ -112,9 +69,9 @@ def effective_density(
     *,
     prunable: Prunable = is_prunable,
 ) -> float:
-    """Count only kept weights on a path from input to output, over all prunable weights.
+    """Compute the share of prunable weights that are kept and on a path from input to output.
 
-    Biases start no path: a weight that only biases feed is dead.
+    A path starts at the input, not at a bias: a weight that is fed by biases alone does not count.
 
     Args:
       params: any pytree of arrays.
@@ -124,7 +81,7 @@ def effective_density(
       prunable: (path, leaf) -> bool, the weights to count.
 
     Returns:
-      Effective density, at most the density.
+      The effective density, at most the density.
 
     Raises:
       ValueError: an argument makes no sense.
@@ -150,18 +107,18 @@ def dead_branches(
     *,
     prunable: Prunable = is_prunable,
 ) -> tuple[str, ...]:
-    """Name the layers that no path from input to output crosses, while others carry flow.
+    """List the layers that lie on no path from input to output, while other layers do.
 
-    In a residual network a branch can die and the skip keep the flow alive: no layer collapse by
-    the flow's measure, and yet layers that compute nothing. Where the whole network is dead the
-    answer is empty: that is layer collapse.
+    In a residual network a branch can be cut while the skip carries the flow: the flow is not 0,
+    yet the layers of the branch have no effect. If no layer is on a path the result is empty: that
+    is layer collapse.
 
     Args:
       params: any pytree of arrays.
       masks: bool tree with the treedef of params.
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
-      prunable: (path, leaf) -> bool, the layers to look at.
+      prunable: (path, leaf) -> bool, the layers to examine.
 
     Returns:
       Paths, in tree order.
@@ -185,7 +142,7 @@ def dead_branches(
 
 
 def max_compression(params: Params, *, prunable: Prunable = is_prunable) -> float:
-    """Name the largest ρ that any method could reach on a plain chain without collapse, N/L.
+    """Compute the largest ρ that a method can reach on a plain chain without collapse, N/L.
 
     Args:
       params: any pytree of arrays.
@@ -215,17 +172,17 @@ def critical_compression(
     tolerance: float = 0.01,
     prunable: Prunable = is_prunable,
 ) -> float:
-    """Find the largest ρ at which a method empties no layer, by bisection, without training.
+    """Find the largest ρ at which a method leaves every layer a weight, by bisection.
 
     Args:
       method: rho -> masks, such as lambda rho: magnitude(params, rho).
       params: any pytree of arrays.
-      tolerance: width, in decades of ρ, at which the search ends.
-      prunable: (path, leaf) -> bool, the layers to watch.
+      tolerance: width of the bracket, in decades of ρ, at which the search ends.
+      prunable: (path, leaf) -> bool, the layers to examine.
 
     Returns:
-      ρ_cr, at most `tolerance` decades below the first collapse, and at most ρ_max. Where a method
-      collapses, recovers and collapses again, one of its collapses is found.
+      ρ_cr, at most `tolerance` decades below a ρ with layer collapse, and at most ρ_max. If masks
+      collapse in several intervals of ρ, the search may end at any of them.
 
     Raises:
       ValueError: tolerance is not above 0.
@@ -257,3 +214,47 @@ def critical_compression(
         middle = (low + high) / 2
         low, high = (middle, high) if survives(middle) else (low, middle)
     return 10.0**low
+
+
+def live_weights(params: Params, saliency: Any, layers: Layers, masks: Masks) -> list[jax.Array]:
+    """Find the kept weights that lie on a path from input to output, a bool array a layer.
+
+    A weight lies on a path if its score is above 0 at one of DRAWS random weights, drawn between ½
+    and 1½ over the mean number of kept weights that feed a unit. Sums then neither overflow nor
+    underflow, and each input of a max-pool is the largest in some draw.
+    """
+    plain = saliency.from_input_alone(widen(params), layers.prunable)
+    kept = [leaf != 0 for leaf in pick(masked(plain, masks), layers.prunable)]
+    live = [jnp.zeros_like(leaf) for leaf in kept]
+    for draw in range(DRAWS):
+        keys = jax.random.split(jax.random.key(draw), len(kept))
+        drawn = [_draw(key, leaf) for key, leaf in zip(keys, kept, strict=True)]
+        cast = [d.astype(p.dtype) for d, p in zip(drawn, pick(plain, layers.prunable), strict=True)]
+        scores = flow_scores(saliency, place(plain, layers.prunable, cast, lambda p: p), masks)
+        pairs = zip(live, pick(scores, layers.prunable), strict=True)
+        # One draw at a time: programs with collectives that are dispatched before the last one has
+        # ended can deadlock a busy CPU with many virtual devices.
+        live = jax.block_until_ready([one | (score > 0) for one, score in pairs])
+    return live
+
+
+def slices_of_stack(path: str, leaf: Any) -> list[tuple[str, Any]]:
+    """List (path[i], slice i) of a stacked leaf."""
+    return [(f"{path}[{i}]", leaf[i]) for i in range(leaf.shape[0])]
+
+
+def _live(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable: Prunable) -> Any:
+    """Return the layers, and for each the kept weights that lie on a path from input to output."""
+    masks, saliency = prepare(params, masks, apply_fn, shape)
+    layers = find_layers(params, prunable)
+    return layers, live_weights(params, saliency, layers, masks)
+
+
+@jax.jit
+def _draw(key: jax.Array, kept: jax.Array) -> jax.Array:
+    """Draw the weights of one layer, 0 where they are pruned."""
+    live = jnp.any(kept, axis=tuple(range(kept.ndim - 1)))
+    weights_kept, units = (jnp.sum(mask, dtype=jnp.float32) for mask in (kept, live))
+    feeding = jnp.maximum(weights_kept, 1) / jnp.maximum(units, 1)
+    weights = uniform_like(key, kept, 0.5, 1.5) / feeding
+    return jnp.where(kept, weights, jnp.zeros_like(weights))

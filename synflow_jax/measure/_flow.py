@@ -1,4 +1,4 @@
-"""Measurements of flow: of a network, of its layers, of its units, and whether it is conserved."""
+"""Measurements of flow: of a network, its layers and its units, and how well it is conserved."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,15 +29,6 @@ from synflow_jax.trees import (
 )
 
 
-def prepare(params: Params, masks: Masks | None, apply_fn: ApplyFn, shape: Any) -> Any:
-    """Check what a measurement is given; no masks are masks that keep all."""
-    check_finite(params)
-    if masks is None:
-        masks = jax.tree.map(all_true, params)
-    check_masks(params, masks)
-    return masks, synflow_saliency(apply_fn, shape).fitted(params)
-
-
 def log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None = None) -> Any:
     """Measure log2 of the synaptic flow, R_SF = 1ᵀ (∏ₗ |θˡ|) 1.
 
@@ -45,10 +36,10 @@ def log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None
       params: any pytree of arrays.
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
-      masks: measure the network as pruned.
+      masks: bool tree with the treedef of params, True = keep; None measures the dense network.
 
     Returns:
-      A floating scalar; −inf where no flow is left.
+      A floating scalar; −inf if no flow is left.
 
     Raises:
       ValueError: the flow is not finite in the params' dtype.
@@ -67,49 +58,23 @@ def log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None
     return value
 
 
-def any_log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None) -> Any:
-    """Measure log2 of the flow as it is: infinite beyond the dtype, NaN below 0."""
-    masks, saliency = prepare(params, masks, apply_fn, shape)
-    return log2(_flow(saliency, params, masks))
-
-
-def explain_flow(saliency: Any, params: Params, masks: Masks) -> str:
-    """Say what a flow is that is no positive number, and why that may be."""
-    flow = unscale(*_flow(saliency, params, masks))
-    said = f"the flow must be above 0 and finite, and it is {float(flow)}. "
-    if flow < 0:
-        return said + "A running mean that is subtracted, or an apply_fn that ignores its params?"
-    if flow == 0:
-        pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf)]
-        zeros = [p for p, leaf in pairs if not is_source(p, leaf) and not leaf.any()]
-        return said + (f"Leaves that are all zero: {', '.join(zeros)}." if zeros else "")
-    return said + (
-        "Sums over paths of any depth are kept in range, so something else left it: an operation "
-        "such as exp that only the value itself can enter, or weights of extreme size."
-    )
-
-
-_flow = jax.jit(lambda saliency, params, masks: saliency.flow(params, masks))
-flow_scores = jax.jit(lambda saliency, params, masks: saliency(params, masks))
-
-
 def layer_flow(
     params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None = None
 ) -> dict[str, jax.Array]:
     """Sum the flow through every leaf, ΣS with S = |θ| ⊙ ∂R_SF/∂|θ|.
 
-    In a chain without biases every layer carries R_SF; with biases,
+    In a chain without biases ΣS is R_SF for every layer; with biases,
     ΣS(W_{l+1}) = ΣS(W_l) + ΣS(b_l).
 
     Args:
       params: any pytree of arrays.
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
-      masks: measure the network as pruned.
+      masks: bool tree with the treedef of params, True = keep; None measures the dense network.
 
     Returns:
-      path -> ΣS, for every floating leaf; in units of a power of two near R where R itself is
-      beyond the dtype (see `log2_flow` for how large it is).
+      path -> ΣS, for every floating leaf; in units of a power of two near R if R itself is beyond
+      the dtype (`log2_flow` measures it then).
 
     Raises:
       ValueError: an argument makes no sense.
@@ -127,16 +92,16 @@ def layer_flow(
     return _by_path(params, flow_scores(saliency, params, masks))
 
 
-def _by_path(params: Params, scores: Scores) -> dict[str, jax.Array]:
-    pairs = zip(named_leaves(params), jax.tree.leaves(scores), strict=True)
-    return {path: jnp.sum(score) for (path, leaf), score in pairs if is_floating(leaf)}
-
-
 class NeuronFlow(NamedTuple):
-    """The flow through one kernel of shape (…, in, out), by unit."""
+    """The flow through one kernel of shape (…, in, out), by unit.
 
-    into: jax.Array  # [out], into each unit that the kernel feeds
-    out_of: jax.Array  # [in], out of each unit that feeds the kernel
+    Attributes:
+      into: [out], the flow into each output unit of the kernel.
+      out_of: [in], the flow out of each input unit of the kernel.
+    """
+
+    into: jax.Array
+    out_of: jax.Array
 
 
 def neuron_flow(
@@ -147,18 +112,19 @@ def neuron_flow(
     *,
     prunable: Prunable = is_prunable,
 ) -> dict[str, NeuronFlow]:
-    """Sum the flow into and out of every unit: what enters a hidden unit leaves it.
+    """Sum the flow into and out of every unit; the two are equal for a hidden unit.
 
-    Kernels are read as Flax lays them out, (…, in, out): `into` sums over all axes but the last,
-    `out_of` over all but the last but one. For a hidden unit between kernels W and V,
-    into(W) + S(bias) = out_of(V); after a flatten, out_of(V) is by position and channel.
+    Kernels are in Flax's layout, (…, in, out): `into` sums over all axes but the last, `out_of`
+    over all but the second to last. For a hidden unit between kernels W and V, into(W) + S(bias) =
+    out_of(V). After a flatten, out_of(V) has an entry a position and channel.
 
     Args:
       params: any pytree of arrays.
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
-      masks: measure the network as pruned.
-      prunable: (path, leaf) -> bool, the kernels to measure; of two or more axes.
+      masks: bool tree with the treedef of params, True = keep; None measures the dense network.
+      prunable: (path, leaf) -> bool, the kernels to measure; those of fewer than two axes are
+        left out.
 
     Returns:
       path -> NeuronFlow(into[out], out_of[in]).
@@ -182,18 +148,13 @@ def neuron_flow(
     return {path: _neurons(score) for path, score in pairs if score.ndim >= 2}
 
 
-def _neurons(score: jax.Array) -> NeuronFlow:
-    axes = tuple(range(score.ndim))
-    return NeuronFlow(jnp.sum(score, axes[:-1]), jnp.sum(score, (*axes[:-2], axes[-1])))
-
-
 def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array:
-    """Measure by how much the network breaks conservation: |⟨∂R/∂x, x⟩ + ΣS(sources) − R|/R.
+    """Measure how far a network is from conserving flow: |⟨∂R/∂x, x⟩ + ΣS(sources) − R|/R.
 
-    All flow starts at the input or at a source (a bias, a running mean, an embedding: leaves of
-    one axis whose name holds no scale, var, gamma, weight, gain or alpha; embeddings), so for
-    homogeneous networks the gap is 0 up to rounding, at any depth and with any skip. Softmax,
-    LayerNorm, tanh, GELU and the like open it, and the theorems of the paper do not hold there.
+    All flow starts at the input or at a source: a bias, a running mean, an embedding (by name, or
+    leaves of one axis whose name holds none of scale, var, gamma, weight, gain and alpha). For a
+    homogeneous network the gap is therefore 0 up to rounding, at any depth and with skips. Softmax,
+    LayerNorm, tanh and GELU are not homogeneous: the gap is larger, and the theorems do not hold.
 
     Args:
       params: any pytree of arrays.
@@ -218,7 +179,7 @@ def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array
     """
     check_finite(params)
     saliency = synflow_saliency(apply_fn, shape)
-    # Flow mode drops what is added to a signal; an embedding still starts one.
+    # Flow mode drops summands, so that only embeddings are sources.
     keeps = saliency.network.sources
     pairs = named_leaves(params)
     sources = tuple(is_source(p, v) if keeps else p.endswith("embedding") for p, v in pairs)
@@ -226,10 +187,72 @@ def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array
     return jnp.abs(slope.astype(value.dtype) - value) / jnp.abs(value)
 
 
+def flow_shares(
+    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None = None
+) -> tuple[jax.Array, Scores]:
+    """Return log2 of the flow R, and each weight's share S/R of it, 0 if there is no flow."""
+    masks, saliency = prepare(params, masks, apply_fn, shape)
+    flow, scores = _flow_and_scores(saliency, params, masks)
+    total = jnp.where(flow.mantissa == 0, jnp.ones_like(flow.mantissa), flow.mantissa)
+    return log2(flow), jax.tree.map(lambda score: score / total.astype(score.dtype), scores)
+
+
+def any_log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None) -> Any:
+    """Measure log2 of the flow without refusing any: ∞ beyond the dtype, NaN below 0."""
+    masks, saliency = prepare(params, masks, apply_fn, shape)
+    return log2(_flow(saliency, params, masks))
+
+
+def explain_flow(saliency: Any, params: Params, masks: Masks) -> str:
+    """Write the message on a flow that is not positive and finite, with its likely cause."""
+    flow = unscale(*_flow(saliency, params, masks))
+    start = f"the flow must be above 0 and finite, and it is {float(flow)}. "
+    if flow < 0:
+        return start + "A running mean that is subtracted, or an apply_fn that ignores its params?"
+    if flow == 0:
+        pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf)]
+        zeros = [p for p, leaf in pairs if not is_source(p, leaf) and not leaf.any()]
+        return start + (f"Leaves that are all zero: {', '.join(zeros)}." if zeros else "")
+    return start + (
+        "Sums over paths of any depth are kept in range, so something else left it: an operation "
+        "such as exp that is evaluated on the value itself, or weights of extreme size."
+    )
+
+
+def prepare(params: Params, masks: Masks | None, apply_fn: ApplyFn, shape: Any) -> Any:
+    """Check the arguments of a measurement; return masks (all True for None) and the saliency."""
+    check_finite(params)
+    if masks is None:
+        masks = jax.tree.map(all_true, params)
+    check_masks(params, masks)
+    return masks, synflow_saliency(apply_fn, shape).fitted(params)
+
+
+_flow = jax.jit(lambda saliency, params, masks: saliency.flow(params, masks))
+
+
+flow_scores = jax.jit(lambda saliency, params, masks: saliency(params, masks))
+
+
+_flow_and_scores = jax.jit(lambda saliency, p, masks: saliency.flow_and_scores(p, masks))
+
+
+def _by_path(params: Params, scores: Scores) -> dict[str, jax.Array]:
+    """Sum the scores of each floating leaf."""
+    pairs = zip(named_leaves(params), jax.tree.leaves(scores), strict=True)
+    return {path: jnp.sum(score) for (path, leaf), score in pairs if is_floating(leaf)}
+
+
+def _neurons(score: jax.Array) -> NeuronFlow:
+    """Sum the scores of one kernel by output unit and by input unit."""
+    axes = tuple(range(score.ndim))
+    return NeuronFlow(jnp.sum(score, axes[:-1]), jnp.sum(score, (*axes[:-2], axes[-1])))
+
+
 @partial(jax.jit, static_argnames=("sources",))
 @highest_precision
 def _grown(params: Params, saliency: Any, sources: tuple[bool, ...]) -> tuple[Any, Any]:
-    """Give R and its slope where input and sources grow together."""
+    """Return R and dR/ds at s = 1, where input and sources are both scaled by s."""
     positive = absolute(saliency.network.prepare(params))
 
     @scaled
@@ -247,19 +270,3 @@ def _grown(params: Params, saliency: Any, sources: tuple[bool, ...]) -> tuple[An
 
 def _scale(leaf: jax.Array, scale: jax.Array) -> jax.Array:
     return leaf * scale.astype(leaf.dtype) if is_floating(leaf) else leaf
-
-
-_flow_and_scores = jax.jit(lambda saliency, p, masks: saliency.flow_and_scores(p, masks))
-
-
-def flow_shares(
-    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None = None
-) -> tuple[jax.Array, Scores]:
-    """Measure log2 of the flow, and give every weight its share of it.
-
-    That is S/R, and 0 where there is no flow.
-    """
-    masks, saliency = prepare(params, masks, apply_fn, shape)
-    flow, scores = _flow_and_scores(saliency, params, masks)
-    whole = jnp.where(flow.mantissa == 0, jnp.ones_like(flow.mantissa), flow.mantissa)
-    return log2(flow), jax.tree.map(lambda score: score / whole.astype(score.dtype), scores)

@@ -1,4 +1,4 @@
-"""One number for a network at its initialisation: a proxy to rank architectures by."""
+"""A score of a network at initialisation, to rank architectures by."""
 
 import math
 from functools import partial
@@ -29,23 +29,23 @@ def flow_score(
     """Score a network without training or data: log10 of Σ |θ ⊙ ∂R_SF/∂|θ||, over its kernels.
 
     In a chain of L layers without biases each layer carries all of the flow, and the sum is
-    L·R_SF. All floating leaves carry flow; only the prunable ones are summed. Numbers times powers
-    of two stand for every sum, so that no depth and no width leaves the range of float32.
+    L·R_SF. All floating leaves carry flow; only the prunable ones are summed. The evaluation is
+    overflow-free (`synflow_jax.scaled`), at any depth and width.
 
     Args:
       params: any pytree of arrays.
-      apply_fn: apply_fn(params, x) -> y; with or without norms, as the network to be scored has
-        them. A `jax.tree_util.Partial` holds arrays that may differ from call to call, such as a
-        choice of operations, under one compile.
+      apply_fn: apply_fn(params, x) -> y, with the norms of the network if it has any. As a
+        `jax.tree_util.Partial` it can hold arrays that differ from call to call, such as a choice
+        of operations, without compiling anew.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       prunable: (path, leaf) -> bool, the leaves that are summed.
 
     Returns:
-      A floating scalar; −inf where no weight lies on a path from input to output.
+      A floating scalar; −inf if no weight lies on a path from input to output.
 
     Raises:
       ValueError: params has NaN or no prunable leaf, or the score is not finite.
-      TypeError: apply_fn is no function, or shape is none.
+      TypeError: apply_fn is not a function, or shape is not a shape.
 
     Example:
       >>> import jax.numpy as jnp
@@ -57,12 +57,12 @@ def flow_score(
     Source: Abdelfattah et al. 2021 (arXiv 2101.08134), section 3.2; Tanaka et al. 2020, section 6.
     """
     check_finite(params)
-    chosen = find_layers(params, prunable).prunable
+    flags = find_layers(params, prunable).prunable
     saliency = synflow_saliency(apply_fn, shape).fitted(params)
-    score, bad = _score(saliency, params, chosen)
+    score, bad = _score(saliency, params, flags)
     if not is_traced(score) and not score < jnp.inf:
-        paths = pick([path for path, _ in named_leaves(params)], chosen)
-        names = [path for path, hit in zip(paths, bad, strict=True) if hit]
+        paths = pick([path for path, _ in named_leaves(params)], flags)
+        names = [path for path, is_bad in zip(paths, bad, strict=True) if is_bad]
         raise ValueError(
             f"the score must be finite, and it is {float(score)}. The network at |θ| on ones has "
             f"no finite slope by {', '.join(names)}: an operation such as exp or a square root of "
@@ -71,11 +71,11 @@ def flow_score(
     return score
 
 
-@partial(jax.jit, static_argnames=("chosen",))
-def _score(saliency: FlowSaliency, params: Params, chosen: tuple[bool, ...]) -> tuple[Any, Any]:
-    """Return the score, and for each chosen leaf whether its part is no finite number."""
+@partial(jax.jit, static_argnames=("prunable",))
+def _score(saliency: FlowSaliency, params: Params, prunable: tuple[bool, ...]) -> tuple[Any, Any]:
+    """Return the score, and for each prunable leaf whether its part is not finite."""
     flow, scores = saliency.flow_and_scores(params, jax.tree.map(all_true, params))
-    parts = [jnp.sum(jnp.abs(score)) for score in pick(scores, chosen)]
+    parts = [jnp.sum(jnp.abs(score)) for score in pick(scores, prunable)]
     wide = floating_dtype(parts)
     total = jnp.stack([part.astype(wide) for part in parts])
     score = log2(Scaled(jnp.sum(total), flow.exponent)) * math.log10(2)

@@ -1,4 +1,4 @@
-"""Leaves that hold many layers: those that a scan over layers runs through."""
+"""The structure of a network, read from its trace: stacked layers, their order, axes of kernels."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,12 +21,14 @@ from synflow_jax.trees import (
     read_shape,
 )
 
+# Leaves that hold several layers.
+
 
 def stacked_layers(params: Params, apply_fn: ApplyFn, shape: Any) -> dict[str, int]:
-    """Find the leaves of shape [L, …] that a scan takes one slice of for each of L layers.
+    """Find the leaves of shape [L, …] that hold L layers: those that a scan slices.
 
-    They are followed from the params into the scan through calls, changes of dtype and changes of
-    shape that leave the first axis first.
+    A leaf is followed from the params to the scan through calls, changes of dtype, and changes of
+    shape that keep the leading axis.
 
     Args:
       params: any pytree of arrays.
@@ -54,7 +56,13 @@ def stacked_layers(params: Params, apply_fn: ApplyFn, shape: Any) -> dict[str, i
 
 
 def _follow_leaves(jaxpr: Any, names: list[str | None], found: dict[str, int]) -> list[str | None]:
-    """Carry the names of leaves through the equations; say which of them come out."""
+    """Follow leaves through a jaxpr; return, for each output, the name of the leaf that it is.
+
+    Args:
+      jaxpr: the jaxpr.
+      names: the leaf that each input is, None if it is none.
+      found: gets path -> L for each leaf that a scan slices.
+    """
     env = {v: name for v, name in zip(jaxpr.invars, names, strict=True) if name is not None}
 
     def read(atom: Any) -> str | None:
@@ -77,6 +85,7 @@ def _follow_leaves(jaxpr: Any, names: list[str | None], found: dict[str, int]) -
 
 
 def _keeps_first_axis(eqn: Any) -> bool:
+    """Whether an equation of one operand keeps the leading axis, and so the layers of a stack."""
     name, before, after = eqn.primitive.name, eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
     if name == "transpose":
         return eqn.params["permutation"][0] == 0
@@ -84,34 +93,30 @@ def _keeps_first_axis(eqn: Any) -> bool:
     return same and bool(before) and bool(after) and before[0] == after[0]
 
 
-class Mark(NamedTuple):
-    """What a value is made of: the input, or leaves that have not met it yet."""
-
-    fed: bool = False
-    leaves: tuple[str, ...] = ()
+# The order in which layers are used.
 
 
 def layer_order(
     params: Params, apply_fn: ApplyFn, shape: Any, *, prunable: Prunable = is_prunable
 ) -> tuple[str, ...]:
-    """Name the prunable leaves in the order in which the network uses them.
+    """List the prunable leaves in the order in which the network uses them.
 
-    A leaf is used where it, or what was made of leaves alone (a cast, a product of two), first
-    meets a value that depends on the input. So the first and the last are those to leave out with
-    matching(but=[order[0], order[-1]]).
+    A leaf is used where it, or a function of leaves alone (a cast, a product of two), first meets a
+    value that depends on the input. matching(but=[order[0], order[-1]]) leaves out the first and
+    the last layer.
 
     Args:
       params: any pytree of arrays.
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
-      prunable: (path, leaf) -> bool, the leaves to name.
+      prunable: (path, leaf) -> bool, the leaves to list.
 
     Returns:
-      Paths; a leaf that the network does not use is not among them.
+      Paths, without those of leaves that the network does not use.
 
     Raises:
       ValueError: params has no prunable leaf, apply_fn fails on the shape, or it uses no leaf.
-      TypeError: apply_fn is no function, or shape is none.
+      TypeError: apply_fn is not a function, or shape is not a shape.
 
     Example:
       >>> import jax.numpy as jnp
@@ -135,8 +140,20 @@ def layer_order(
     return order
 
 
+class Mark(NamedTuple):
+    """What a value depends on.
+
+    Attributes:
+      fed: whether it depends on the input of the network.
+      leaves: if it does not, the leaves that it depends on.
+    """
+
+    fed: bool = False
+    leaves: tuple[str, ...] = ()
+
+
 def _follow_marks(jaxpr: Any, marks: Sequence[Mark], used: dict[str, None]) -> list[Mark]:
-    """Carry marks through the equations, and note leaves as they meet the input."""
+    """Carry marks through a jaxpr, and add leaves to `used` where they meet the input."""
     env = dict(zip(jaxpr.invars, marks, strict=True))
 
     def read(atom: Any) -> Mark:
@@ -159,12 +176,13 @@ def _follow_marks(jaxpr: Any, marks: Sequence[Mark], used: dict[str, None]) -> l
 
 
 def _joined(marks: Sequence[Mark]) -> Mark:
+    """Return the mark of a value that depends on several."""
     leaves = dict.fromkeys(path for mark in marks for path in mark.leaves)
     return Mark(any(mark.fed for mark in marks), tuple(leaves))
 
 
 def _met(marks: Sequence[Mark], used: dict[str, None]) -> Mark:
-    """Note the leaves of an equation that the input takes part in."""
+    """Return the mark of a result; if an operand depends on the input, its leaves are used."""
     both = _joined(marks)
     if not both.fed:
         return both
@@ -172,25 +190,30 @@ def _met(marks: Sequence[Mark], used: dict[str, None]) -> Mark:
     return Mark(fed=True)
 
 
-AS_IT_IS = frozenset({"convert_element_type", "mul", "copy", "abs", "stop_gradient"})
+# The input and output axes of kernels.
+
+
+# Primitives that keep the axes of an operand; mul, if it does not broadcast it.
+KEEP_AXES = frozenset({"convert_element_type", "mul", "copy", "abs", "stop_gradient"})
 
 
 class Sides(NamedTuple):
-    """Axes of one leaf."""
+    """The axes of one kernel over which it has inputs and outputs."""
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
 
 def find_sides(params: Params, apply_fn: ApplyFn, shape: Any) -> dict[str, Sides]:
-    """Read from the products and convolutions of a network how its leaves are laid out.
+    """Read the input and output axes of each leaf from the products and convolutions that use it.
 
-    A leaf that meets none, or is reshaped before, is read as Flax lays kernels out: (…, in, out).
+    A leaf that is used in none, or is reshaped before, is taken to be in Flax's layout,
+    (…, in, out).
     """
     x = read_shape(shape).ones(floating_dtype(params))
     listing = listed(apply_fn, params, x)
     leaves = named_leaves(params)
-    # number -> the leaf, and which of its axes stand where
+    # number of a value -> the leaf that it is, and for each axis of the value that of the leaf
     known = {
         number: (path, tuple(range(leaf.ndim)))
         for number, (path, leaf) in zip(listing.inputs, leaves, strict=False)
@@ -200,12 +223,13 @@ def find_sides(params: Params, apply_fn: ApplyFn, shape: Any) -> dict[str, Sides
         for place, number in enumerate(step.operands):
             if number in known:
                 path, axes = known[number]
-                if step.name in MET:
+                if step.name in CONTRACTION_SIDES:
                     sides = [
-                        tuple(sorted(axes[k] for k in side)) for side in MET[step.name](step, place)
+                        tuple(sorted(axes[k] for k in side))
+                        for side in CONTRACTION_SIDES[step.name](step, place)
                     ]
                     found.setdefault(path, Sides(*sides))
-                elif step.name in AS_IT_IS and _ndim(listing, step.results[0]) == len(axes):
+                elif step.name in KEEP_AXES and _ndim(listing, step.results[0]) == len(axes):
                     known.setdefault(step.results[0], known[number])
                 elif step.name == "transpose":
                     order = step.eqn.params["permutation"]
@@ -219,17 +243,20 @@ def _ndim(listing: Any, number: int) -> int:
 
 
 def _of_product(step: Step, place: int) -> tuple[Any, Any]:
+    """Return (input axes, output axes) of operand `place` of a dot_general."""
     contracted, batch = (pair[place] for pair in step.eqn.params["dimension_numbers"])
     others = [k for k in range(step.eqn.invars[place].aval.ndim) if k not in contracted]
     return (*batch, *contracted), others
 
 
 def _of_convolution(step: Step, place: int) -> tuple[Any, Any]:
+    """Return (input axes, output axes) of the kernel of a convolution."""
     del place
     out, inside, *_ = step.eqn.params["dimension_numbers"].rhs_spec
-    # A group sees its own inputs alone; there are as many in all as there are outputs, mostly.
+    # A grouped kernel has only the inputs of a group on its input axis. Its outputs stand for the
+    # inputs: mostly there are as many.
     grouped = step.eqn.params["feature_group_count"] > 1
     return (out if grouped else inside,), (out,)
 
 
-MET = {"dot_general": _of_product, "conv_general_dilated": _of_convolution}
+CONTRACTION_SIDES = {"dot_general": _of_product, "conv_general_dilated": _of_convolution}

@@ -1,6 +1,6 @@
-"""Masks inside an Optax training loop: kept, or made smaller on the way.
+"""Masks inside an Optax training loop: kept fixed, or pruned further during training.
 
-Knows how gradients, updates and optimiser states stay masked. Knows no model and no data.
+Knows how gradients, updates and optimiser states are masked. Knows no model and no data.
 """
 
 from synflow_jax.training._gradual import GradualState as GradualState

@@ -1,4 +1,4 @@
-"""Pruning during training: smaller and smaller networks on the way, in any Optax training loop."""
+"""Gradual pruning: masks that shrink during training, in any Optax training loop."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from jax import lax
 from synflow_jax.plan import Plan, check_ratios, cubic, globally, is_prunable, make_plan
 from synflow_jax.pruning import fixed_loop, full_masks
 from synflow_jax.saliency import magnitude_saliency
-from synflow_jax.training._keep import as_transform, gated, gated_update, hold
+from synflow_jax.training._keep import as_transform, mask_parts, masked_update, zero_pruned
 from synflow_jax.trees import (
     Function,
     Masks,
@@ -28,7 +28,13 @@ from synflow_jax.trees import (
 
 
 class GradualState(NamedTuple):
-    """The masks so far, the number of updates so far, and the inner state."""
+    """The state of `gradual_magnitude`.
+
+    Attributes:
+      masks: the masks so far.
+      step: the number of updates so far.
+      inner_state: the state of the inner transform.
+    """
 
     masks: Masks
     step: jax.Array
@@ -36,7 +42,7 @@ class GradualState(NamedTuple):
 
 
 class _Settings(NamedTuple):
-    """What is pruned when."""
+    """The arguments of `gradual_magnitude` but the transform."""
 
     rho: Any
     min_keep: Any
@@ -62,36 +68,37 @@ def gradual_magnitude(
 ) -> optax.GradientTransformationExtraArgs:
     """Prune the smallest weights while training, from density 1 after `begin` to 1/ρ after `end`.
 
-    After updates begin + every, begin + 2·every, … and `end`, the weights of least |θ| are set to
-    zero, as many as the schedule says of (t − begin)/(end − begin); they stay at exactly zero, as
-    under `keep_masks`, and so do all parts of the inner state that have the structure of the params
-    (moments, averages). Magnitudes are those after the update, in the dtype of the params. Put it
-    outermost, or in optax.MultiSteps, where an update is one that is emitted; inside of it, each
-    micro-step is one. `state.masks` are the masks so far.
+    A round of pruning follows updates begin + every, begin + 2·every, … and `end`. Round t sets the
+    weights of least |θ| to zero, so that the density is that of the schedule at
+    (t − begin)/(end − begin). Pruned weights stay exactly zero, as under `keep_masks`, and so do
+    all parts of the inner state with the structure of the params (moments, averages). |θ| is taken
+    after the update, in the dtype of the params. Make it the outermost transform, or the one inside
+    optax.MultiSteps, which calls it once per emitted update; around optax.MultiSteps it counts
+    every micro-step. `state.masks` are the masks so far.
 
     Args:
       tx: any Optax transform.
       rho: compression ratio ρ at the end, prunable weights before over after, at least 1; or a
-        dict of these by pattern.
-      end: the update after which the density is 1/ρ; training goes on from there as it likes.
-      begin: the number of updates before which all weights stay.
-      every: updates between one round of pruning and the next.
+        dict of ratios by pattern.
+      end: the update after which the density is 1/ρ; later updates prune nothing.
+      begin: the update up to which no weight is pruned.
+      every: the number of updates from one round of pruning to the next.
       schedule: cubic, exponential, linear, or schedule(k, n, rho) -> density after k updates of n.
-      scope: globally, layerwise, erk; a layer never grows again.
-      min_keep: how many weights each prunable leaf keeps at least, a number, a share below 1, or a
+      scope: globally, layerwise or erk; a pruned weight never returns.
+      min_keep: the fewest weights that each prunable leaf keeps: a number, a share below 1, or a
         dict of these by pattern.
-      prunable: (path, leaf) -> bool chooses what is pruned; `matching` builds one from names.
+      prunable: (path, leaf) -> bool, the leaves to prune; `matching` builds one from names.
 
     Returns:
       An Optax transform; its update needs params. Its state is a GradualState.
 
     Raises:
       ValueError: rho, begin, end or every is out of range, no leaf is prunable (at init), or update
-        was called without params.
-      TypeError: an argument is of the wrong kind.
+        is called without params.
+      TypeError: an argument has the wrong type.
 
     Warns:
-      CollapseWarning: rho leaves fewer weights than layers.
+      CollapseWarning: rho keeps fewer weights than there are layers.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -101,7 +108,7 @@ def gradual_magnitude(
       >>> optax.apply_updates(params, updates)["w"].tolist()
       [[0.0, -3.5, 0.0, 3.5]]
 
-    Source: Zhu and Gupta 2017 (arXiv 1710.01878), section 3; they prune within layers.
+    Source: Zhu and Gupta 2017 (arXiv 1710.01878), section 3; they prune each layer by itself.
     """
     check_ratios(rho)
     _check_steps(begin, end, every)
@@ -111,7 +118,7 @@ def gradual_magnitude(
     settings = _Settings(rho, min_keep, begin, end, every, schedule, scope, prunable)
 
     def init(params: Params) -> GradualState:
-        _plan_and_counts(settings, params)  # so that a bad plan is refused here
+        _plan_and_counts(settings, params)  # refuses a bad plan before the first update
         masks = jax.tree.map(all_true, params)
         return GradualState(masks, jnp.zeros((), jnp.int32), inner.init(params))
 
@@ -119,12 +126,13 @@ def gradual_magnitude(
         updates: Any, state: GradualState, params: Params | None = None, **extra: Any
     ) -> tuple[Any, GradualState]:
         masks, before, inner_state = state
-        held, inner_state = gated_update(inner, updates, inner_state, params, masks, extra)
+        held, inner_state = masked_update(inner, updates, inner_state, params, masks, extra)
         step: Any = optax.safe_increment(before)
 
         def pruned() -> tuple[Any, GradualState]:
-            new = _smaller(settings, params, held, masks, step)
-            return hold(held, new, params), GradualState(new, step, gated(inner_state, params, new))
+            new = _smaller_masks(settings, params, held, masks, step)
+            state = GradualState(new, step, mask_parts(inner_state, params, new))
+            return zero_pruned(held, new, params), state
 
         def kept() -> tuple[Any, GradualState]:
             return held, GradualState(masks, step, inner_state)
@@ -137,10 +145,10 @@ def gradual_magnitude(
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
 
-def _smaller(
+def _smaller_masks(
     settings: _Settings, params: Params, changes: Any, masks: Masks, step: jax.Array
 ) -> Masks:
-    """Keep the largest of the weights that an update is about to make."""
+    """Prune the masks by the magnitudes of the weights after the update, one round."""
     plan, counts = _plan_and_counts(settings, params)
     flags = plan.prunable
     moved: Any = optax.apply_updates(pick(params, flags), pick(changes, flags))
@@ -148,15 +156,15 @@ def _smaller(
     now = (step - settings.begin - 1) // settings.every
     with jax.enable_x64(True):
         count = lax.dynamic_slice_in_dim(counts, now, 1)
-    held = Function(magnitude_saliency())
-    left, _ = fixed_loop(
-        new, held, pick(masks, flags), count, plan=plan, nested=True, progress=False
+    saliency = Function(magnitude_saliency())
+    kept, _ = fixed_loop(
+        new, saliency, pick(masks, flags), count, plan=plan, nested=True, progress=False
     )
-    return jax.tree.map(lay_out_as, full_masks(params, plan, left), params)
+    return jax.tree.map(lay_out_as, full_masks(params, plan, kept), params)
 
 
 def _plan_and_counts(settings: _Settings, params: Params) -> tuple[Plan, jax.Array]:
-    """Plan, and count what is kept after each round: never more than before."""
+    """Return the plan and the counts kept after each round, which never grow."""
     span = settings.end - settings.begin
     rounds = -(-span // settings.every)
     steps = np.minimum(np.arange(1, rounds + 1, dtype=np.float64) * settings.every, span)
@@ -170,12 +178,12 @@ def _plan_and_counts(settings: _Settings, params: Params) -> tuple[Plan, jax.Arr
         prunable=settings.prunable,
     )
     with jax.enable_x64(True):
-        # Shares of erk are rounded anew in each round.
+        # erk rounds its shares anew in each round: the count of a layer could rise.
         return plan, lax.cummax(counts, reverse=True)
 
 
 def _check_steps(begin: Any, end: Any, every: Any) -> None:
-    """Refuse numbers of updates that are no whole numbers, or of which none is left."""
+    """Refuse numbers of updates that are not whole, are too small, or end before they begin."""
     for name, value, least in (("begin", begin, 0), ("every", every, 1), ("end", end, 1)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool):
             raise TypeError(f"{name} must be an int, got {type(value).__name__}")

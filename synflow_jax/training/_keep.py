@@ -1,4 +1,4 @@
-"""Masks that hold in any Optax training loop."""
+"""Fixed masks in any Optax training loop: pruned weights are zero from the first step on."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -12,7 +12,7 @@ from synflow_jax.trees import Masks, Params, check_bool, check_masks, is_floatin
 
 
 class KeepMasksState(NamedTuple):
-    """The masks, so that they travel with checkpoints and shardings, and the inner state."""
+    """The state of `keep_masks`; masks are in it so that checkpoints and shardings include them."""
 
     masks: Masks
     inner_state: Any
@@ -21,17 +21,19 @@ class KeepMasksState(NamedTuple):
 def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
     """Keep pruned weights at exactly zero, from the first step, whatever `tx` does.
 
-    The inner transform sees gradients and params that are zero where a mask is False, so norms and
-    moments are those of the pruned network; its updates are then replaced there by −θ, which sets
-    dense params to zero in the first step and stops decay, momentum and noise afterwards. Extra
-    arguments are masked, too: trees of the params' structure and shapes, and those that a function
-    (a line search's loss, SAM's gradient) is called with or returns; so where params are one bare
-    array, pass no batch of just its shape. Put it outermost:
-    keep_masks(optax.chain(...), masks), keep_masks(optax.MultiSteps(...), masks). The first
-    gradient is yours: start from apply_masks(params, masks) where it should be that of the pruned
-    network. Masks and params must have one treedef, so put it outside of, not inside, optax.masked
-    and optax.multi_transform; of optax.MultiSteps, `has_updated` is
-    `tx.has_updated(state.inner_state)`.
+    The inner transform gets gradients and params that are zero where a mask is False, so that norms
+    and moments are those of the pruned network. Its updates are then replaced there by −θ: this
+    sets dense params to zero in the first step, and undoes decay, momentum and noise in later ones.
+    Extra arguments of update are masked too: trees with the structure and shapes of the params, and
+    such trees among the arguments and results of a function (the loss of a line search, the
+    gradient of SAM). If params are a single array, a batch of the same shape would therefore be
+    masked as well.
+
+    Make it the outermost transform: keep_masks(optax.chain(...), masks),
+    keep_masks(optax.MultiSteps(...), masks). Masks and params must have the same treedef, so it
+    goes around optax.masked and optax.multi_transform, not inside. For optax.MultiSteps,
+    has_updated is tx.has_updated(state.inner_state). The first gradient is taken at the params you
+    pass: start from apply_masks(params, masks) if it should be that of the pruned network.
 
     Args:
       tx: any Optax transform.
@@ -41,8 +43,8 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
       An Optax transform; its update needs params. Its state holds the masks.
 
     Raises:
-      ValueError: masks does not fit the params (at init), or update was called without params.
-      TypeError: tx is no Optax transform, or a mask is not bool.
+      ValueError: masks does not fit the params (at init), or update is called without params.
+      TypeError: tx is not an Optax transform, or a mask is not bool.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -57,14 +59,14 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
 
     def init(params: Params) -> KeepMasksState:
         check_masks(params, masks)
-        # A copy: a step that donates its state must not take the caller's masks with it.
-        own = jax.tree.map(jnp.copy, masks)
-        return KeepMasksState(own, inner.init(masked(params, own)))
+        # A copy: a step that donates its state must not delete the caller's masks.
+        copied = jax.tree.map(jnp.copy, masks)
+        return KeepMasksState(copied, inner.init(masked(params, copied)))
 
     def update(
         updates: Any, state: KeepMasksState, params: Params | None = None, **extra: Any
     ) -> tuple[Any, KeepMasksState]:
-        held, inner_state = gated_update(
+        held, inner_state = masked_update(
             inner, updates, state.inner_state, params, state.masks, extra
         )
         return held, KeepMasksState(state.masks, inner_state)
@@ -73,7 +75,7 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
 
 
 def as_transform(tx: Any) -> Any:
-    """Refuse what is no Optax transform, and let the rest take extra arguments."""
+    """Return an Optax transform that accepts extra arguments; refuse anything else."""
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise TypeError(
             f"tx must be an Optax transform, such as optax.adam(1e-3), got {type(tx).__name__}"
@@ -83,54 +85,54 @@ def as_transform(tx: Any) -> Any:
     return optax.with_extra_args_support(tx)
 
 
-def gated_update(
+def masked_update(
     inner: Any, updates: Any, inner_state: Any, params: Any, masks: Masks, extra: dict[str, Any]
 ) -> tuple[Any, Any]:
-    """Update the network that the masks leave, and set the rest to zero."""
+    """Call the inner update on masked gradients, params and extras; set pruned weights to zero."""
     if params is None:
         raise ValueError("update needs params: call tx.update(gradients, state, params)")
-    theirs = {name: _of_network(value, params, masks) for name, value in extra.items()}
+    theirs = {name: _masked_extra(value, params, masks) for name, value in extra.items()}
     changes, inner_state = inner.update(
         masked(updates, masks), inner_state, masked(params, masks), **theirs
     )
-    return hold(changes, masks, params), inner_state
+    return zero_pruned(changes, masks, params), inner_state
 
 
-def hold(changes: Any, masks: Masks, params: Params) -> Any:
-    """Replace changes by −θ where a mask is False."""
-    return jax.tree.map(_hold, changes, masks, params)
+def zero_pruned(changes: Any, masks: Masks, params: Params) -> Any:
+    """Replace changes by −θ where a mask is False, so that the weight becomes exactly zero."""
+    return jax.tree.map(_zero_pruned_leaf, changes, masks, params)
 
 
-def gated(tree: Any, params: Params, masks: Masks) -> Any:
+def mask_parts(tree: Any, params: Params, masks: Masks) -> Any:
     """Mask every part of a tree that has the structure and the shapes of the params."""
-    outline = _outline(params)
+    outline = _structure_and_shapes(params)
 
     def fits(part: Any) -> bool:
-        return _outline(part) == outline
+        return _structure_and_shapes(part) == outline
 
     return jax.tree.map(lambda p: masked(p, masks) if fits(p) else p, tree, is_leaf=fits)
 
 
-def _outline(tree: Any) -> Any:
+def _structure_and_shapes(tree: Any) -> Any:
     leaves, treedef = jax.tree.flatten(tree)
     return treedef, [getattr(leaf, "shape", None) for leaf in leaves]
 
 
-def _of_network(value: Any, params: Params, masks: Masks) -> Any:
-    """Let an extra argument be of the pruned network: a gradient, or a function of the params."""
+def _masked_extra(value: Any, params: Params, masks: Masks) -> Any:
+    """Mask an extra argument: a tree, or a function in its arguments and results."""
     if not callable(value):
-        return gated(value, params, masks)
+        return mask_parts(value, params, masks)
     fn: Callable[..., Any] = value
 
-    @wraps(fn)  # Optax reads the names of a function's arguments
+    @wraps(fn)  # Optax inspects the names of the arguments
     def on_network(*args: Any, **kwargs: Any) -> Any:
-        args, kwargs = gated((args, kwargs), params, masks)
-        return gated(fn(*args, **kwargs), params, masks)
+        args, kwargs = mask_parts((args, kwargs), params, masks)
+        return mask_parts(fn(*args, **kwargs), params, masks)
 
     return on_network
 
 
-def _hold(change: Any, mask: jax.Array, leaf: Any) -> Any:
+def _zero_pruned_leaf(change: Any, mask: jax.Array, leaf: Any) -> Any:
     if not is_floating(leaf):
         return change
     wide = max(change.dtype, leaf.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
