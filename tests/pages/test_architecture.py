@@ -88,7 +88,6 @@ def test_each_kind_of_addition_has_one_file_to_open_and_one_test():
         ("METHODS", "tests/laws/test_contract.py"),
         ("OWNERS", "tests/test_wings.py"),
         ("WINGS", "tests/test_wings.py"),
-        ("_FRAMEWORKS", "synflow_jax/__init__.py"),
         ("Saliency", "synflow_jax/saliency/_protocol.py"),
     ],
 )
