@@ -15,6 +15,7 @@ import pytest
 
 import synflow_jax as sf
 from tests.pages.test_readme import README, ROOT
+from tests.test_api import WINGS
 from tests.test_wings import WHEN_USED
 
 SETUP = configparser.ConfigParser(interpolation=None)
@@ -100,3 +101,15 @@ def test_the_scripts_can_be_run(name):
 
 def test_the_release_is_part_of_the_checks():
     assert "\n.ci/release\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_changelog_says_where_each_moved_name_is():
+    """Every row of its table names wings, and after them the names of each, between semicolons."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    moved = {}
+    for left, right in re.findall(r"^  \| (`\w+`(?:, `\w+`)*) \| (.*) \|$", text, re.M):
+        names = [set(re.findall(r"`(\w+)`", part)) for part in right.split(";")]
+        moved.update(zip(re.findall(r"`(\w+)`", left), names, strict=True))
+    assert set(moved) == set(WINGS)
+    for wing, names in moved.items():
+        assert names <= {*getattr(sf, wing).__all__} - {*sf.__all__}, wing
