@@ -9,7 +9,6 @@ import optax
 import synflow_jax
 from synflow_jax import (
     PruneInfo,
-    Report,
     apply_masks,
     certified,
     erk,
@@ -20,6 +19,7 @@ from synflow_jax import (
     report,
     synflow,
 )
+from synflow_jax.show import Report
 
 Params = dict[str, jax.Array]
 

@@ -25,7 +25,6 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # notebooks come with their outputs
 
 default_role = "py:obj"  # `synflow` in a docstring links to synflow
-add_module_names = False
 autodoc_preserve_defaults = True
 autodoc_typehints = "none"  # Args say it in words
 napoleon_numpy_docstring = False
@@ -64,8 +63,19 @@ def reach_experiments(_app: Any, path: Any, _page: Any, text: Any) -> None:
         text[0] = re.sub(r"\]\((?=\w+\.py\))", "](../experiments/", text[0])
 
 
+def find_in_wings(app: Any, env: Any, node: Any, shown: Any) -> Any:
+    """Lead a name without its path, such as `layer_flow`, to its entry in whichever wing it is."""
+    python, target = env.get_domain("py"), node["reftarget"]
+    found = [name for name in python.objects if name.endswith(f".{target}")]
+    if node.get("refdomain") != "py" or len(found) != 1:
+        return None
+    kind = node["reftype"]
+    return python.resolve_xref(env, node["refdoc"], app.builder, kind, found[0], node, shown)
+
+
 def setup(app: Any) -> None:
     """Connect to Sphinx."""
     copy_notebooks()
     app.connect("autodoc-process-docstring", escape_marks, priority=400)  # before napoleon
     app.connect("include-read", reach_experiments)
+    app.connect("missing-reference", find_in_wings)

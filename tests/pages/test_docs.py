@@ -1,6 +1,5 @@
 """The documents: every public name on one page, every page in a contents, every block runs."""
 
-import json
 import pathlib
 import re
 
@@ -9,7 +8,9 @@ import numpy as np
 import pytest
 
 import synflow_jax as sf
-from tests.pages.test_readme import ROOT, run_blocks
+from benchmarks.shared.labels import TITLES
+from benchmarks.speed.run_table import best
+from tests.pages.test_readme import ROOT, WORDS, result_rows, run_blocks
 
 DOCS = ROOT / "docs"
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if "notebooks" not in page.parts]
@@ -29,7 +30,11 @@ def the_contents_of(page):
 
 
 def test_every_public_name_is_on_exactly_one_page_of_the_api():
-    wings = [name for name, value in vars(sf).items() if hasattr(value, "__all__")]
+    wings = [
+        name
+        for name, value in vars(sf).items()
+        if getattr(value, "__name__", "") == f"synflow_jax.{name}" and hasattr(value, "__all__")
+    ]
     inner = {f"{wing}.{name}" for wing in wings for name in getattr(sf, wing).__all__}
     public = {name for name in inner if name.split(".")[1] not in sf.__all__} | {*sf.__all__}
     listed = [name for name in the_names_of_the_api() if not name.startswith(("linen.", "nnx."))]
@@ -78,7 +83,8 @@ def test_the_quick_start_runs():
 
 
 def test_the_concepts_run_and_are_as_said():
-    session = run_blocks(DOCS / "concepts.md", 3)
+    session = run_blocks(DOCS / "concepts.md", 4)
+    assert 0 < session["density"] < 0.02
     sums = [float(one) for one in session["sums"].values()]
     assert sums == pytest.approx([sums[0]] * 3, rel=1e-5)  # float32 sums of 2,500
     np.testing.assert_allclose(session["into"], session["out_of"], rtol=1e-5)
@@ -111,15 +117,17 @@ def test_the_questions_run():
 
 
 def test_the_numbers_of_the_answers_are_those_measured():
-    page = (DOCS / "faq.md").read_text()
+    page = " ".join((DOCS / "faq.md").read_text().split())
     table = ROOT / "experiments" / "results" / "compare" / "cifar10-fc" / "table.txt"
     for method in ("random", "synflow", "random-erk"):
-        best = re.search(rf"^ 1\.00 {method} +([\d.]+)", table.read_text(), re.M)[1]
-        assert f"{best} %" in page
-    found = [row for row in results("reference_vgg") if row["network"] == "vgg11_bn"]
+        accuracy = re.search(rf"^ 1\.00 {method} +([\d.]+)", table.read_text(), re.M)[1]
+        assert f"{accuracy} %" in page
+    found = [row for row in result_rows("reference_vgg") if row["network"] == "vgg11_bn"]
     rows = {row["case"]: row for row in found if row["bits"] == 32}
     overlaps = [rows[f"exponential_n100_d{d}"]["overlap"] for d in ("0.1", "0.01", "0.001")]
-    assert "{:.2f}, {:.2f} and {:.2f}".format(*overlaps) in page
+    said = "{:.2f}, {:.2f} and {:.2f}".format(*overlaps)
+    assert said in page
+    assert f"overlap by {said} at ρ = 10, 100 and 1000" in WORDS
 
 
 def cells(page, first):
@@ -128,23 +136,35 @@ def cells(page, first):
     return [float(cell) for cell in line.split("|")[2:-1] if re.fullmatch(r" *[\d.]+ *", cell)]
 
 
-def results(name):
-    found = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
-    return found["rows"] if isinstance(found, dict) else found
-
-
 PERFORMANCE = DOCS / "performance.md"
 
 
+def test_the_table_of_speed_is_what_was_measured():
+    """Its cells are those of the committed rows, to three digits."""
+    found = {(row["network"], row["contender"]): row for row in result_rows("run_cpu")}
+    networks = [name for name in TITLES if (name, "ours") in found]
+    assert networks
+    for name in networks:
+        ours, torch, naive, floor = (
+            found[name, one] for one in ("ours", "PyTorch", "naive JAX", "floor")
+        )
+        rounds = [1e3 * best(row, "steady") for row in (ours, torch, naive, floor)]
+        jobs = [best(ours, "first"), best(ours, "whole"), best(torch, "whole")]
+        assert cells(PERFORMANCE, TITLES[name]) == pytest.approx([*rounds, *jobs], rel=5e-3)
+    largest = max(result_rows("growth"), key=lambda row: row["weights"])
+    said = f"ten rounds in {largest['again']:.0f} s, with a peak of {largest['peak'] / 1e9:.1f} GB"
+    assert said in " ".join(PERFORMANCE.read_text().split())
+
+
 def test_the_times_of_selection_are_those_measured():
-    rows = results("selection_cpu")
+    rows = result_rows("selection_cpu")
     for row in rows:
         assert cells(PERFORMANCE, row["way"]) == pytest.approx([1e3 * row["best"]], rel=5e-3)
     assert f"largest {rows[0]['kept']:,} of {rows[0]['scores']:,}" in PERFORMANCE.read_text()
 
 
 def test_the_runs_of_certified_rounds_are_those_measured():
-    rows = [row for row in results("certified") if row["runs"] == 100]
+    rows = [row for row in result_rows("certified") if row["runs"] == 100]
     for network in {row["network"] for row in rows}:
         few, many, sure = [row for row in rows if row["network"] == network]
         lost = [row["flow lost"] for row in (few, many, sure)]
@@ -153,7 +173,7 @@ def test_the_runs_of_certified_rounds_are_those_measured():
 
 
 def test_the_times_of_vmap_are_those_measured():
-    for row in results("vmapped"):
+    for row in result_rows("vmapped"):
         times = [row[way]["best"] for way in ("vmap", "separate")]
         times += [row["first"][way] for way in ("vmap", "separate")]
         said = cells(PERFORMANCE, f"{row['network']} | {row['axis']}")

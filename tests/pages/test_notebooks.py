@@ -3,12 +3,11 @@
 import ast
 import json
 import re
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-
-import synflow_jax
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 NAMES = [
@@ -87,14 +86,15 @@ def test_a_notebook_is_small_and_of_no_machine(name):
 def test_a_notebook_uses_names_that_there_are(name):
     code = "\n".join(sources(name, "code"))
     imported = [
-        alias.name
+        (node.module, alias.name)
         for node in ast.walk(ast.parse(code))
-        if isinstance(node, ast.ImportFrom) and node.module == "synflow_jax"
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "synflow_jax"
         for alias in node.names
     ]
     assert imported
-    for one in imported:
-        assert hasattr(synflow_jax, one) or find_spec(f"synflow_jax.{one}"), one
+    for module, one in imported:
+        named = one in import_module(module).__all__
+        assert named or find_spec(f"synflow_jax.{one}"), f"{module} has no {one}"
         assert len(re.findall(rf"\b{one}\b", code)) > 1, f"{one} is imported and not used"
 
 

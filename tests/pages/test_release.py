@@ -15,6 +15,8 @@ import pytest
 
 import synflow_jax as sf
 from tests.pages.test_readme import README, ROOT
+from tests.test_api import WINGS
+from tests.test_wings import WHEN_USED
 
 SETUP = configparser.ConfigParser(interpolation=None)
 SETUP.read(ROOT / "setup.cfg", encoding="utf-8")
@@ -55,12 +57,13 @@ def test_the_package_imports_what_it_names_as_needed():
     needs = re.findall(r"^\w+", SETUP["options"]["install_requires"].strip(), re.M)
     found = set()
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.parse(path.read_text()).body:
+        for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom):
                 found.add(node.module.split(".")[0])
             elif isinstance(node, ast.Import):
                 found |= {alias.name.split(".")[0] for alias in node.names}
-    assert found - set(sys.stdlib_module_names) == {*needs, "synflow_jax"}
+    outside = found - set(sys.stdlib_module_names)
+    assert outside == {*needs, "synflow_jax", *WHEN_USED}  # and the last only inside of functions
 
 
 def test_the_long_description_stands_alone():
@@ -76,7 +79,7 @@ def test_the_long_description_stands_alone():
 
 def test_a_wheel_with_a_file_too_much_or_too_few_is_refused(capsys):
     contents = script("contents")
-    assert contents.package() >= {"synflow_jax/py.typed", "synflow_jax/flow/mode.py"}
+    assert contents.package() >= {"synflow_jax/py.typed", "synflow_jax/flow/_mode.py"}
     contents.compare("a.whl", {"one"}, {"one"})
     assert "1 files" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"missing \['one'\], too much \['tests/test.py'\]"):
@@ -98,3 +101,15 @@ def test_the_scripts_can_be_run(name):
 
 def test_the_release_is_part_of_the_checks():
     assert "\n.ci/release\n" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_changelog_says_where_each_moved_name_is():
+    """Every row of its table names wings, and after them the names of each, between semicolons."""
+    text = (ROOT / "CHANGELOG.md").read_text()
+    moved = {}
+    for left, right in re.findall(r"^  \| (`\w+`(?:, `\w+`)*) \| (.*) \|$", text, re.M):
+        names = [set(re.findall(r"`(\w+)`", part)) for part in right.split(";")]
+        moved.update(zip(re.findall(r"`(\w+)`", left), names, strict=True))
+    assert set(moved) == set(WINGS)
+    for wing, names in moved.items():
+        assert names <= {*getattr(sf, wing).__all__} - {*sf.__all__}, wing
