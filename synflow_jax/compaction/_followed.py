@@ -1,4 +1,4 @@
-"""The units of every value of a function: what following it finds, and what the others read."""
+"""The state of following a function: the units along each axis of each of its values."""
 
 from dataclasses import dataclass, field
 from typing import Any

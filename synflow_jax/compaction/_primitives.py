@@ -25,7 +25,7 @@ Needs = Iterator[tuple[np.ndarray, np.ndarray]]  # units of an axis, and which s
 
 
 def alive_everywhere(listing: Listing, step: Step, _operands: Arrays) -> Arrays:
-    """Take every entry of the results for one that may be other than 0."""
+    """Return True for every entry of the results."""
     return [np.ones(listing.shape(number), bool) for number in step.results]
 
 
@@ -70,7 +70,7 @@ class Primitive(NamedTuple):
 
 
 def follow_unknown(state: Followed, step: Step, _operands: Sequence[Axes]) -> list[Axes]:
-    """Keep everything whole that the primitive touches, and note its equation."""
+    """Keep everything whole that the primitive touches, and list its equation as lost."""
     state.lost.append(step.eqn)
     for number in step.operands:
         state.keep_whole(number)
@@ -81,7 +81,7 @@ def follow_unknown(state: Followed, step: Step, _operands: Sequence[Axes]) -> li
 
 
 def alive_moved(listing: Listing, step: Step, operands: Arrays) -> Arrays:
-    """Run the primitive on 1 where an operand may be other than 0, and see where the result is."""
+    """Run the primitive on 1 where an operand may be other than 0: the result is not 0 there."""
     avals = [listing.avals[number] for number in step.operands]
     if not all(jnp.issubdtype(a.dtype, jnp.number) or a.dtype == jnp.bool_ for a in avals):
         return alive_everywhere(listing, step, operands)
@@ -90,7 +90,7 @@ def alive_moved(listing: Listing, step: Step, operands: Arrays) -> Arrays:
 
 
 def alive_sum(listing: Listing, step: Step, operands: Arrays) -> Arrays:
-    """Do the same for sums: of numbers 0 and 1 they are 0 exactly where all their terms are."""
+    """Do the same for a sum: of numbers 0 and 1 it is 0 exactly where all its terms are."""
     dtypes = [listing.avals[number].dtype for number in step.results]
     if any(jnp.issubdtype(d, jnp.integer) and jnp.iinfo(d).bits < 32 for d in dtypes):
         return alive_everywhere(listing, step, operands)  # 256 ones add up to 0 in int8
@@ -105,7 +105,7 @@ def varies_product(listing: Listing, step: Step, varying: Arrays, alive: Arrays)
 
 
 def some_alive(array: np.ndarray, stays: Stays, axes: Sequence[int]) -> np.ndarray:
-    """Ask, at each position of `axes`, whether any entry that stays is True along the others."""
+    """Return, at each position of `axes`, whether any entry that stays there is True."""
     others = [k for k in range(array.ndim) if k not in axes]
     small = array
     for k in others:
@@ -223,7 +223,7 @@ def follow_dot(state: Followed, step: Step, operands: Sequence[Axes]) -> list[Ax
 
 
 def needs_dot(state: Followed, step: Step, nonzero: Entries, kept: np.ndarray) -> Needs:
-    """A term needs its unit where both factors may be other than 0, anywhere in one batch."""
+    """A position is needed where both factors may be other than 0, in a batch that stays."""
     contract, batch = step.eqn.params["dimension_numbers"]
     sides = []
     for side, number in enumerate(step.operands):
@@ -318,7 +318,7 @@ def cost_conv(state: Followed, step: Step) -> Axes:
 
 
 def follow_sum(_state: Followed, step: Step, operands: Sequence[Axes]) -> list[Axes]:
-    """Drop the axes that are summed over: units of them may go."""
+    """Drop the axes that are summed over; their units may be removed."""
     gone = step.eqn.params["axes"]
     return [tuple(ids for k, ids in enumerate(operands[0]) if k not in gone)]
 
@@ -332,7 +332,7 @@ def needs_sum(state: Followed, step: Step, nonzero: Entries, kept: np.ndarray) -
 
 
 def follow_reduction(state: Followed, step: Step, operands: Sequence[Axes]) -> list[Axes]:
-    """Drop the axes that are reduced, and keep them whole: a maximum or a product reads zeros."""
+    """Drop the axes that are reduced, and keep them whole: zeros count in a maximum or product."""
     for k in step.eqn.params["axes"]:
         state.units.keep_whole(operands[0][k])
     return follow_sum(state, step, operands)
@@ -439,6 +439,28 @@ def follow_concatenate(state: Followed, step: Step, operands: Sequence[Axes]) ->
                 state.units.join(a, b)
     chained = np.concatenate([axes[along] for axes in operands])
     return [tuple(chained if k == along else ids for k, ids in enumerate(operands[0]))]
+
+
+def follow_stack(state: Followed, step: Step, operands: Sequence[Axes]) -> list[Axes]:
+    """Join the axes of all operands; the new axis stays whole."""
+    for axes in operands[1:]:
+        for a, b in zip(operands[0], axes, strict=True):
+            state.units.join(a, b)
+    axis = step.eqn.params["axis"]
+    return [(*operands[0][:axis], whole_axis(len(operands)), *operands[0][axis:])]
+
+
+def follow_unstack(state: Followed, step: Step, operands: Sequence[Axes]) -> list[Axes]:
+    """Drop the axis that is taken apart, and keep it whole."""
+    axis = step.eqn.params["axis"]
+    state.units.keep_whole(operands[0][axis])
+    return [(*operands[0][:axis], *operands[0][axis + 1 :])] * len(step.results)
+
+
+def follow_tile(_state: Followed, step: Step, operands: Sequence[Axes]) -> list[Axes]:
+    """Repeat the units as the entries are."""
+    pairs = zip(operands[0], step.eqn.params["reps"], strict=True)
+    return [tuple(np.tile(ids, times) for ids, times in pairs)]
 
 
 def follow_split(_state: Followed, step: Step, operands: Sequence[Axes]) -> list[Axes]:
@@ -651,6 +673,9 @@ PRIMITIVES: dict[str, Primitive] = {
     "broadcast_in_dim": Primitive(follow_broadcast, alive=alive_moved, shrink=shrink_broadcast),
     "reshape": Primitive(follow_reshape, alive=alive_moved, shrink=shrink_reshape),
     "concatenate": Primitive(follow_concatenate, alive=alive_moved),
+    "stack": Primitive(follow_stack, alive=alive_moved),
+    "unstack": Primitive(follow_unstack, alive=alive_moved),
+    "tile": Primitive(follow_tile, alive=alive_moved),
     "split": Primitive(follow_split, alive=alive_moved, shrink=shrink_split),
     "slice": Primitive(follow_slice, alive=alive_moved, shrink=shrink_slice),
     "pad": Primitive(follow_pad, alive=alive_moved, shrink=shrink_pad),
