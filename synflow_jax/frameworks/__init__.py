@@ -1,5 +1,5 @@
-"""Models of a framework as (params, apply_fn) and back: a module a framework.
+"""Adapters from a model of a framework to (params, apply_fn) and back: one module a framework.
 
-`linen` and `nnx` are the only modules that import Flax, and are loaded when asked for: they are
-reached as `synflow_jax.linen` and `synflow_jax.nnx`. A framework to be added is one more module.
+`linen` and `nnx` are the only modules that import Flax. They are imported on first use, as
+`synflow_jax.linen` and `synflow_jax.nnx`. To support another framework, add one module.
 """

@@ -1,4 +1,4 @@
-"""What both adapters return: a function of the params, which jit compares by value."""
+"""The apply_fn that the adapters return: equal models and settings share a compiled program."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,13 @@ from synflow_jax.trees import Params
 
 @dataclass(frozen=True)
 class Evaluate:
-    """call(model, settings, held, params, …); two of equal model and settings are one program."""
+    """The static part of an apply_fn, compared by value.
+
+    Attributes:
+      call: call(model, held, params, inputs, settings) -> outputs, the adapter's own function.
+      model: a static description of the model.
+      settings: keyword arguments of the model without arrays, sorted.
+    """
 
     call: Callable[..., Any]
     model: Any
@@ -21,7 +27,7 @@ class Evaluate:
     def __call__(
         self, held: Any, arrays: dict[str, Any], params: Params, *inputs: Any, **named: Any
     ) -> Any:
-        """Run the model on one batch, its settings after what the caller names."""
+        """Run the model on one batch; the fixed settings override keyword inputs."""
         settings = {**named, **dict(self.settings), **arrays}
         return self.call(self.model, held, params, inputs, settings)
 
@@ -29,7 +35,14 @@ class Evaluate:
 def evaluation(
     call: Callable[..., Any], model: Any, held: Any, settings: dict[str, Any]
 ) -> jax.tree_util.Partial:
-    """Build apply_fn(params, *inputs): arrays are its leaves, all the rest is static."""
+    """Build apply_fn(params, *inputs) as a Partial: arrays are its leaves, the rest is static.
+
+    Args:
+      call: see `Evaluate`.
+      model: see `Evaluate`.
+      held: a pytree of arrays that call needs, such as statistics.
+      settings: keyword arguments of the model, some of which may hold arrays.
+    """
     arrays = {name: value for name, value in settings.items() if _holds_arrays(value)}
     static = tuple(sorted((n, v) for n, v in settings.items() if n not in arrays))
     return jax.tree_util.Partial(Evaluate(call, model, static), held, arrays)

@@ -14,28 +14,28 @@ from synflow_jax.trees import Params, check_structure
 def from_linen(
     model: nn.Module, variables: Any, *, rngs: Any = None, mutable: Any = False, **settings: Any
 ) -> tuple[Params, jax.tree_util.Partial]:
-    """Split a Linen model in its params and a function of them, in evaluation mode.
+    """Split a Linen model into its params and a function of them, in evaluation mode.
 
-    Other collections (batch_stats, …) are held by the function, as they are: scoring neither reads
-    them as weights nor changes them. Equal models and settings make functions that share one
-    compiled program, whatever the statistics are.
+    The function holds the other collections (batch_stats, …): scoring neither treats them as
+    weights nor changes them. Functions of equal models and settings share one compiled program,
+    whatever their statistics are.
 
     Args:
       model: a Linen module.
       variables: what model.init returned, or {"params": state.params, "batch_stats": …}.
-      rngs: keys by name, {"sample": key}, of a model that draws in evaluation too: it draws the
-        same in every call.
-      mutable: collections that the model writes in evaluation too, such as ["cache"]; what it
+      rngs: {"sample": key} for a model that draws random numbers in evaluation mode too; it draws
+        the same ones in every call.
+      mutable: collections that the model writes in evaluation mode too, such as ["cache"]; what it
         writes is dropped.
-      **settings: keyword arguments of model.apply that mean evaluation, such as train=False, and
-        method="encode" for another method than the call.
+      **settings: keyword arguments of model.apply for evaluation mode, such as train=False, and
+        method="encode" to call another method than __call__.
 
     Returns:
       params = variables["params"], and apply_fn(params, x) -> y. For a model of several arguments,
       apply_fn(params, *inputs) and apply_fn(params, **inputs) work too.
 
     Raises:
-      TypeError: model is no Linen module, or variables no mapping.
+      TypeError: model is not a Linen module, or variables is not a mapping.
       ValueError: variables has no "params".
 
     Example:
@@ -48,28 +48,28 @@ def from_linen(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(
-            f"model must be a Linen module, such as Net(), got {_said(model)}; for an NNX model "
+            f"model must be a Linen module, such as Net(), got {_kind_of(model)}; for an NNX model "
             "there is synflow_jax.nnx.from_nnx, and a function needs no adapter"
         )
-    rest = {name: value for name, value in _checked(variables).items() if name != "params"}
+    rest = {name: value for name, value in _check_variables(variables).items() if name != "params"}
     writes = tuple(mutable) if _is_several(mutable) else mutable
     held = (rest, rngs)
     return variables["params"], evaluation(_apply, (model, writes), held, settings)
 
 
 def to_linen(variables: Any, params: Params) -> Any:
-    """Put params back among the variables that they came from.
+    """Replace the params among the variables of a Linen model.
 
     Args:
-      variables: what `from_linen` was given; not modified.
-      params: the params after pruning or training, of the same tree structure.
+      variables: the variables that `from_linen` was given; not modified.
+      params: the params after pruning or training, with the same tree structure.
 
     Returns:
-      Variables of the same kind, the other collections as they were: model.apply takes them.
+      Variables of the same container type for model.apply, with the other collections unchanged.
 
     Raises:
-      TypeError: variables is no mapping.
-      ValueError: variables has no "params", or params is built otherwise.
+      TypeError: variables is not a mapping.
+      ValueError: variables has no "params", or params has another tree structure.
 
     Example:
       >>> import jax.numpy as jnp
@@ -77,22 +77,24 @@ def to_linen(variables: Any, params: Params) -> Any:
       >>> to_linen(variables, {"kernel": jnp.zeros(2)})["params"]["kernel"].tolist()
       [0.0, 0.0]
     """
-    check_structure(_checked(variables)["params"], params, "params to put back")
+    check_structure(_check_variables(variables)["params"], params, "params to put back")
     return core.copy(variables, {"params": params})
 
 
 def _apply(static: Any, held: Any, params: Params, inputs: Any, settings: dict[str, Any]) -> Any:
+    """Call model.apply on the params and the held collections, and return the output alone."""
     (model, mutable), (rest, rngs) = static, held
     variables = {"params": params, **rest}
     output = model.apply(variables, *inputs, rngs=rngs, mutable=mutable, **settings)
     return output if mutable is False else output[0]
 
 
-def _checked(variables: Any) -> Any:
-    """Refuse what model.apply would not take as variables."""
+def _check_variables(variables: Any) -> Any:
+    """Return variables; refuse anything but a mapping with a "params" collection."""
     if not isinstance(variables, Mapping):
         raise TypeError(
-            f'variables must be a mapping {{"params": …, "batch_stats": …}}, got {_said(variables)}'
+            'variables must be a mapping {"params": …, "batch_stats": …}, got '
+            f"{_kind_of(variables)}"
         )
     if "params" not in variables:
         raise ValueError(
@@ -103,8 +105,10 @@ def _checked(variables: Any) -> Any:
 
 
 def _is_several(mutable: Any) -> bool:
+    """Whether `mutable` lists collections, and so may be a list that cannot be hashed."""
     return isinstance(mutable, Iterable) and not isinstance(mutable, str)
 
 
-def _said(value: Any) -> str:
+def _kind_of(value: Any) -> str:
+    """Write what kind of thing a value is, for an error message."""
     return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"

@@ -12,13 +12,13 @@ from synflow_jax.trees import Params, check_structure
 def from_nnx(
     model: nnx.Module, *, method: str = "__call__", **settings: Any
 ) -> tuple[Params, jax.tree_util.Partial]:
-    """Split an NNX model in its params and a function of them, in evaluation mode.
+    """Split an NNX model into its params and a function of them, in evaluation mode.
 
-    Both are copies: training the model afterwards changes neither, and the function changes
-    nothing of the model, whose mode, statistics and rngs stay as they are. What else the model
-    holds (BatchStat, RngState, Variables of your own) is held by the function; a model that draws
-    in evaluation too draws the same in every call. Equal models and settings make functions that
-    share one compiled program, whatever the statistics are.
+    Both are copies: training the model later does not change them, and calling the function does
+    not change the model's mode, statistics or rngs. The function holds what is not a Param
+    (BatchStat, RngState, Variables of your own); a model that draws random numbers in evaluation
+    mode too draws the same ones in every call. Functions of equal models and settings share one
+    compiled program, whatever their statistics are.
 
     Args:
       model: an NNX module, in training or in evaluation mode.
@@ -30,7 +30,7 @@ def from_nnx(
       arguments, apply_fn(params, *inputs) and apply_fn(params, **inputs) work too.
 
     Raises:
-      TypeError: model is no NNX module, or has no such method.
+      TypeError: model is not an NNX module, or has no such method.
       ValueError: model has no nnx.Param.
 
     Example:
@@ -44,7 +44,7 @@ def from_nnx(
     _check_model(model)
     if not callable(getattr(model, method, None)):
         raise TypeError(f"method must name a method of the model, got {method!r}")
-    # A copy first: the State of a model holds the model's own Variables.
+    # Copy first: nnx.split would put the model's own Variables in the State.
     copy = nnx.clone(model)
     copy.eval()
     graphdef, params, rest = nnx.split(copy, nnx.Param, ...)
@@ -54,21 +54,20 @@ def from_nnx(
 
 
 def to_nnx(model: nnx.Module, params: Params) -> nnx.Module:
-    """Make the model that has these params, and all else of the model given.
+    """Make a copy of an NNX model with these params.
 
-    A new model, so that the one given stays as it is; nnx.update(model, params) changes the model
-    itself.
+    To change the model itself instead, call nnx.update(model, params).
 
     Args:
       model: the NNX module that the params came from; not modified.
       params: the State of nnx.Param after pruning or training.
 
     Returns:
-      A model in the mode of the one given.
+      A new model with everything else, its mode too, as in the given one.
 
     Raises:
-      TypeError: model is no NNX module.
-      ValueError: params is built otherwise than those of the model.
+      TypeError: model is not an NNX module.
+      ValueError: params has another tree structure than those of the model.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -86,12 +85,14 @@ def to_nnx(model: nnx.Module, params: Params) -> nnx.Module:
 
 
 def _apply(static: Any, held: Any, params: Params, inputs: Any, settings: dict[str, Any]) -> Any:
+    """Rebuild the model with these params, and call its method."""
     (graphdef, method), rest = static, held
-    # A copy each time: a model that counts its calls must not count in what is held.
+    # A copy in each call: a model that counts its calls must not change the held Variables.
     return getattr(nnx.merge(graphdef, params, rest, copy=True), method)(*inputs, **settings)
 
 
 def _check_model(model: Any) -> None:
+    """Refuse anything but an NNX module."""
     if not isinstance(model, nnx.Module):
         kind = type(model).__name__
         what = f"the class {model.__name__}" if isinstance(model, type) else f"a {kind}"

@@ -1,4 +1,4 @@
-"""What a person looks at: tables and pictures of pruned networks.
+"""Tables and pictures of pruned networks, for a terminal, a notebook or a file.
 
 Knows how results are laid out; measures nothing itself.
 """

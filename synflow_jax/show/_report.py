@@ -1,4 +1,4 @@
-"""A table of a pruned network that a person reads, in a terminal or a notebook."""
+"""The table of a pruned network: one row a layer, with what is kept and how much flow it has."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,16 @@ from synflow_jax.trees import ApplyFn, Masks, Params, Prunable, check_masks, nam
 
 @dataclass(frozen=True)
 class Row:
-    """One prunable layer. `flow` is its ΣS over R_SF of the network as pruned, where measured."""
+    """One prunable layer.
+
+    Attributes:
+      layer: its path.
+      shape: of the kernel.
+      weights: the number of its weights.
+      kept: the number of its kept weights.
+      flow: ΣS of the layer over R_SF, both of the pruned network; None if it was not measured.
+      state: "collapsed", "dead" or empty.
+    """
 
     layer: str
     shape: tuple[int, ...]
@@ -29,28 +38,34 @@ class Row:
 
     @property
     def density(self) -> float:
-        """Kept over all weights of the layer."""
+        """Kept over all weights of the layer, between 0 and 1."""
         return self.kept / max(self.weights, 1)
 
 
 @dataclass(frozen=True)
 class Report(Shown):
-    """Rows a layer, and what the whole network comes to; prints as a table."""
+    """What `report` returns; prints as a table.
+
+    Attributes:
+      rows: one a prunable layer.
+      log2_flow: log2 R_SF of the dense and of the pruned network; None if it was not measured.
+    """
 
     rows: tuple[Row, ...]
-    log2_flow: tuple[float, float] | None = None  # dense, as pruned
+    log2_flow: tuple[float, float] | None = None
 
     @property
     def weights(self) -> int:
-        """Prunable weights before pruning."""
+        """The number of prunable weights."""
         return sum(row.weights for row in self.rows)
 
     @property
     def kept(self) -> int:
-        """Weights kept."""
+        """The number of kept weights."""
         return sum(row.kept for row in self.rows)
 
     def _caption(self) -> str:
+        """Write the compression ratio, and the flow if it was measured."""
         rho = f"ρ = {self.weights / self.kept:.4g}" if self.kept else "nothing kept"
         if self.log2_flow is None:
             return rho
@@ -58,7 +73,7 @@ class Report(Shown):
         return f"{rho} · log2 flow {dense:.2f} dense, {pruned:.2f} as pruned"
 
     def __rich__(self) -> Any:
-        """Lay the rows out for rich."""
+        """Build the rich table."""
         flows = self.log2_flow is not None
         table = new_table(caption=self._caption())
         table.add_column("layer", overflow="fold")
@@ -70,20 +85,6 @@ class Report(Shown):
         table.add_section()
         table.add_row(*_cells(total, flows), style="bold")
         return table
-
-
-def _cells(row: Row, flows: bool) -> list[str]:
-    flow = [] if not flows else ["" if row.flow is None else f"{row.flow:.3g}"]
-    shape = "×".join(map(str, row.shape))
-    return [
-        row.layer,
-        shape,
-        f"{row.weights:,}",
-        f"{row.kept:,}",
-        f"{row.density:.3%}",
-        *flow,
-        row.state,
-    ]
 
 
 def report(
@@ -99,14 +100,14 @@ def report(
     Args:
       params: any pytree of arrays.
       masks: bool tree with the treedef of params.
-      apply_fn: apply_fn(params, x) -> y; with it and shape, flow is measured, too.
+      apply_fn: apply_fn(params, x) -> y; with it and shape, flow is measured as well.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       prunable: (path, leaf) -> bool, the layers to list.
 
     Returns:
-      A Report: `print` shows it, a notebook draws it, `.rows` has the numbers. A layer is marked
-      collapsed where it has no kept weight, dead where it has some that no flow reaches. With
-      apply_fn, a leaf that a scan over layers runs through is listed slice by slice, as path[i].
+      A Report, which prints as a table; `.rows` has the numbers. A layer is marked collapsed if it
+      has no kept weight, and dead if it has some but no flow. With apply_fn, a leaf that holds the
+      layers of a scan is listed slice by slice, as path[i].
 
     Raises:
       ValueError: masks does not fit params, or only one of apply_fn and shape is given.
@@ -124,16 +125,16 @@ def report(
     layers = find_layers(params, prunable)
     flow, dead, shares, stacked = None, (), {}, {}
     if apply_fn is not None:
-        # A table of counts is worth reading even where the flow is beyond the dtype.
+        # Not log2_flow: the counts are useful even if the flow is not finite.
         dense, pruned = (any_log2_flow(params, apply_fn, shape, m) for m in (None, masks))
         flow = (float(dense), float(pruned))
         dead = dead_branches(params, masks, apply_fn, shape, prunable=prunable)
         stacked = stacked_layers(params, apply_fn, shape)
         shares = _shares(params, apply_fn, shape, masks, stacked)
     rows = [
-        Row(name, shape_, size, k, shares.get(name), _state(path, size, k, dead))
+        Row(name, dims, size, kept, shares.get(name), _state(path, size, kept, dead))
         for path, leaf in zip(layers.paths, pick(masks, layers.prunable), strict=True)
-        for name, shape_, size, k in _layers_of(path, leaf, path in stacked)
+        for name, dims, size, kept in _layers_of(path, leaf, path in stacked)
     ]
     return Report(tuple(rows), flow)
 
@@ -141,7 +142,7 @@ def report(
 def _shares(
     params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks, stacked: dict[str, int]
 ) -> dict[str, float]:
-    """Sum the shares of the flow of every layer; of a stacked leaf, slice by slice."""
+    """Sum the flow shares of the weights of each layer, and of each slice of a stacked leaf."""
     found = named_leaves(flow_shares(params, apply_fn, shape, masks)[1])
     parts = [
         part
@@ -152,11 +153,28 @@ def _shares(
 
 
 def _layers_of(path: str, mask: Any, stacked: bool) -> list[tuple[str, tuple[int, ...], int, int]]:
+    """List (name, shape, size, kept) of a leaf, or of each slice of a stacked one."""
     parts = slices_of_stack(path, mask) if stacked else [(path, mask)]
     return [(name, tuple(m.shape), int(m.size), int(count_kept([m])[0])) for name, m in parts]
 
 
 def _state(path: str, size: int, kept: int, dead: tuple[str, ...]) -> str:
+    """Return "collapsed" for a layer without a kept weight, "dead" for one without flow, or ""."""
     if size and not kept:
         return "collapsed"
     return "dead" if path in dead else ""
+
+
+def _cells(row: Row, flows: bool) -> list[str]:
+    """Format a row; the flow is left out of a table that does not measure it."""
+    flow = [] if not flows else ["" if row.flow is None else f"{row.flow:.3g}"]
+    shape = "×".join(map(str, row.shape))
+    return [
+        row.layer,
+        shape,
+        f"{row.weights:,}",
+        f"{row.kept:,}",
+        f"{row.density:.3%}",
+        *flow,
+        row.state,
+    ]

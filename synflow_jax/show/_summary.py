@@ -1,4 +1,4 @@
-"""What a run of rounds came to: a table to read, numbers to log."""
+"""The summary of a pruning run: a table to read, and flat dicts of numbers for loggers."""
 
 import math
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ class Summary(Shown):
 
     @property
     def density(self) -> float:
-        """Kept over all that was prunable, weights or units, after the last round."""
+        """Kept over all prunable weights, or units of a pattern, after the last round."""
         return float(self.info.kept[-1].sum() / max(sum(self.info.sizes), 1))
 
     def scalars(self, prefix: str = "prune/") -> dict[str, float]:
-        """Give the end of the run as one flat dict of numbers, as loggers take it.
+        """Return the result of the run as one flat dict of numbers, for a logger.
 
         Args:
-          prefix: what every name begins with.
+          prefix: the beginning of every name.
 
         Returns:
           density, rho, rounds, log2_flow_before, log2_flow, largest_share, collapsed_layers, and
-          density/PATH of each layer; what was not measured is left out.
+          density/PATH of each layer; numbers that were not measured are left out.
         """
         info, kept = self.info, self.info.kept[-1]
         found = {
@@ -46,18 +46,19 @@ class Summary(Shown):
         return self._named(found, kept, prefix)
 
     def history(self, prefix: str = "prune/") -> list[dict[str, float]]:
-        """Give each round as a flat dict: rows for csv.DictWriter, steps for a logger.
+        """Return one flat dict a round, such as csv.DictWriter or a logger takes.
 
         Args:
-          prefix: what every name begins with.
+          prefix: the beginning of every name.
 
         Returns:
-          A dict a round, with round, density, log2_flow (after it), share and density/PATH of each
-          layer; what was not measured is left out.
+          For each round: round, density, log2_flow (after it), share, and density/PATH of each
+          layer; numbers that were not measured are left out.
         """
         return [self._of_round(k, prefix) for k in range(len(self.info.share))]
 
     def _of_round(self, k: int, prefix: str) -> dict[str, float]:
+        """Return the numbers of round k, from 0."""
         info, kept = self.info, self.info.kept[k]
         found = {
             "round": float(k + 1),
@@ -68,23 +69,25 @@ class Summary(Shown):
         return self._named(found, kept, prefix)
 
     def _named(self, found: dict[str, float], kept: Any, prefix: str) -> dict[str, float]:
-        """Add the layers' densities, leave out what was not measured, and put the prefix."""
+        """Add the densities of the layers, drop NaN (not measured), and prefix the names."""
         layers = zip(self.info.layers, kept / np.array(self.info.sizes), strict=True)
         found |= {f"density/{path}": float(density) for path, density in layers}
         return {prefix + name: value for name, value in found.items() if not math.isnan(value)}
 
     def _caption(self) -> str:
+        """Write ρ and the number of rounds, and the flow if it was measured."""
         info, ends = self.info, self.scalars("")
-        said = [f"ρ = {ends['rho']:.4g} in {int(info.rounds)} round{'s' * (int(info.rounds) > 1)}"]
+        rounds = int(info.rounds)
+        parts = [f"ρ = {ends['rho']:.4g} in {rounds} round{'s' * (rounds > 1)}"]
         if "log2_flow" in ends:
             before, after = ends["log2_flow_before"], ends["log2_flow"]
-            said.append(f"log2 flow {before:.2f} before, {after:.2f} after")
+            parts.append(f"log2 flow {before:.2f} before, {after:.2f} after")
             worst = int(info.share.argmax()) + 1
-            said.append(f"at most {ends['largest_share']:.3g} of the flow a round (round {worst})")
-        return " · ".join(said)
+            parts.append(f"at most {ends['largest_share']:.3g} of the flow a round (round {worst})")
+        return " · ".join(parts)
 
     def __rich__(self) -> Any:
-        """Lay the layers out for rich."""
+        """Build the rich table."""
         table = new_table(caption=self._caption(), min_width=60)
         table.add_column("layer", overflow="fold")
         for name in (self.info.units, "kept", "density", ""):
@@ -98,23 +101,19 @@ class Summary(Shown):
         return table
 
 
-def _cells(name: str, size: int, kept: int) -> list[str]:
-    return [name, f"{size:,}", f"{kept:,}", f"{kept / max(size, 1):.3%}"]
-
-
 def summary(info: PruneInfo) -> Summary:
-    """Sum up a run of rounds: a table for people, flat dicts for loggers.
+    """Summarise a pruning run: a table to print, and flat dicts of numbers for loggers.
 
     Args:
-      info: what `prune` returned, of one run; of a vmapped one, take a run first:
+      info: the PruneInfo of one run; of vmapped runs pass one of them,
         jax.tree.map(lambda column: column[i], info).
 
     Returns:
-      A Summary: `print` shows it, a notebook draws it, `.scalars()` is the end as one flat dict and
-      `.history()` a dict a round.
+      A Summary, which prints as a table of layers. `.scalars()` is the result as one flat dict,
+      `.history()` one flat dict a round.
 
     Raises:
-      TypeError: info is no PruneInfo, or is traced.
+      TypeError: info is not a PruneInfo, or is traced.
       ValueError: info holds several runs.
 
     Example:
@@ -137,3 +136,8 @@ def summary(info: PruneInfo) -> Summary:
             "jax.tree.map(lambda column: column[i], info)"
         )
     return Summary(jax.tree.map(np.asarray, info))
+
+
+def _cells(name: str, size: int, kept: int) -> list[str]:
+    """Format the numbers of one layer."""
+    return [name, f"{size:,}", f"{kept:,}", f"{kept / max(size, 1):.3%}"]

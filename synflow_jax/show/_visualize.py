@@ -1,4 +1,4 @@
-"""A picture of a pruned network: before, masked and compact, layer by layer."""
+"""The picture of a network before pruning, masked, and compact: its numbers, measured and drawn."""
 
 from os import PathLike
 from pathlib import Path
@@ -30,16 +30,18 @@ def visualize(
 ) -> Any:
     """Draw a network before pruning, masked, and compact: widths, kept weights and flow by layer.
 
-    Each prunable layer, in the order of use, runs from the units that feed it to those that it
-    feeds. Heights are the square roots of their numbers, and what no flow reaches is left grey.
-    Blue is as dark as the weights that are there are dense, on a log scale; at the end of a layer
-    stand its units, by their shares of the flow, with the number of those that have any. Above are
-    the weights of these layers, the multiply-adds of an example, and the flow.
+    Each prunable layer, in the order of use, is a band from its input units to its output units.
+    Its height is the square root of the number of units; the part of units without flow is grey.
+    The blue is the darker the larger the density of the layer, on a log scale. A bar at the end of
+    each layer shows the flow shares of its output units, with the number of units that have flow
+    above it. Each row names the weights of these layers, the multiply-adds of one example, and the
+    flow.
 
     Args:
       params: any pytree of arrays.
       masks: bool tree with the treedef of params, True = keep.
-      apply_fn: apply_fn(params, x) -> y, in evaluation mode; in `flow_mode`, flow is measured so.
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode; with `flow_mode` of it, the flow is
+        that of flow mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       path: the .svg, .png or .pdf file to make or replace; None only draws.
       prunable: (path, leaf) -> bool, the layers to draw.
@@ -50,10 +52,10 @@ def visualize(
     Raises:
       ValueError: masks does not fit params, the network uses no prunable leaf, or path has another
         suffix.
-      TypeError: masks is not bool, params or masks are traced, or path is no path.
-      FileNotFoundError: the folder of path is not there.
+      TypeError: masks is not bool, params or masks are traced, or path is not a path.
+      FileNotFoundError: the folder of path does not exist.
       IsADirectoryError: path is a folder.
-      ImportError: matplotlib is not there.
+      ImportError: matplotlib is not installed.
 
     Example:
       >>> import jax.numpy as jnp
@@ -69,13 +71,13 @@ def visualize(
     order = layer_order(params, apply_fn, shape, prunable=prunable)
     found = find_sides(params, as_network(apply_fn).plain, shape)
     sides = {name: found[name] for name in order}
-    every = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), params)
-    dense, whole = flow_shares(params, apply_fn, shape, every)
+    all_kept = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), params)
+    dense_flow, dense_shares = flow_shares(params, apply_fn, shape, all_kept)
     flow, shares = flow_shares(params, apply_fn, shape, masks)
     before, after = small.multiply_adds
     figure = draw(
         [
-            Network("dense", _layers(every, whole, sides), before, float(dense)),
+            Network("dense", _layers(all_kept, dense_shares, sides), before, float(dense_flow)),
             Network("masked", _layers(masks, shares, sides), before, float(flow)),
             Network("compact", _layers(small.masks, small.take(shares), sides), after, float(flow)),
         ]
@@ -84,7 +86,7 @@ def visualize(
 
 
 def _layers(masks: Masks, shares: Scores, sides: dict[str, Sides]) -> tuple[Layer, ...]:
-    """Add up what is kept and what flows through the units of each layer."""
+    """Count the kept weights and sum the flow shares by unit, for each layer in order of use."""
     found = {
         path: (np.asarray(mask), np.asarray(share, np.float64))
         for (path, mask), share in zip(named_leaves(masks), jax.tree.leaves(shares), strict=True)
@@ -97,6 +99,7 @@ def _layers(masks: Masks, shares: Scores, sides: dict[str, Sides]) -> tuple[Laye
 
 
 def _units(share: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Sum the flow shares of a kernel by unit, along the given axes."""
     others = tuple(k for k in range(share.ndim) if k not in axes)
     return share.sum(others).reshape(-1)
 
@@ -108,7 +111,7 @@ def _saved(figure: Any, path: Any) -> Any:
 
 
 def _check_path(path: Any) -> None:
-    """Refuse what no picture can be written to, before the work."""
+    """Refuse a path that no picture can be written to, before anything is computed."""
     if path is None:
         return
     if not isinstance(path, str | PathLike):
