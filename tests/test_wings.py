@@ -4,6 +4,8 @@ import ast
 import graphlib
 import importlib
 import pathlib
+import re
+import types
 
 import pytest
 
@@ -111,14 +113,91 @@ def test_every_wing_is_in_the_list():
     assert {wing_of(path) for path in FILES} == set(WINGS)
 
 
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+def modules_of(tree):
+    """Modules of the package that a file has a name for."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "synflow_jax":
+                    whole = alias.name if alias.asname else "synflow_jax"
+                    yield alias.asname or "synflow_jax", importlib.import_module(whole)
+        elif isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "synflow_jax":
+            for alias in node.names:
+                value = getattr(importlib.import_module(node.module), alias.name, None)
+                if isinstance(value, types.ModuleType):
+                    yield alias.asname or alias.name, value
+
+
+def value_of(node, modules):
+    """Look up what a.b.c stands for, where `a` is a module of the package; None elsewhere."""
+    if isinstance(node, ast.Name):
+        return modules.get(node.id)
+    if isinstance(node, ast.Attribute):
+        return getattr(value_of(node.value, modules), node.attr, None)
+    return None
+
+
+def private_names(tree):
+    """Private names of the package's modules that a file reaches for, in code or in a string."""
+    modules = dict(modules_of(tree))
+    for node in ast.walk(tree):
+        pairs = []
+        if isinstance(node, ast.Attribute):
+            pairs = [(node.value, node.attr)]
+        elif isinstance(node, ast.Call):  # such as setattr(module, "_name", …)
+            words = [a.value for a in node.args[1:2] if isinstance(a, ast.Constant)]
+            pairs = [(node.args[0], word) for word in words if isinstance(word, str)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found = re.findall(r"synflow_jax(?:\.\w+)*?\._[a-z]\w*", node.value)
+            yield from (name for name in found if name != "synflow_jax._version")  # of setup.cfg
+        for owner, name in pairs:
+            module = value_of(owner, modules)
+            if is_private(name) and isinstance(module, types.ModuleType):
+                yield f"{module.__name__}.{name}"
+
+
+REACHING = [
+    "import synflow_jax as sf; sf.measure._flow",
+    "import synflow_jax; synflow_jax.files._format.write",
+    "from synflow_jax import show as drawn; drawn._drawing",
+    "from synflow_jax import pruning; monkeypatch.setattr(pruning, '_rounds', 0)",
+    "monkeypatch.setattr('synflow_jax.selection._top_k.TIE_PIVOTS', 0)",
+]
+USING = [
+    "from synflow_jax.pruning import fixed_loop; fixed_loop._cache_size()",
+    "import synflow_jax as sf; sf.pruning.fixed_loop._cache_size()",
+    "import synflow_jax as sf; sf.__version__; sf.measure.log2_flow",
+    "import jax; jax._private; setattr(jax, '_private', 0)",
+]
+
+
+@pytest.mark.parametrize(("code", "count"), [*((c, 1) for c in REACHING), *((c, 0) for c in USING)])
+def test_reaching_for_a_private_name_is_seen(code, count):
+    assert len(set(private_names(ast.parse(code)))) == count
+
+
 @pytest.mark.parametrize("folder", ["tests", "experiments", "benchmarks", "docs"])
 def test_others_use_faces_alone(folder):
     for path in sorted((ROOT / folder).rglob("*.py")):
-        for module, name in imports(ast.parse(path.read_text())):
+        tree, here = ast.parse(path.read_text()), path.relative_to(ROOT)
+        for module, name in imports(tree):
             if module.split(".")[0] == "synflow_jax":
-                where = f"{path.relative_to(ROOT)} imports {name} of {module}"
+                where = f"{here} imports {name} of {module}"
                 assert module.count(".") <= 1, where
                 assert not name.startswith("_") or name == "__version__", where
                 if folder == "experiments" and "." in module and module.split(".")[1] in FOLDERS:
                     face = importlib.import_module(module)
                     assert name in getattr(face, "__all__", [name]), where
+        if path != pathlib.Path(__file__):  # which has examples in strings
+            assert not set(private_names(tree)), f"{here} reaches for {set(private_names(tree))}"
+
+
+def test_tests_share_by_support_alone():
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        shared = {module for module, _ in imports(ast.parse(path.read_text()))}
+        taken = [m for m in shared if m.startswith("tests.") and not m.startswith("tests.support")]
+        assert not taken, f"{path.relative_to(ROOT)} imports {taken}"

@@ -8,6 +8,13 @@ from synflow_jax.files._arrays import load_arrays as load_arrays
 from synflow_jax.files._arrays import save_arrays as save_arrays
 from synflow_jax.files._blocks import BlockSparse as BlockSparse
 from synflow_jax.files._blocks import to_blocks as to_blocks
+from synflow_jax.files._format import DTYPES as DTYPES
+from synflow_jax.files._format import LONGEST as LONGEST
+from synflow_jax.files._format import MASKS as MASKS
+from synflow_jax.files._format import SPARSE as SPARSE
+from synflow_jax.files._format import decode as decode
+from synflow_jax.files._format import encode as encode
+from synflow_jax.files._format import write as write
 from synflow_jax.files._masks import load_masks as load_masks
 from synflow_jax.files._masks import load_sparse as load_sparse
 from synflow_jax.files._masks import save_masks as save_masks

@@ -27,6 +27,8 @@ def select(
     count: jax.Array,
     starts: Sequence[np.ndarray] | None = None,
     cut: Cut | None = None,
+    *,
+    wide_ranks: bool = False,
 ) -> list[jax.Array]:
     """Select the `count` largest of all scores; of ties, those in `kept` first, then by flat index.
 
@@ -37,6 +39,7 @@ def select(
       starts: for each array, the flat index of its first entry, or of the first entry of each row
         of its leading axis; by default arrays are numbered one after the other.
       cut: the result of `cut_scores` for these scores and count, if it is known.
+      wide_ranks: rank ties by 64-bit integers even where 32 bits are enough.
 
     Returns:
       Bool arrays with exactly `count` entries True.
@@ -51,7 +54,7 @@ def select(
     def with_ties() -> list[jax.Array]:
         above = [score >= value_of(high, score.dtype) for score in scores]
         ties = [reaches(score, low) & ~over for score, over in zip(scores, above, strict=True)]
-        first = _first_ties(ties, above, kept, count, starts, exact)
+        first = _first_ties(ties, above, kept, count, starts, exact, wide_ranks)
         return [over | tie for over, tie in zip(above, first, strict=True)]
 
     return lax.cond(exact, without_ties, with_ties)
@@ -69,11 +72,13 @@ def _first_ties(
     count: jax.Array,
     starts: Sequence[np.ndarray],
     exact: jax.Array,
+    wide_ranks: bool,
 ) -> list[jax.Array]:
     """Select the first ties, so that they and `above` are `count` together: by `_ranks`."""
     size = sum(math.prod(tie.shape) for tie in ties)
     with jax.enable_x64(True):
-        later = lax.full((), size, jnp.uint32 if 2 * size + 1 < PAST_UINT32 else jnp.uint64)
+        wide = wide_ranks or 2 * size + 1 >= PAST_UINT32
+        later = lax.full((), size, jnp.uint64 if wide else jnp.uint32)
         ranks = partial(_ranks, kept, starts, later)
         n_above, n_ties = count_true(list(zip(above, ties, strict=True)))
         # The ties of the highest ranks are pruned.

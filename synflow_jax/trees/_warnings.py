@@ -59,5 +59,6 @@ def _folders() -> tuple[str, ...]:
     found = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).parents[1])]
     for name in LIBRARIES:
         spec = importlib.util.find_spec(name)  # does not import the library
-        found += list(spec.submodule_search_locations or ()) if spec is not None else []
+        if spec is not None and spec.origin:  # a bare folder of that name has no origin
+            found += list(spec.submodule_search_locations or ())
     return tuple(folder + os.sep for folder in found)

@@ -184,33 +184,6 @@ def test_of_flow_mode_it_is_the_network_that_is_made_smaller():
     assert small.params["v"].shape == (3, 2)
 
 
-def test_trees_of_other_shapes_are_neither_taken_nor_expanded():
-    params = draw(8, {"u": (3, 4), "v": (4, 2)})
-    masks = masks_of(8, params, 1.1)
-    masks["v"] = masks["v"].at[1].set(False)
-    small = sf.compact(params, masks, lambda p, x: x @ p["u"] @ p["v"], (3,))
-    with pytest.raises(ValueError, match=r"tree must .* 'u' is \(3, 3\), and \(3, 4\) is its"):
-        small.take(small.params)
-    with pytest.raises(ValueError, match="of the whole params: the trees differ"):
-        small.take({"u": params["u"]})
-    with pytest.raises(
-        ValueError, match=r"must be the small params.*'u' is \(3, 4\), and \(3, 3\)"
-    ):
-        small.expand(params)
-
-
-def test_bad_input_is_refused():
-    params = {"w": jnp.ones((2, 2))}
-    with pytest.raises(ValueError, match="masks must have the tree structure"):
-        sf.compact(params, {"v": jnp.ones((2, 2), bool)}, lambda p, x: x @ p["w"], (2,))
-    with pytest.raises(TypeError, match="outside of jit"):
-        jax.jit(
-            lambda p: (
-                sf.compact(p, {"w": jnp.ones((2, 2), bool)}, lambda p, x: x @ p["w"], (2,)).params
-            )
-        )(params)
-
-
 def test_counts_and_masks_survive():
     params = {
         **draw(9, {"u": (3, 6), "v": (6, 2)}),

@@ -95,23 +95,6 @@ def test_a_network_runs_on_blocks_as_it_does_on_arrays():
     np.testing.assert_allclose(jax.jit(network)(sparse, x), network(pruned, x), **NEAR)
 
 
-def test_what_makes_no_sense_is_refused():
-    w, mask = drawn((32, 48), (8, 8), 0.4)
-    (kept,) = sf.files.to_blocks([w], [mask], sf.plan.blocks(8))
-    with pytest.raises(ValueError, match=r"x must be \(…, 32\).* got shape \(3, 48\)"):
-        jnp.ones((3, 48)) @ kept
-    with pytest.raises(TypeError, match="pattern must be a function"):
-        sf.files.to_blocks([w], [mask], 8)
-    with pytest.raises(TypeError, match=r"pattern must be blocks\(…\), with brackets"):
-        sf.files.to_blocks([w], [mask], sf.plan.blocks)
-    with pytest.raises(ValueError, match="shape of a unit"):
-        sf.files.to_blocks([w], [mask], lambda path, shape: (64, 8))
-    with pytest.raises(TypeError, match="outside of jit"):
-        jax.jit(lambda m: sf.files.to_blocks([w], [m], sf.plan.blocks(8)))(mask)
-    with pytest.raises(ValueError, match="masks must have the shapes"):
-        sf.files.to_blocks([w], [mask.T], sf.plan.blocks(8))
-
-
 @pytest.mark.parametrize("batch", [1, 16, 21])
 def test_the_kernel_multiplies_as_plain_jax_does(batch):
     w, mask = drawn((64, 96), (16, 16), 0.4)

@@ -1,7 +1,5 @@
 """One network in five frameworks: the same masks; and masks under each of JAX's transforms."""
 
-import pathlib
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,11 +8,12 @@ import pytest
 from flax import nnx
 
 import synflow_jax as sf
-from tests.pages.test_readme import run_blocks
 from tests.support.frameworks import CLASSES, FRAMEWORKS, SHAPE, plain, weights
+from tests.support.nets import holds_zeros
+from tests.support.pages import ROOT, run_blocks
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "howto" / "frameworks.md"
+PAGE = ROOT / "docs" / "howto" / "frameworks.md"
 
 
 def prunable(path, leaf):
@@ -73,13 +72,6 @@ def test_equal_equinox_models_share_a_program():
         counts.append(len(calls))
         assert sum(int(layer.weight.sum()) for layer in masks.layers) == 7
     assert counts == [1, 0]
-
-
-def holds_zeros(params, masks):
-    """Whether what is pruned is zero, and some of the rest is not."""
-    pairs = list(zip(jax.tree.leaves(params), jax.tree.leaves(masks), strict=True))
-    zero = all(not np.where(mask, 0.0, leaf).any() for leaf, mask in pairs)
-    return zero and any(not np.asarray(mask).all() for _, mask in pairs)
 
 
 def test_the_page_runs():

@@ -12,8 +12,7 @@ from flax.training.train_state import TrainState
 
 import synflow_jax as sf
 from synflow_jax import linen
-
-CLASSES, FEATURES = 4, 12
+from tests.support.linen_nets import CLASSES, FEATURES, Classifier, Unusual
 
 
 @pytest.fixture(autouse=True)
@@ -21,20 +20,6 @@ def _flax_promotes():
     """Flax and Optax mix dtypes (labels, bias corrections): let them."""
     with jax.numpy_dtype_promotion("standard"):
         yield
-
-
-class Classifier(nn.Module):
-    """Dense, BatchNorm, ReLU, dropout, dense."""
-
-    hidden: int = 32
-
-    @nn.compact
-    def __call__(self, x, train: bool):
-        """Return the logits."""
-        x = nn.Dense(self.hidden)(x)
-        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
-        x = nn.Dropout(0.2, deterministic=not train)(x)
-        return nn.Dense(CLASSES)(x)
 
 
 class State(TrainState):
@@ -132,20 +117,6 @@ def test_equal_models_share_a_program_and_keep_their_own_statistics():
     assert flows[1] - flows[0] == pytest.approx(2.0, abs=1e-3)
 
 
-class Unusual(nn.Module):
-    """Draws, counts and sows in evaluation too."""
-
-    @nn.compact
-    def __call__(self, x, train: bool = False):
-        """Return the outputs and how much was drawn."""
-        x = nn.Dense(4, use_bias=False)(x)
-        count = self.variable("cache", "count", lambda: jnp.zeros((), jnp.int32))
-        count.value += 1
-        noise = jax.random.uniform(self.make_rng("noise"), x.shape)
-        self.sow("intermediates", "hidden", x)
-        return nn.Dense(2, use_bias=False)(x + noise), 1000.0 * count.value.astype(x.dtype)
-
-
 @pytest.fixture(scope="module")
 def unusual():
     key = jax.random.key(0)
@@ -182,34 +153,6 @@ def test_another_key_is_no_new_program(unusual):
     assert run._cache_size() == 1
 
 
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"mutable": ["cache"]}, r"it asked for rngs; where it draws even so, from_linen.*rngs="),
-        ({"rngs": {"noise": 0}}, r"where it writes even so, from_linen.*mutable="),
-    ],
-)
-def test_a_model_that_may_not_draw_or_write_says_how(unusual, settings, says):
-    model, variables, key = unusual
-    settings = {**settings, "rngs": {"noise": key}} if "rngs" in settings else settings
-    with pytest.raises(ValueError, match=says):
-        sf.synflow(*linen.from_linen(model, variables, **settings), (3,), 2.0)
-
-
-def test_statistics_left_behind():
-    variables = Classifier().init(jax.random.key(0), jnp.ones((1, FEATURES)), train=False)
-    params, apply_fn = linen.from_linen(Classifier(), {"params": variables["params"]}, train=False)
-    with pytest.raises(ValueError, match="hold all collections"):
-        sf.synflow(params, apply_fn, (FEATURES,), 2.0)
-
-
-def test_a_shape_of_another_size_is_named():
-    model = nn.Dense(3)
-    params, apply_fn = linen.from_linen(model, model.init(jax.random.key(0), jnp.ones((1, 5))))
-    with pytest.raises(ValueError, match=r"float32\[1, 7\].*: shape is one example without"):
-        sf.synflow(params, apply_fn, (7,), 2.0)
-
-
 @pytest.mark.parametrize("frozen", [False, True])
 def test_the_way_back(frozen):
     x = jnp.ones((2, FEATURES))
@@ -222,23 +165,3 @@ def test_the_way_back(frozen):
     chex.assert_trees_all_equal(back["params"], pruned)
     chex.assert_trees_all_equal(Classifier().apply(back, x, train=False), apply_fn(pruned, x))
     chex.assert_trees_all_equal(variables["params"], params)
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "says"),
-    [
-        (lambda v: linen.from_linen(Classifier, v), TypeError, "got the class Classifier"),
-        (lambda v: linen.from_linen(lambda p: p, v), TypeError, "got a function; for an NNX"),
-        (lambda v: linen.from_linen(Classifier(), [v]), TypeError, "a mapping .*, got a list"),
-        (
-            lambda v: linen.from_linen(Classifier(), v["params"]),
-            ValueError,
-            r'"params" collection, got .\'Dense_0\'.* passed as {"params": params}',
-        ),
-        (lambda v: linen.to_linen(v["params"], v), ValueError, '"params" collection'),
-        (lambda v: linen.to_linen(v, v), ValueError, "params to put back must have the tree"),
-    ],
-)
-def test_what_makes_no_sense(call, error, says):
-    with pytest.raises(error, match=says):
-        call({"params": {"Dense_0": {"kernel": jnp.ones((2, 2))}}})

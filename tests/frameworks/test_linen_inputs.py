@@ -8,6 +8,7 @@ import pytest
 
 import synflow_jax as sf
 from synflow_jax import linen
+from tests.support.linen_nets import TOKENS, Tokens
 
 
 class TwoInputs(nn.Module):
@@ -95,29 +96,15 @@ def test_another_array_is_no_new_program(two):
     assert run._cache_size() == 1
 
 
-class Tokens(nn.Module):
-    """A small language model: embedding, GELU, a norm."""
-
-    @nn.compact
-    def __call__(self, tokens):
-        """Return a logit for each token of the vocabulary."""
-        x = nn.Embed(7, 6)(tokens)
-        x = x + nn.Dense(6)(nn.gelu(nn.Dense(12)(nn.LayerNorm()(x))))
-        return nn.Dense(7)(x)
-
-
 def test_token_ids():
-    shape = jax.ShapeDtypeStruct((4,), jnp.int32)
     variables = Tokens().init(jax.random.key(0), jnp.ones((1, 4), jnp.int32))
     params, apply_fn = linen.from_linen(Tokens(), variables)
     network = sf.flow_mode(apply_fn)
     # The flow starts at the row of id 1; float32 sums of some hundred products.
-    assert float(sf.measure.conservation_gap(params, network, shape)) < 1e-5
-    masks = sf.synflow(params, network, shape, 3.0, rounds=5)
+    assert float(sf.measure.conservation_gap(params, network, TOKENS)) < 1e-5
+    masks = sf.synflow(params, network, TOKENS, 3.0, rounds=5)
     table = sf.report(params, masks)
     assert table.kept == 62
     assert all(row.kept for row in table.rows)
-    shares = jax.grad(lambda p: sf.log2_flow(p, network, shape))(params)["Embed_0"]["embedding"]
+    shares = jax.grad(lambda p: sf.log2_flow(p, network, TOKENS))(params)["Embed_0"]["embedding"]
     assert np.flatnonzero(np.abs(shares).sum(1)).tolist() == [1]
-    with pytest.raises(ValueError, match="Input type must be an integer"):
-        sf.synflow(params, network, (4,), 3.0)

@@ -10,8 +10,9 @@ from flax import nnx
 
 import synflow_jax as sf
 from synflow_jax.nnx import from_nnx, to_nnx
-from synflow_jax.trees import path_string
-from tests.support.nnx_nets import Net, Two, arrays
+from synflow_jax.trees import named_leaves, path_string
+from tests.support.nets import holds_zeros
+from tests.support.nnx_nets import Net, arrays
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 ONES = jnp.ones((4, 6))
@@ -42,7 +43,7 @@ def everything(model):
         path: np.array(
             jax.random.key_data(v) if jnp.issubdtype(v.dtype, jax.dtypes.prng_key) else v
         )
-        for path, v in sf.tree.named_leaves(nnx.state(model))
+        for path, v in named_leaves(nnx.state(model))
     }
 
 
@@ -83,12 +84,6 @@ def test_training_and_evaluation_mode_give_the_same_masks():
     merged = lambda p, x: nnx.merge(graphdef, p, rest, copy=True)(x)
     by_hand = sf.synflow(params, merged, (6,), 4.0, rounds=3)
     chex.assert_trees_all_equal(masks[0], by_hand)
-
-
-def test_variables_that_are_shared_between_calls():
-    graphdef, params, rest = nnx.split(Net(), nnx.Param, ...)
-    with pytest.raises(ValueError, match=r"its own Variables in each call \(from_nnx"):
-        sf.synflow(params, lambda p, x: nnx.merge(graphdef, p, rest)(x), (6,), 4.0, rounds=3)
 
 
 def test_training_the_model_changes_neither_params_nor_function():
@@ -145,11 +140,6 @@ def test_the_way_back():
     chex.assert_trees_all_equal(arrays(nnx.state(model, nnx.Param)), arrays(pruned))
 
 
-def zeros_hold(params, masks):
-    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(masks), strict=True)
-    return all(not bool(jnp.where(mask, 0.0, leaf).any()) for leaf, mask in pairs)
-
-
 @nnx.jit
 def step(model, optimizer, x):
     loss, grads = nnx.value_and_grad(lambda m: jnp.mean((m(x) - 1.0) ** 2))(model)
@@ -165,8 +155,8 @@ def test_masks_in_an_nnx_optimizer_under_jit():
     losses = [float(step(model, optimizer, ONES)) for _ in range(30)]
     assert losses[-1] < losses[0]
     params = nnx.state(model, nnx.Param)
-    assert zeros_hold(params, masks)
-    assert not zeros_hold(first, masks)
+    assert holds_zeros(params, masks)
+    assert not holds_zeros(first, masks)
     assert int(jnp.count_nonzero(params["last"]["kernel"][...])) == int(
         masks["last"]["kernel"].sum()
     )
@@ -218,19 +208,3 @@ def test_a_whole_state_with_keys_and_counts():
     graphdef, state = nnx.split(model)
     masks = sf.synflow(state, lambda s, x: nnx.merge(graphdef, s)(x), (6,), 4.0)
     assert sf.report(state, masks).kept == 18
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "says"),
-    [
-        (lambda: from_nnx(Net), TypeError, r"such as Net\(nnx.Rngs\(0\)\), got the class Net"),
-        (lambda: from_nnx({"w": 1}), TypeError, "got a dict.*from_linen"),
-        (lambda: from_nnx(nnx.Dropout(0.1)), ValueError, "it holds none"),
-        (lambda: from_nnx(Net(), method="encode"), TypeError, "method of the model, got 'encode'"),
-        (lambda: to_nnx(jnp.ones(3), {}), TypeError, "model must be an NNX module"),
-        (lambda: to_nnx(Net(), from_nnx(Two(nnx.Rngs(0)))[0]), ValueError, "only params has"),
-    ],
-)
-def test_what_makes_no_sense(call, error, says):
-    with pytest.raises(error, match=says):
-        call()

@@ -1,6 +1,5 @@
 """What every method must do alike, in every way of calling it."""
 
-import itertools
 import math
 
 import jax
@@ -10,6 +9,7 @@ import pytest
 
 import synflow_jax as sf
 from tests.support.nets import (
+    SIZE,
     WIDTHS,
     batches,
     batches_like,
@@ -20,12 +20,14 @@ from tests.support.nets import (
     squared_loss,
 )
 
-N = sum(a * b for a, b in itertools.pairwise(WIDTHS))
 KEY = jax.random.key(0)
 FLOAT32 = batches()
 
 METHODS = {
     "synflow": lambda params, rho, **kw: sf.synflow(params, mlp, WIDTHS[:1], rho, rounds=7, **kw),
+    "synflow_l2": lambda params, rho, **kw: sf.synflow_l2(
+        params, mlp, WIDTHS[:1], rho, rounds=7, **kw
+    ),
     "magnitude": sf.magnitude,
     "random": lambda params, rho, **kw: sf.random(KEY, params, rho, **kw),
     "snip": lambda params, rho, **kw: sf.snip(
@@ -51,12 +53,12 @@ def smallest(params, masks):
 
 
 @each_method
-@pytest.mark.parametrize("rho", [1.0, 1.5, 4.0, N / 3, float(N)])
+@pytest.mark.parametrize("rho", [1.0, 1.5, 4.0, SIZE / 3, float(SIZE)])
 def test_keeps_exactly_the_asked_number(name, rho, recwarn):
     params = mlp_params(1)
     before = jax.tree.map(np.array, params)
     masks = METHODS[name](params, rho)
-    assert kept(masks) == math.ceil(N / rho - 1e-6)
+    assert kept(masks) == math.ceil(SIZE / rho - 1e-6)
     assert jax.tree.structure(masks) == jax.tree.structure(params)
     assert all(m.dtype == jnp.bool_ for m in jax.tree.leaves(masks))
     assert all(bool(layer["bias"].all()) for layer in masks.values())
@@ -82,7 +84,7 @@ def test_vmap_over_seeds_gives_the_masks_of_each(name):
         assert equal(one, method(params, 4.0))
 
 
-@pytest.mark.parametrize("name", ["synflow", "magnitude", "random"])
+@pytest.mark.parametrize("name", ["synflow", "synflow_l2", "magnitude", "random"])
 def test_vmap_over_rho_gives_the_masks_of_each(name):
     params, method = mlp_params(3), METHODS[name]
     ratios = jnp.array([1.0, 2.0, 5.0, 20.0])
@@ -93,21 +95,25 @@ def test_vmap_over_rho_gives_the_masks_of_each(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "dtype"), [*((name, "bfloat16") for name in METHODS), ("synflow", "float16")]
+    ("name", "dtype"),
+    [
+        *((name, "bfloat16") for name in METHODS),
+        *((name, "float16") for name in ("synflow", "synflow_l2")),
+    ],
 )
 def test_half_precision_is_scored_in_float32(name, dtype):
     params = mlp_params(4, dtype=dtype)
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
     masks = METHODS[name](params, 4.0)
     assert equal(masks, METHODS[name](wide, 4.0))
-    assert kept(masks) == math.ceil(N / 4)
+    assert kept(masks) == math.ceil(SIZE / 4)
 
 
 @each_method
 def test_float64(name, x64):
     params = mlp_params(5, dtype=jnp.float64)
     masks = METHODS[name](params, 4.0)
-    assert kept(masks) == math.ceil(N / 4)
+    assert kept(masks) == math.ceil(SIZE / 4)
     if name in ("magnitude", "own function"):  # 1 + 2^-40 is 1 in float32: a tie there
         close = {"w": jnp.array([[1.0, 1.0 + 2.0**-40]])}
         assert METHODS[name](close, 2.0)["w"].tolist() == [
@@ -148,6 +154,7 @@ def mixed_loss(params, batch):
 
 MIXED = {
     "synflow": lambda p: sf.synflow(p, mixed_mlp, WIDTHS[:1], 4.0, rounds=7),
+    "synflow_l2": lambda p: sf.synflow_l2(p, mixed_mlp, WIDTHS[:1], 4.0, rounds=7),
     "magnitude": lambda p: sf.magnitude(p, 4.0),
     "random": lambda p: sf.random(KEY, p, 4.0),
     "snip": lambda p: sf.snip(p, mixed_loss, FLOAT32, 4.0),
@@ -160,5 +167,5 @@ def test_counts_and_keys_pass_through(name):
     params = {**mlp_params(8), "count": jnp.int32(3), "rng": jax.random.key(1)}
     masks = MIXED[name](params)
     assert bool(masks["count"]) and bool(masks["rng"].all())
-    assert kept(layers(masks)) == math.ceil(N / 4)
+    assert kept(layers(masks)) == math.ceil(SIZE / 4)
     assert equal(layers(masks), METHODS[name](mlp_params(8), 4.0)) or name == "random"

@@ -10,6 +10,8 @@ import pytest
 
 import synflow_jax as sf
 from tests.support.nets import (
+    CONV_SHAPE,
+    SIZE,
     WIDTHS,
     batches,
     batches_like,
@@ -17,10 +19,11 @@ from tests.support.nets import (
     kept,
     mlp,
     mlp_params,
+    residual,
+    residual_params,
     squared_loss,
 )
 
-N = sum(a * b for a, b in itertools.pairwise(WIDTHS))
 FLOAT32 = batches()
 
 
@@ -110,6 +113,11 @@ def test_random_copies_the_counts_of_masks_and_differs_by_key():
     assert equal(one, sf.random(jax.random.key(0), params, densities=masks))
 
 
+def test_random_takes_keys_of_the_old_kind():
+    masks = sf.random(jax.random.PRNGKey(0), {"w": jnp.ones((4, 4))}, 2.0)
+    assert int(masks["w"].sum()) == 8
+
+
 def test_random_keeps_every_weight_equally_often():
     params = {"w": jnp.ones((4, 5))}
     draw = jax.vmap(lambda key: sf.random(key, params, 4.0)["w"])
@@ -126,7 +134,7 @@ def test_schedules_end_at_the_same_count(schedule):
     _, info = sf.prune(params, saliency, 5.0, 6, schedule=schedule)
     n = 1 if schedule is sf.one_shot else 6
     steps = [schedule(k, n, 5.0) for k in range(1, n + 1)]
-    assert np.asarray(info.kept).sum(1).tolist() == [math.ceil(N * d - 1e-6) for d in steps]
+    assert np.asarray(info.kept).sum(1).tolist() == [math.ceil(SIZE * d - 1e-6) for d in steps]
 
 
 def test_info_measures_what_it_says():
@@ -161,8 +169,15 @@ def test_a_flow_that_dies_is_named_by_round():
     with pytest.warns(sf.CollapseWarning, match="from round 1 of 1 on"):
         masks, info = sf.prune(params, saliency, 30.0, 1)
     assert int(info.collapsed_at) == 1
-    assert kept(masks) == math.ceil(N / 30)
+    assert kept(masks) == math.ceil(SIZE / 30)
     assert bool(jnp.isneginf(info.log2_flow[-1]))
+
+
+def test_a_layer_without_scores_is_warned_of_by_name():
+    dead = residual_params(0)
+    dead["norm"] = jax.tree.map(jnp.zeros_like, dead["norm"]) | {"var": dead["norm"]["var"]}
+    with pytest.warns(sf.CollapseWarning, match="all scores are 0 in down/kernel, up/kernel"):
+        sf.synflow(dead, residual, CONV_SHAPE, 2.0, rounds=2)
 
 
 def test_scores_of_numpy_are_scores():

@@ -1,7 +1,5 @@
 """Independent oracles of flow and scores: every path by hand, and the mean field."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 import synflow_jax as sf
+from tests.support.by_hand import brute_force
 from tests.support.nets import (
     RES,
     RTOL,
@@ -21,19 +20,6 @@ from tests.support.nets import (
     score,
     seeds,
 )
-
-
-def brute_force(kernels):
-    """Add up every path of a bias-free MLP, and every path through each weight."""
-    sizes = [kernels[0].shape[0]] + [k.shape[1] for k in kernels]
-    flow, scores = 0.0, [np.zeros(k.shape) for k in kernels]
-    for path in itertools.product(*(range(n) for n in sizes)):
-        steps = list(itertools.pairwise(path))
-        product = np.prod([abs(k[s]) for k, s in zip(kernels, steps, strict=True)])
-        flow += product
-        for table, step in zip(scores, steps, strict=True):
-            table[step] += product
-    return flow, scores
 
 
 @given(seeds)

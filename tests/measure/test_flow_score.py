@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +10,8 @@ import pytest
 from jax.tree_util import Partial
 
 import synflow_jax as sf
-from tests.pages.test_readme import run_blocks
 from tests.support.nets import CONV_SHAPE, WIDTHS, conv, mlp, mlp_params, residual, residual_params
+from tests.support.pages import ROOT, run_blocks
 
 
 def chain(params, x):
@@ -149,23 +148,8 @@ def test_a_network_without_a_path_scores_minus_infinity():
     assert float(sf.measure.flow_score(params, chain, (2,))) == -np.inf
 
 
-@pytest.mark.parametrize(
-    ("params", "apply_fn", "said"),
-    [
-        ({"a": jnp.array([[jnp.nan]])}, chain, "params must be finite: NaN or infinity in a"),
-        ({"bias": jnp.ones(2)}, lambda p, x: x + p["bias"], "params has no prunable leaf"),
-        ({"a": jnp.full((1, 1), 200.0)}, lambda p, x: jnp.exp(x @ p["a"]), "slope by a: an op"),
-        ({"a": jnp.ones((1, 1))}, lambda p, x: jnp.sqrt(x @ p["a"] - 1.0), "slope by a: an op"),
-    ],
-)
-def test_what_has_no_score_is_refused(params, apply_fn, said):
-    with pytest.raises(ValueError, match=said):
-        sf.measure.flow_score(params, apply_fn, (next(iter(params.values())).shape[0],))
-
-
 def test_the_page_on_search_runs_and_holds():
-    page = pathlib.Path(__file__).parents[2] / "docs" / "howto" / "search.md"
-    scope = run_blocks(page, 5)
+    scope = run_blocks(ROOT / "docs" / "howto" / "search.md", 5)
     np.testing.assert_allclose(scope["together"], scope["scores"], rtol=1e-5)
     assert float(scope["spread"]) > 0
     chosen = int(np.argmax(scope["scores"]))

@@ -75,16 +75,3 @@ def test_only_prunable_leaves_are_named():
     assert sf.measure.layer_order(params, mlp, (5,)) == tuple(f"layer{i}/kernel" for i in range(3))
     last = sf.matching("layer2/*")
     assert sf.measure.layer_order(params, mlp, (5,), prunable=last) == ("layer2/kernel",)
-
-
-def test_a_network_that_uses_no_layer_is_refused():
-    with pytest.raises(ValueError, match="uses none of"):
-        sf.measure.layer_order(SQUARE, lambda p, x: x, (2,))
-
-
-def test_what_makes_no_sense_is_refused():
-    params = mlp_params(0)
-    with pytest.raises(ValueError, match=r"ones of float32\[1, 4\] made from `shape`"):
-        sf.measure.layer_order(params, mlp, (4,))
-    with pytest.raises(TypeError, match="apply_fn must be a function"):
-        sf.measure.layer_order(params, None, (5,))

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.pages.test_readme import ROOT
+from tests.support.pages import ROOT
 from tests.test_wings import WINGS
 
 PACKAGE = ROOT / "synflow_jax"

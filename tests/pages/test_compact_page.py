@@ -9,7 +9,7 @@ from rich.console import Console
 from benchmarks.compaction import compact_table
 from benchmarks.shared.labels import TITLES
 from benchmarks.speed.run_table import best
-from tests.pages.test_readme import WORDS, result_rows, run_blocks
+from tests.support.pages import WORDS, result_rows, run_blocks
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "howto" / "compact.md"
 

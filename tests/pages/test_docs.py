@@ -10,7 +10,7 @@ import pytest
 import synflow_jax as sf
 from benchmarks.shared.labels import TITLES
 from benchmarks.speed.run_table import best
-from tests.pages.test_readme import ROOT, WORDS, result_rows, run_blocks
+from tests.support.pages import ROOT, WORDS, result_rows, run_blocks
 
 DOCS = ROOT / "docs"
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if "notebooks" not in page.parts]

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.pages.test_readme import README, ROOT
+from tests.support.pages import README, ROOT
 
 PAGE = ROOT / "docs" / "figures.md"
 FIGURES = ROOT / "experiments" / "README.md"

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.pages.test_readme import ROOT, result_rows, run_blocks
+from tests.support.pages import ROOT, result_rows, run_blocks
 
 PAGE = ROOT / "docs" / "flow.md"
 WORDS = " ".join(PAGE.read_text().split())

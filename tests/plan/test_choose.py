@@ -10,10 +10,10 @@ import pytest
 
 import synflow_jax as sf
 from tests.support.meshes import mesh_of, spread
-from tests.support.nets import batches, equal, kept, mlp, mlp_params, squared_loss
+from tests.support.nets import GROUPS, batches, equal, kept, mlp, mlp_params, squared_loss
+from tests.support.refusals import check_refused
 
 SIZES = {"layer0": 35, "layer1": 42, "layer2": 24}
-GROUPS = {"layer1/*": 6.0, "*": 2.0}
 
 
 def counts(masks):
@@ -159,13 +159,15 @@ def test_groups_on_a_mesh_are_those_of_one_device():
 
 
 @pytest.mark.parametrize("run", [lambda fn: fn(2.0), lambda fn: jax.jit(fn)(2.0)])
-def test_a_scope_of_two_kinds_is_refused(run):
+def test_a_scope_of_your_own_holds_inside_of_each_group(run):
+    """A group of one layer has one count by layer and in all: it goes with either."""
     params = mlp_params(5) | {name: {"kernel": jnp.ones((2, 2))} for name in ("u", "v")}
     own = lambda shapes, d: (sf.globally if len(shapes) > 2 else sf.layerwise)(shapes, d)
     method = lambda rest: lambda rho: sf.magnitude(params, {"layer*": rho, **rest}, scope=own)
     assert kept(run(method({"u/*": 2.0, "v/*": 4.0}))) == 51 + 2 + 1
-    with pytest.raises(ValueError, match=r"of one kind .* got \[1, 2\] for groups of \[3, 2\]"):
-        run(method({"*": 2.0}))
+    # Groups of three and of two layers get one count and two: by neither can they be compared.
+    two_kinds = ["scope must return counts of one kind", "got [1, 2] for groups of [3, 2]"]
+    check_refused(lambda: run(method({"*": 2.0})), ValueError, two_kinds)
 
 
 def one_of_the_first(shapes, densities):

@@ -1,6 +1,5 @@
 """The certified schedule: what a round may prune, and what follows from it."""
 
-import itertools
 import math
 
 import jax
@@ -16,39 +15,26 @@ from tests.support.nets import (
     CONV_SHAPE,
     MLP,
     RES,
+    SIZE,
     WIDTHS,
     all_true,
-    conv,
     equal,
     kept,
     mlp,
     mlp_params,
+    pooled,
+    pooled_params,
     residual_params,
 )
 
-N = sum(a * b for a, b in itertools.pairwise(WIDTHS))
 CERTIFIED = sf.certified()
 
 
-def chain(params, x):
-    """Two convolutions, a max-pool and a head that sees every position."""
-    x = jax.nn.relu(conv(x, params["one"]))
-    x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-    x = jax.nn.relu(conv(x, params["two"]))
-    return x.reshape(1, -1) @ params["head"]
-
-
-def chain_params(seed=0):
-    rng = np.random.default_rng(seed)
-    shapes = {"one": (3, 3, CONV_SHAPE[-1], 5), "two": (3, 3, 5, 4), "head": (36, 3)}
-    return {n: jnp.asarray(rng.standard_normal(s), jnp.float32) for n, s in shapes.items()}
-
-
-CHAIN = sf.synflow_saliency(chain, CONV_SHAPE)
+CHAIN = sf.synflow_saliency(pooled, CONV_SHAPE)
 NETS = {
     "mlp": (MLP, mlp_params),
     "residual": (RES, residual_params),
-    "chain": (CHAIN, chain_params),
+    "chain": (CHAIN, pooled_params),
 }
 
 
@@ -141,7 +127,7 @@ def test_a_round_prunes_the_largest_prefix():
     flat = np.concatenate([np.asarray(s, np.float64).ravel() for s in scores if s.ndim == 2])
     flow = 2.0 ** float(info.log2_flow[0])
     running = np.cumsum(np.sort(flat))
-    gone = N - int(info.kept[0].sum())
+    gone = SIZE - int(info.kept[0].sum())
     assert running[gone - 1] <= 0.5 * flow < running[gone]
     assert float(info.share[0]) == pytest.approx(running[gone - 1] / flow, rel=1e-5)
 
@@ -168,7 +154,9 @@ def test_large_biases_empty_no_layer(seed):
     bare, noisy = mlp_params(seed, bias=0.0), mlp_params(seed, bias=0.5)
     noisy = {n: {**bare[n], "bias": noisy[n]["bias"]} for n in bare}
     before = jax.tree.map(np.array, noisy)
-    masks, same = (sf.synflow(p, mlp, WIDTHS[:1], N / 3, schedule=CERTIFIED) for p in (noisy, bare))
+    masks, same = (
+        sf.synflow(p, mlp, WIDTHS[:1], SIZE / 3, schedule=CERTIFIED) for p in (noisy, bare)
+    )
     assert sf.collapsed_layers(masks) == ()
     assert equal(masks, same)
     assert all(bool(layer["bias"].all()) for layer in masks.values())

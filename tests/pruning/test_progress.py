@@ -1,13 +1,14 @@
 """What is said while rounds run, and that nothing is where nothing was asked for."""
 
+import itertools
 import re
+import time
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 import synflow_jax as sf
-from synflow_jax import _progress as progress
 from tests.support.meshes import mesh_of, spread
 from tests.support.nets import batches, equal, mlp, mlp_params, squared_loss
 
@@ -15,8 +16,10 @@ SALIENCY = sf.synflow_saliency(mlp, (5,))
 
 
 @pytest.fixture
-def impatient(monkeypatch):
-    monkeypatch.setattr(progress, "PATIENCE", 0)
+def slow(monkeypatch):
+    """Let three seconds pass each time that the clock is read: it is patient for two."""
+    seconds = itertools.count(step=3.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
 
 
 def run(params, **extra):
@@ -29,7 +32,7 @@ def lines(capfd):
     return [line.strip() for line in re.split(r"[\r\n]+", err) if line.strip()]
 
 
-def test_each_round_says_how_far_it_got(impatient, capfd):
+def test_each_round_says_how_far_it_got(slow, capfd):
     params = mlp_params(0)
     masks, info = run(params, progress=True)
     said = lines(capfd)
@@ -47,7 +50,7 @@ def test_short_runs_say_nothing(capfd):
     assert lines(capfd) == []
 
 
-def test_it_works_inside_of_jit_and_vmap(impatient, capfd):
+def test_it_works_inside_of_jit_and_vmap(slow, capfd):
     params = mlp_params(2)
     inside = jax.jit(lambda p: run(p, progress=True)[0])
     assert equal(inside(params), run(params)[0])
@@ -59,7 +62,7 @@ def test_it_works_inside_of_jit_and_vmap(impatient, capfd):
     assert len(lines(capfd)) == 10
 
 
-def test_it_works_on_a_mesh(impatient, capfd):
+def test_it_works_on_a_mesh(slow, capfd):
     params = {"a": jax.random.normal(jax.random.key(0), (8, 16)), "c": jnp.ones((16, 8))}
     net = lambda p, x: x @ p["a"] @ p["c"]
     masks = sf.synflow(
@@ -69,7 +72,7 @@ def test_it_works_on_a_mesh(impatient, capfd):
     assert equal(masks, sf.synflow(params, net, (8,), 4.0, rounds=3))
 
 
-def test_certified_rounds_and_rounds_on_the_host_speak_too(impatient, capfd):
+def test_certified_rounds_and_rounds_on_the_host_speak_too(slow, capfd):
     params = mlp_params(3)
     info = run(params, schedule=sf.certified(), progress=True)[1]
     said = lines(capfd)

@@ -11,8 +11,15 @@ import synflow_jax as sf
 from synflow_jax.plan import find_layers
 from synflow_jax.pruning import sweep_dead
 from synflow_jax.trees import pick
-from tests.pruning.test_certified import chain, chain_params
-from tests.support.nets import CONV_SHAPE, mlp, mlp_params, residual, residual_params
+from tests.support.nets import (
+    CONV_SHAPE,
+    mlp,
+    mlp_params,
+    pooled,
+    pooled_params,
+    residual,
+    residual_params,
+)
 
 WIDE = (12, 30, 30, 4)
 
@@ -24,7 +31,7 @@ def wide_params(seed=0):
 NETS = {
     "mlp": (mlp, wide_params, WIDE[:1], 40.0),
     "residual": (residual, residual_params, CONV_SHAPE, 10.0),
-    "conv and max-pool": (chain, chain_params, CONV_SHAPE, 16.0),
+    "conv and max-pool": (pooled, pooled_params, CONV_SHAPE, 16.0),
 }
 
 
@@ -124,17 +131,6 @@ def test_too_few_candidates_are_said_and_the_count_stays():
     with pytest.warns(sf.CollapseWarning, match="1 kept weights lie on no path"):
         masks = sf.synflow(params, net, (1,), 1.5, rounds=1, sweep=True)
     assert int(masks["one"].sum() + masks["two"].sum()) == 4
-
-
-def test_only_in_eager_use_and_where_flow_is_measured():
-    params = mlp_params(5)
-    saliency = sf.synflow_saliency(mlp, (5,))
-    with pytest.raises(TypeError, match="outside of jit and vmap"):
-        jax.jit(lambda p: sf.prune(p, saliency, 2.0, 2, sweep=True))(params)
-    with pytest.raises(TypeError, match="sweep=True needs a saliency that measures flow"):
-        sf.prune(params, sf.saliency.magnitude_saliency(), 2.0, 1, sweep=True)
-    with pytest.raises(ValueError, match="sweep=True needs scope=globally"):
-        sf.prune(params, saliency, 2.0, 2, sweep=True, scope=sf.layerwise)
 
 
 def test_sweep_bears_weights_of_extreme_size():

@@ -10,6 +10,7 @@ import synflow_jax as sf
 from synflow_jax.pruning import fixed_loop
 from tests.support.nets import (
     CONV_SHAPE,
+    MLP,
     WIDTHS,
     batches,
     mlp,
@@ -145,3 +146,10 @@ def test_counts_of_a_traced_rho_are_exact_in_the_millions():
     for rho in (1.5, 3.0, 10.0, 1000.0):
         want = int(sf.magnitude(params, rho)["w"].sum())
         assert abs(int(count(jnp.float32(rho))) - want) <= 1
+
+
+def test_under_a_trace_a_dead_flow_is_in_the_info():
+    params = mlp_params(0, bias=0.0)
+    params["layer2"] = jax.tree.map(jnp.zeros_like, params["layer2"])
+    info = jax.jit(lambda p: sf.prune(p, MLP, 2.0, 2)[1])(params)
+    assert bool(jnp.isneginf(info.log2_flow).all())

@@ -8,30 +8,12 @@ from jax import lax
 
 import synflow_jax as sf
 from synflow_jax.scaled import scaled
+from tests.support.by_hand import flow_by_hand
+from tests.support.deep import RTOL, kernels, looped, scanned
 from tests.support.nets import all_true
 
 WIDTH = 16
-# Each layer rounds each number once or twice at 6e-8, either way: a walk of 1000 steps.
-RTOL = 3e-5
 flow_and_scores = jax.jit(lambda saliency, p, masks: saliency.flow_and_scores(p, masks))
-
-
-def kernels(*shape, seed=0, dtype=np.float32):
-    """Kaiming normal kernels, stacked."""
-    values = np.random.default_rng(seed).standard_normal(shape) * np.sqrt(2 / shape[-2])
-    return jnp.asarray(values, dtype)
-
-
-def looped(params, x):
-    """A ReLU network as a Python loop."""
-    for i in range(len(params)):
-        x = jax.nn.relu(x @ params[f"layer{i}"]["kernel"])
-    return x
-
-
-def scanned(params, x):
-    """The same network over stacked kernels [L, n, n]."""
-    return lax.scan(lambda h, kernel: (jax.nn.relu(h @ kernel), None), x, params["kernel"])[0]
 
 
 def residual_looped(params, x):
@@ -48,39 +30,6 @@ def residual_scanned(params, x):
         return h + jax.nn.relu(h @ pair["up"]) @ pair["down"], None
 
     return lax.scan(block, x, params)[0]
-
-
-def normal(values, exponent):
-    """Bring the largest entry to [½, 1)."""
-    shift = int(np.frexp(values.max())[1])
-    return np.ldexp(values, -shift), exponent + shift
-
-
-def by_hand(layers, residual=False):
-    """Propagate forwards and backwards; give log2 R and the scores over R, a list a layer.
-
-    `layers` holds tuples of kernels: one a layer, or the two of a residual block.
-    """
-    layers = [[np.abs(np.asarray(k, np.float64)) for k in layer] for layer in layers]
-    states = [normal(np.ones(layers[0][0].shape[0]), 0)]
-    for layer in layers:
-        h, e = states[-1]
-        y = np.linalg.multi_dot([h, *layer]) if len(layer) > 1 else h @ layer[0]
-        states.append(normal(y + h if residual else y, e))
-    flow, power = states[-1][0].sum(), states[-1][1]
-    g, e, shares = np.ones(layers[-1][-1].shape[1]), 0, []
-    for layer, (h, at) in zip(reversed(layers), reversed(states[:-1]), strict=True):
-        unit = np.ldexp(1.0, at + e - power) / flow
-        inputs, outputs = [h], [g]
-        for kernel in layer[:-1]:
-            inputs.append(inputs[-1] @ kernel)
-        for kernel in reversed(layer[1:]):
-            outputs.insert(0, kernel @ outputs[0])
-        triples = zip(inputs, layer, outputs, strict=True)
-        shares.append([a[:, None] * k * b[None, :] * unit for a, k, b in triples])
-        back = layer[0] @ outputs[0]
-        g, e = normal(back + g if residual else back, e)
-    return np.log2(flow) + power, shares[::-1]
 
 
 def check(apply_fn, params, wanted, width=WIDTH):
@@ -102,7 +51,7 @@ LOOPS = [(200, 16, jnp.float32), (45, 64, jnp.bfloat16), (45, 64, jnp.float16)]
 def test_a_loop_over_layers_in_every_precision(length, width, dtype):
     stack = kernels(length, width, width, dtype=dtype)
     params = {f"layer{i}": {"kernel": kernel} for i, kernel in enumerate(stack)}
-    log2_flow, shares = by_hand([(k,) for k in stack])
+    log2_flow, shares = flow_by_hand([(k,) for k in stack])
     order = [int(name.removeprefix("layer")) for name in sorted(params)]
     found = check(looped, params, (log2_flow, [shares[i][0] for i in order]), width)
     assert log2_flow > 128  # past float32
@@ -112,7 +61,7 @@ def test_a_loop_over_layers_in_every_precision(length, width, dtype):
 @pytest.mark.parametrize(("dtype", "length"), [(jnp.bfloat16, 45), (jnp.float16, 12)])
 def test_half_precision_itself_stays_in_range(dtype, length):
     stack = kernels(length, 64, 64, dtype=dtype)
-    wanted = by_hand([(k,) for k in stack])[0]
+    wanted = flow_by_hand([(k,) for k in stack])[0]
     mantissa, exponent = jax.jit(scaled(loop_of))(jnp.abs(stack), jnp.ones((1, 64), dtype))
     got = np.log2(float(mantissa)) + int(exponent)
     assert wanted > jnp.finfo(dtype).maxexp
@@ -130,7 +79,7 @@ def loop_of(stack, x):
 @pytest.mark.parametrize("length", [100, 1000])
 def test_a_scan_over_layers_is_as_exact_as_a_loop(length):
     stack = kernels(length, WIDTH, WIDTH)
-    log2_flow, shares = by_hand([(k,) for k in stack])
+    log2_flow, shares = flow_by_hand([(k,) for k in stack])
     check(scanned, {"kernel": stack}, (log2_flow, [np.stack([s[0] for s in shares])]))
     assert log2_flow > 2 * length
 
@@ -139,7 +88,7 @@ def test_a_scan_over_layers_is_as_exact_as_a_loop(length):
 def test_residual_blocks_past_every_range(blocks, as_scan, past):
     width = 32
     up, down = kernels(blocks, width, width), kernels(blocks, width, width, seed=1)
-    log2_flow, shares = by_hand([*zip(up, down, strict=True)], residual=True)
+    log2_flow, shares = flow_by_hand([*zip(up, down, strict=True)], residual=True)
     if as_scan:
         wanted = [np.stack([pair[i] for pair in shares]) for i in (1, 0)]
         check(residual_scanned, {"up": up, "down": down}, (log2_flow, wanted), width)

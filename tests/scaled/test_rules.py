@@ -203,8 +203,3 @@ def test_gates_do_not_set_a_floor():
         wide = float(jnp.log2(network(X.astype(jnp.float64))[0, 0]))
     assert wide < -200
     np.testing.assert_allclose(value_log2(scaled(network)(X)), wide, atol=1e-4)
-
-
-def test_sizes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"sizes must have one number a leaf, 1, got 2"):
-        scaled(lambda x: x, (1.0, 2.0))(X)

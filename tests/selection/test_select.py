@@ -1,5 +1,7 @@
 """Exact selection, against NumPy's stable sort."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -160,17 +162,16 @@ def test_rows_that_were_stacked_are_numbered_as_they_were():
         np.testing.assert_array_equal(flat(plain), flat(packing.unpack(packed)))
 
 
-def test_ranks_that_need_64_bits_choose_the_same_ties(monkeypatch):
+def test_ranks_of_64_bits_choose_the_same_ties():
     scores = [jnp.zeros((2, 3)), jnp.ones((2, 2)), jnp.zeros(4)]
     kept = [
         jnp.array([[0, 1, 0], [0, 0, 1]]) > 0,
         jnp.zeros((2, 2), bool),
         jnp.array([1, 0, 0, 0]) > 0,
     ]
-    short = [flat(jax.jit(select)(scores, kept, jnp.int32(count))) for count in range(15)]
-    monkeypatch.setattr("synflow_jax.select.PAST_UINT32", 0)
-    jax.clear_caches()
-    long = [flat(jax.jit(select)(scores, kept, jnp.int32(count))) for count in range(15)]
+    wide = jax.jit(partial(select, wide_ranks=True))
+    short = [flat(run(scores, kept, jnp.int32(count))) for count in range(15)]
+    long = [flat(wide(scores, kept, jnp.int32(count))) for count in range(15)]
     np.testing.assert_array_equal(short, long)
     assert [mask.sum() for mask in long] == list(range(15))
 

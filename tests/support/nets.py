@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 import synflow_jax as sf
 
 WIDTHS = (5, 7, 6, 4)
+SIZE = sum(a * b for a, b in itertools.pairwise(WIDTHS))  # weights of the kernels
 CONV_SHAPE = (6, 6, 2)
+GROUPS = {"layer1/*": 6.0, "*": 2.0}  # a ratio of its own for one layer of the MLP
 # Sums of a few hundred float32 products of either sign, each rounded at 6e-8.
 RTOL = 2e-5
 score = jax.jit(lambda saliency, params, masks: saliency(params, masks))
@@ -89,6 +91,21 @@ def residual_params(seed=0, dtype=jnp.float32, width=4):
     }
 
 
+def pooled(params, x):
+    """Two convolutions, a max-pool between them, and a head that sees every position."""
+    x = jax.nn.relu(conv(x, params["one"]))
+    x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    x = jax.nn.relu(conv(x, params["two"]))
+    return x.reshape(1, -1) @ params["head"]
+
+
+def pooled_params(seed=0):
+    """Gaussian kernels."""
+    rng = np.random.default_rng(seed)
+    shapes = {"one": (3, 3, CONV_SHAPE[-1], 5), "two": (3, 3, 5, 4), "head": (36, 3)}
+    return {n: jnp.asarray(rng.standard_normal(s), jnp.float32) for n, s in shapes.items()}
+
+
 seeds = st.integers(0, 10_000)
 MLP = sf.synflow_saliency(mlp, WIDTHS[:1])
 RES = sf.synflow_saliency(residual, CONV_SHAPE)
@@ -133,6 +150,13 @@ def random_masks(params, seed, density=0.7):
 
 def equal(one, two):
     return jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), one, two))
+
+
+def holds_zeros(params, masks):
+    """Whether all pruned weights are 0, and there are some."""
+    pairs = list(zip(jax.tree.leaves(params), jax.tree.leaves(masks), strict=True))
+    zero = all(not np.where(mask, 0.0, leaf).any() for leaf, mask in pairs)
+    return zero and any(not np.asarray(mask).all() for _, mask in pairs)
 
 
 def batches_like(params):

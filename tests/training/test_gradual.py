@@ -238,3 +238,28 @@ def test_accumulation_outside_counts_what_is_emitted_and_inside_micro_steps():
     inside = sf.gradual_magnitude(optax.MultiSteps(optax.adam(1e-2), 3), 4.0, end=2, every=1)
     _, (_, masks) = train(inside, PARAMS, inside.init(PARAMS), 4)
     assert counts_of(masks) == [half] + [-(-sum(SIZES) // 4)] * 3
+
+
+def test_the_cubic_schedule_is_one_of_prune():
+    masks, info = sf.prune(
+        PARAMS, sf.saliency.magnitude_saliency(), 5.0, 10, schedule=sf.plan.cubic
+    )
+    want = [int(np.ceil(sum(SIZES) * (0.2 + 0.8 * (1 - k / 10) ** 3) - 1e-9)) for k in range(1, 11)]
+    assert info.kept.sum(1).tolist() == want
+    chex.assert_trees_all_equal(masks, sf.magnitude(PARAMS, 5.0))
+
+
+def test_groups_and_floors_hold_while_it_trains():
+    params = {"a": jnp.arange(1.0, 25.0).reshape(4, 6), "z": 1e-3 * jnp.ones((6, 2))}
+    tx = sf.gradual_magnitude(optax.sgd(0.0), 6, end=3, every=1, min_keep={"z": 2})
+    state = tx.init(params)
+    kept = []
+    for _ in range(3):
+        updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state, params)
+        params = optax.apply_updates(params, updates)
+        kept.append([int(mask.sum()) for mask in state.masks.values()])
+    assert [sum(pair) for pair in kept] == [15, 8, 6]  # ⌈36/6 + 30·(1 − k/3)³⌉
+    assert kept[-1] == [4, 2]
+    tx = sf.gradual_magnitude(optax.sgd(0.0), {"a": 2, "z": 6}, end=1)
+    state = tx.update(params, tx.init(params), params)[1]
+    assert [int(mask.sum()) for mask in state.masks.values()] == [12, 2]

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import synflow_jax as sf
 from synflow_jax.linen import from_linen
+from tests.support.nets import holds_zeros
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 CLASSES = 4
@@ -54,13 +55,6 @@ def step(state, batch, key=None, mean=lambda loss: loss):
         return mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean())
 
     return state.apply_gradients(grads=jax.grad(loss_fn)(state.params))
-
-
-def holds_zeros(params, masks):
-    """Whether what is pruned is zero, and some of the rest is not."""
-    pairs = list(zip(jax.tree.leaves(params), jax.tree.leaves(masks), strict=True))
-    zero = all(not np.where(mask, 0.0, leaf).any() for leaf, mask in pairs)
-    return zero and any(not np.asarray(mask).all() for _, mask in pairs)
 
 
 def batch(examples=32):

@@ -159,12 +159,6 @@ def test_extra_arguments_are_of_the_pruned_network():
     assert seen["length"].tolist() == [0, 1, 2]
 
 
-def test_update_needs_params():
-    tx = sf.keep_masks(optax.sgd(0.1), MASKS)
-    with pytest.raises(ValueError, match="needs params"):
-        tx.update(PARAMS, tx.init(PARAMS))
-
-
 def test_one_state_a_seed_under_vmap():
     seeds = [mlp_params(seed) for seed in range(2)]
     params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *seeds)
