@@ -7,7 +7,7 @@ from statistics import fmean
 import pytest
 
 from benchmarks.compaction import slim
-from tests.pages.test_readme import run_blocks
+from tests.support.pages import run_blocks
 
 ROOT = pathlib.Path(__file__).parents[2]
 PAGES = ROOT / "docs" / "howto"

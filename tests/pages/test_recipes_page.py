@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 import synflow_jax as sf
-from tests.pages.test_readme import ROOT, run_blocks
+from tests.support.pages import ROOT, run_blocks
 from tests.support.recipes import kept_only, second_gradient, spread, trained
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")

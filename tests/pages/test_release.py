@@ -14,7 +14,7 @@ import jax
 import pytest
 
 import synflow_jax as sf
-from tests.pages.test_readme import README, ROOT
+from tests.support.pages import README, ROOT
 from tests.test_api import WINGS
 from tests.test_wings import WHEN_USED
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from tests.pages.test_readme import ROOT, run_blocks
 from tests.support.meshes import same_layout
+from tests.support.pages import ROOT, run_blocks
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.sparse import products, products_table
-from tests.pages.test_readme import ROOT, run_blocks
+from tests.support.pages import ROOT, run_blocks
 
 PAGE = ROOT / "docs" / "howto" / "sparse.md"
 ROWS = json.loads((ROOT / "benchmarks" / "results" / "sparse_cpu.json").read_text())["rows"]

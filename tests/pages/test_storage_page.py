@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import synflow_jax as sf
-from tests.pages.test_readme import ROOT, run_blocks
 from tests.support.meshes import differ, same_layout
+from tests.support.pages import ROOT, run_blocks
 
 
 @pytest.fixture(scope="module")
