@@ -88,8 +88,8 @@ def synflow_l2(
 ) -> Masks:
     """Find which weights to keep by the flow of squared weights, S = θ² ⊙ ∂R/∂θ², R = 1ᵀ∏θ²1.
 
-    As `synflow`, of which it is the variant that favours wide paths less; it tends to narrow
-    layers.
+    As `synflow`, with θ² in the place of |θ|: a weight's score is its share of the squared weights
+    along all paths.
 
     Args:
       params: any pytree of arrays; not modified.

@@ -32,9 +32,10 @@ from synflow_jax.trees import (
 class Saliency(abc.ABC):
     """Scores of weights, higher = keep; a saliency of your own needs `scores` alone.
 
-    Wherever a saliency is expected, a plain function (params, masks) -> scores does as well. Derive
-    from this class to override a default. To run inside of a compiled loop, a saliency that holds
-    arrays must be a pytree (`jax.tree_util.register_dataclass`), and what it holds else hashable.
+    A plain function (params, masks) -> scores does wherever a saliency is expected; derive from
+    this class to override a default. A saliency that holds arrays and runs inside of a compiled
+    loop must be a pytree (`jax.tree_util.register_dataclass`). Everything else that it holds must
+    be hashable.
 
     Attributes:
       on_host: rounds run in a Python loop, for saliencies that read data.

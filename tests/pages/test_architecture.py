@@ -89,16 +89,19 @@ def test_each_kind_of_addition_has_one_file_to_open_and_one_test():
         ("OWNERS", "tests/test_wings.py"),
         ("WINGS", "tests/test_wings.py"),
         ("Saliency", "synflow_jax/saliency/_protocol.py"),
+        ("PRIMITIVES", "synflow_jax/compaction/_primitives.py"),
+        ("RULES", "synflow_jax/flow/_primitives.py"),
+        ("RULES", "synflow_jax/scaled/_rules.py"),
     ],
 )
 def test_the_names_that_contributors_are_told_to_extend_exist(name, path):
     assert re.search(rf"`{name}`", CONTRIBUTING)
     assert path in FILES
-    defined = [
-        target.id if isinstance(target, ast.Name) else getattr(node, "name", None)
-        for node in ast.parse((ROOT / path).read_text()).body
-        for target in getattr(node, "targets", [None])
-    ]
+    defined = set()
+    for node in ast.parse((ROOT / path).read_text()).body:
+        defined.add(getattr(node, "name", None))
+        targets = getattr(node, "targets", [getattr(node, "target", None)])
+        defined.update(getattr(target, "id", None) for target in targets)
     assert name in defined
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from benchmarks.compaction import compact_table
 from benchmarks.shared.labels import TITLES
 from benchmarks.speed.run_table import best
-from tests.support.pages import WORDS, result_rows, run_blocks
+from tests.support.pages import README, result_rows, run_blocks, words_of
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "howto" / "compact.md"
 
@@ -63,4 +63,4 @@ def test_what_the_readme_says_of_compact_networks_was_measured():
     said = (
         f"has {entries:.3g} times fewer weights, and a training step is {train:.3g} times as fast"
     )
-    assert f"VGG-16 at ρ = 100 then {said}" in WORDS
+    assert f"VGG-16 at ρ = 100 then {said}" in words_of(README)

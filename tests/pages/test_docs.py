@@ -10,7 +10,7 @@ import pytest
 import synflow_jax as sf
 from benchmarks.shared.labels import TITLES
 from benchmarks.speed.run_table import best
-from tests.support.pages import ROOT, WORDS, result_rows, run_blocks
+from tests.support.pages import README, ROOT, result_rows, run_blocks, words_of
 
 DOCS = ROOT / "docs"
 PAGES = [page for page in sorted(DOCS.rglob("*.md")) if "notebooks" not in page.parts]
@@ -117,7 +117,7 @@ def test_the_questions_run():
 
 
 def test_the_numbers_of_the_answers_are_those_measured():
-    page = " ".join((DOCS / "faq.md").read_text().split())
+    page = words_of(DOCS / "faq.md")
     table = ROOT / "experiments" / "results" / "compare" / "cifar10-fc" / "table.txt"
     for method in ("random", "synflow", "random-erk"):
         accuracy = re.search(rf"^ 1\.00 {method} +([\d.]+)", table.read_text(), re.M)[1]
@@ -127,7 +127,7 @@ def test_the_numbers_of_the_answers_are_those_measured():
     overlaps = [rows[f"exponential_n100_d{d}"]["overlap"] for d in ("0.1", "0.01", "0.001")]
     said = "{:.2f}, {:.2f} and {:.2f}".format(*overlaps)
     assert said in page
-    assert f"overlap by {said} at ρ = 10, 100 and 1000" in WORDS
+    assert f"overlap by {said} at ρ = 10, 100 and 1000" in words_of(README)
 
 
 def cells(page, first):
@@ -153,7 +153,7 @@ def test_the_table_of_speed_is_what_was_measured():
         assert cells(PERFORMANCE, TITLES[name]) == pytest.approx([*rounds, *jobs], rel=5e-3)
     largest = max(result_rows("growth"), key=lambda row: row["weights"])
     said = f"ten rounds in {largest['again']:.0f} s, with a peak of {largest['peak'] / 1e9:.1f} GB"
-    assert said in " ".join(PERFORMANCE.read_text().split())
+    assert said in words_of(PERFORMANCE)
 
 
 def test_the_times_of_selection_are_those_measured():

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.support.pages import README, ROOT
+from tests.support.pages import README, ROOT, words_of
 
 PAGE = ROOT / "docs" / "figures.md"
 FIGURES = ROOT / "experiments" / "README.md"
@@ -19,10 +19,6 @@ METHODS = {
     "random at ERK densities": "random-erk",
 }
 RATIOS = ["ρ = 10^0.5", "10", "10^1.5", "100", "10^2.5", "1000"]
-
-
-def words_of(page):
-    return " ".join(page.read_text().split())
 
 
 def table_of(name):

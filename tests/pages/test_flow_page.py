@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from tests.support.pages import ROOT, result_rows, run_blocks
+from tests.support.pages import ROOT, result_rows, run_blocks, words_of
 
 PAGE = ROOT / "docs" / "flow.md"
-WORDS = " ".join(PAGE.read_text().split())
+WORDS = words_of(PAGE)
 NETWORKS = {
     "VGG-16": ["vgg16"],
     "CIFAR ResNet-20": ["resnet20"],

@@ -12,7 +12,14 @@ import pytest
 
 import synflow_jax as sf
 from benchmarks.speed.run_table import best
-from tests.support.pages import PAGES, README, ROOT, WORDS, result_rows, run_blocks
+from tests.support.pages import README, ROOT, result_rows, run_blocks, words_of
+
+WORDS = words_of(README)
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    ROOT / "experiments" / "README.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if "notebooks" not in page.parts),
+]
 
 
 def test_the_readme_runs_and_prints_what_it_shows():

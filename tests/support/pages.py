@@ -1,4 +1,4 @@
-"""Where the pages are, how their Python is run, and the benchmarks that they show."""
+"""Where the pages and the committed rows are, and how the Python of a page is run."""
 
 import json
 import pathlib
@@ -9,12 +9,6 @@ import jax
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = ROOT / "README.md"
-WORDS = " ".join(README.read_text().split())  # without line breaks, for sentences
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-    ROOT / "experiments" / "README.md",
-    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if "notebooks" not in page.parts),
-]
 
 
 def run_blocks(page, least):
@@ -31,6 +25,11 @@ def run_blocks(page, least):
         for block in blocks:
             exec(compile(block, str(page), "exec"), scope)  # our own pages
     return scope
+
+
+def words_of(page):
+    """The text of a page without its line breaks, to look for sentences in."""
+    return " ".join(page.read_text().split())
 
 
 def result_rows(name):
