@@ -12,23 +12,13 @@ import types
 import pytest
 
 import synflow_jax as sf
+from tests.support.wings import PUBLIC_WINGS
 
 ROOT = pathlib.Path(__file__).parents[1]
-WINGS = (
-    "compaction",
-    "files",
-    "flow",
-    "measure",
-    "plan",
-    "pruning",
-    "saliency",
-    "show",
-    "training",
-)
 PLAIN = {"gradient_norm", "weight_energy"}
 
 
-PUBLIC = {wing: sorted(getattr(sf, wing).__all__) for wing in WINGS}
+PUBLIC = {wing: sorted(getattr(sf, wing).__all__) for wing in PUBLIC_WINGS}
 DOCUMENTED = [(f"synflow_jax.{wing}", name) for wing, names in PUBLIC.items() for name in names]
 DOCUMENTED += [("synflow_jax", name) for name in sf.__all__]
 
