@@ -101,7 +101,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     """Import the adapter of a framework on first use."""
-    module = f"synflow_jax.frameworks.{name}"
-    if not name.startswith("_") and importlib.util.find_spec(module) is not None:
-        return importlib.import_module(module)
+    if not name.startswith("_"):
+        for module in (f"synflow_jax.{name}", f"synflow_jax.frameworks.{name}"):
+            if importlib.util.find_spec(module) is not None:
+                return importlib.import_module(module)
     raise AttributeError(f"module 'synflow_jax' has no attribute {name!r}")

@@ -72,7 +72,7 @@ def synflow(
     """
     check_options("synflow", options, Options)
     saliency = synflow_saliency(apply_fn, shape)
-    # Nested: 0 outranks the negative scores that trained statistics can give.
+    # Nested: pruned weights rank last, below the negative scores that trained statistics can give.
     return prune(params, saliency, rho, rounds, nested=True, sweep=sweep, **options)[0]
 
 

@@ -1,8 +1,9 @@
 """The table of primitives: all that compaction knows of each operation of JAX.
 
-To teach compaction a primitive, add an entry to `PRIMITIVES`, at the end of this file. The fields
-of `Primitive` are the columns of the table; the functions above the table fill them, and are named
-by their column: `follow_dot`, `needs_dot`, `cost_dot`. A primitive without an entry is not
+To teach compaction a primitive, add an entry to `PRIMITIVES`, at the end of this file. Functions of
+single entries (`erf_inv`, `clamp`) come from `jaxpr.ELEMENTWISE`, which flow mode shares. The
+fields of `Primitive` are the columns of the table; the functions above the table fill them, and are
+named by their column: `follow_dot`, `needs_dot`, `cost_dot`. A primitive without an entry is not
 followed: everything that it touches stays whole, and it is named in `Compact.lost`.
 """
 
@@ -46,14 +47,15 @@ class Primitive(NamedTuple):
       alive: alive(listing, step, operands) -> where each result may be other than 0, given where
         each operand may be. The default is everywhere.
       varies: varies(listing, step, varying, alive) -> where each result may vary with the inputs,
-        given where each operand may vary, and where it may be other than 0. None is for functions
-        that are linear in all operands together, of which it is alive(listing, step, varying).
+        given where each operand may vary, and where it may be other than 0. None takes
+        alive(listing, step, varying), which may answer True too often, never too rarely.
       needs: of sums, needs(state, step, nonzero, kept) yields, for each axis that is summed over,
         its units, and which of them add a term that may be other than 0 to a result that stays.
         None is for primitives that sum over no units.
       shrink: shrink(step, operands, inside, outside) -> the results, computed on the positions that
-        stay; inside and outside tell these along each axis of the operands and of the results. It
-        is called where some position is removed. The default runs the primitive as it is.
+        stay; inside and outside tell which positions stay along each axis of the operands and of
+        the results. It is called where some position is removed. The default runs the primitive as
+        it is.
       cost: cost(state, step) -> the names of the units along the axes whose widths multiply to its
         multiply-adds. None is for primitives that are not counted.
     """
@@ -90,7 +92,7 @@ def alive_moved(listing: Listing, step: Step, operands: Arrays) -> Arrays:
 
 
 def alive_sum(listing: Listing, step: Step, operands: Arrays) -> Arrays:
-    """Do the same for a sum: of numbers 0 and 1 it is 0 exactly where all its terms are."""
+    """Run a sum on 0 and 1: it is not 0 exactly where some term is not."""
     dtypes = [listing.avals[number].dtype for number in step.results]
     if any(jnp.issubdtype(d, jnp.integer) and jnp.iinfo(d).bits < 32 for d in dtypes):
         return alive_everywhere(listing, step, operands)  # 256 ones add up to 0 in int8
@@ -134,7 +136,7 @@ def follow_elementwise(state: Followed, step: Step, operands: Sequence[Axes]) ->
 
 
 def alive_function(listing: Listing, step: Step, operands: Arrays) -> Arrays:
-    """A function f with f(0, …, 0) = 0 is 0 where all operands are; constants count as they are."""
+    """A function f with f(0, …, 0) = 0 is 0 where all operands are; scalar constants are put in."""
     constants = [listing.known.get(number) for number in step.operands]
     fixed = [value is not None and np.size(value) == 1 for value in constants]
     values = [value if hit else None for value, hit in zip(constants, fixed, strict=True)]

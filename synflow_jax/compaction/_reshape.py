@@ -46,7 +46,7 @@ class Product:
         elif len(free) <= 1 or force:
             lead = free[0] if free else None
         else:
-            lead = next((k for k in free if _varies_along(table, k)), None)
+            lead = next((k for k in free if _depends_only_on(table, k)), None)
             if lead is None:
                 return False
         for k, ids in enumerate(self.axes):
@@ -61,7 +61,8 @@ class Product:
         return True
 
 
-def _varies_along(table: np.ndarray, axis: int) -> bool:
+def _depends_only_on(table: np.ndarray, axis: int) -> bool:
+    """Whether a table is constant along all axes but this one."""
     rows = np.moveaxis(table, axis, 0).reshape(table.shape[axis], -1)
     return bool((rows == rows[:, :1]).all())
 

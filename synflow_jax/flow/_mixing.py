@@ -186,7 +186,7 @@ def pad(walk: Walk, eqn: Any, values: list[Value]) -> Any:
 
 
 def concatenate(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Concatenate signals; a weight among them (a class token) becomes the mean of the tokens."""
+    """Concatenate signals; without sources, a class token becomes the mean of tokens."""
     values = as_factors(walk, values)
     found = signals(values)
     if not found:

@@ -176,7 +176,7 @@ def split(_walk: Walk, eqn: Any, values: list[Value]) -> Any:
 
 
 def add(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Add or subtract: drop sources and subtracted means, apply additive masks, add signals."""
+    """Add or subtract: drop (or keep as |b|) sources, drop means, apply masks, add signals."""
     a, b = values
     minus = eqn.primitive.name == "sub"
     if minus and a.origin is b.origin and max(a.reduced, b.reduced) > 0:

@@ -11,7 +11,7 @@ FACTORS = ("scale", "var", "gamma", "weight", "gain", "alpha")  # parts of names
 
 
 def is_source(path: str, leaf: Any) -> bool:
-    """Whether a leaf is added to a signal, so that flow starts there, such as a bias or a mean.
+    """Guess from name and axes whether a leaf is added to a signal, as a bias or a mean is.
 
     Sources are leaves with a name in SOURCES, and leaves of one axis with no part of FACTORS in
     their name. A scalar is a factor.

@@ -23,7 +23,7 @@ freeze = jax.lax.stop_gradient
 
 
 class Kind(IntEnum):
-    """What a value depends on; a result has the largest kind of its operands."""
+    """What a value depends on; a result has the largest kind of its operands, unless ruled less."""
 
     CONSTANT = 0  # neither params nor input
     WEIGHT = 1  # params, or frozen statistics of a signal
@@ -33,7 +33,7 @@ class Kind(IntEnum):
 
 
 class Root:
-    """The flow of a signal whose value is known; `images` holds its reshaped copies, by key."""
+    """A signal whose flow is decided; `images` holds its reshaped copies, by key."""
 
     def __init__(self, array: jax.Array) -> None:
         self.array = array
@@ -48,6 +48,15 @@ class Root:
 @dataclass(frozen=True, eq=False)
 class Value:
     """An array and what flow mode knows of it.
+
+    Which rules set and which read what is known of a signal:
+
+      reduced, maxed: set by `reduced` (sums, maxima); read by `add` (centring), `div`, powers.
+      frozen: set by negative powers, `rsqrt` and `div`; read by `Walk.settle`, which turns the
+        signal into a factor, and by `mul` and `div`, where it meets its own root.
+      shifted: set by `add` where a maximum is subtracted; read by `elementwise` at exp (softmax).
+      line, offset, at: set by `chain`; read by `Walk.flow`, which decides and notes.
+      count: set by products of two signals; read by `balanced`.
 
     Attributes:
       kind: what the value depends on.

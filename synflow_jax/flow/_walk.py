@@ -46,7 +46,11 @@ def source_line(eqn: Any) -> str:
 
 
 def of_library(name: str) -> bool:
-    """Whether a jitted function is JAX's own: notes inside of it are of the call."""
+    """Whether a jitted function looks like JAX's own, by its name.
+
+    Notes inside of such a function are recorded at its call. A user's function of the same name
+    is taken for one, too.
+    """
     return name.startswith("_") or any(hasattr(room, name) for room in (jax.nn, jnp))
 
 

@@ -17,7 +17,7 @@ class Layers(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Weights of each layer."""
+        """Number of weights of each layer."""
         return tuple(math.prod(shape) for shape in self.shapes)
 
 

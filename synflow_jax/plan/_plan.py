@@ -88,7 +88,7 @@ class Plan:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Units of each layer."""
+        """Number of units of each layer."""
         return tuple(math.prod(grid) for grid in self.grids)
 
     @property
@@ -121,7 +121,8 @@ def make_plan(
       prunable: (path, leaf) -> bool.
 
     Returns:
-      The plan, and int[n, competitions]: units kept after each round, computed in float64.
+      The plan, and int[n, competitions] (in runs, int[n, layers]): units kept after each round,
+      computed in float64; by default ⌈N·ρ^(−k/n)⌉ after round k (see `_scope.whole`).
     """
     layers = find_layers(params, prunable)
     units = _units(layers, pattern)

@@ -28,7 +28,8 @@ from synflow_jax.trees import as_if_auto
 class Trail(NamedTuple):
     """Where the last rounds cut, for the next one to begin its search nearby."""
 
-    cut: jax.Array  # float64: the key of the last cut, of scores in units of 1
+    cut: jax.Array  # float64: the last cut's key plus exponent × keys an octave, so that rounds
+    # whose scores have different exponents compare
     drift: jax.Array  # float64: how far it moved in that round
 
 
@@ -40,7 +41,7 @@ def compete(
     Args:
       scores: in units of 2^exponent.
       kept: the masks so far.
-      counts: how many each competition keeps.
+      counts: how many each competition keeps; in runs, how many each layer keeps.
       trail: where the last rounds cut.
       exponent: int32 scalar.
       plan: says what competes.

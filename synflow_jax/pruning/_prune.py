@@ -170,7 +170,8 @@ def _check_fit(
     if not able:
         raise TypeError(
             f"{name} needs a saliency that measures flow, as synflow_saliency builds it, got "
-            f"a {type(saliency).__name__}"
+            f"a {type(saliency).__name__}; one of your own derives from Saliency and sets "
+            f"{'scores_pruned' if name.startswith('sweep') else 'measures_flow'} = True"
         )
     if scope is not globally:
         raise ValueError(f"{name} needs scope=globally, got {scope!r}")

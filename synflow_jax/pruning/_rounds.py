@@ -1,6 +1,8 @@
 """A round (score, select, measure), and the loops around it: fixed, certified, on the host.
 
-Masks and scores are packed: lists of arrays whose leading axis is that of layers.
+Three forms of masks: `kept` in a loop is packed (lists of arrays whose leading axis is that of
+layers, entries are units), what a loop takes and returns is a list of one array a layer (units),
+and a saliency sees a full tree (weights). 64-bit types are switched on only for counts and sums.
 """
 
 import math
@@ -26,20 +28,20 @@ Count = Callable[[Leaves, Leaves, jax.Array], jax.Array]  # (scores, masks, flow
 
 
 class State(NamedTuple):
-    """What a round passes to the next: the masks, and where it cut."""
+    """What a round passes to the next."""
 
-    kept: Leaves
-    trail: Trail
+    kept: Leaves  # packed masks
+    trail: Trail  # where it cut
 
 
 class Rows(NamedTuple):
     """Measurements, one row a round; log2_flow has one more, after the last round."""
 
-    kept: jax.Array  # of each layer
-    log2_flow: jax.Array
-    share: jax.Array  # of the flow that the round pruned
+    kept: jax.Array  # int[layers], kept units of each layer
+    log2_flow: jax.Array  # before the round; NaN where the saliency measures no flow
+    share: jax.Array  # ΣS of the pruned units over the flow
     finite: jax.Array  # whether every score was finite
-    idle: jax.Array  # of each layer: whether all its scores were 0
+    idle: jax.Array  # bool[layers], whether all scores of a layer were 0
 
 
 def first_state(plan: Plan, masks: Leaves) -> State:
@@ -95,16 +97,16 @@ def one_round(
     return _select_and_measure(scores, state, counts, flow, plan, nested)
 
 
-def _round_or_look(
+def _round_or_measure(
     params: Params,
     saliency: Saliency,
     plan: Plan,
     nested: bool,
     state: State,
     counts: jax.Array,
-    look: jax.Array,
+    measure_only: jax.Array,
 ) -> tuple[State, Rows]:
-    """Run a round; where `look` is true, measure the flow and keep all."""
+    """Run a round; where `measure_only` is true, measure the flow and keep all."""
     flow, scores = _score(params, saliency, plan, state.kept, nested)
 
     def prune_some() -> tuple[State, Rows]:
@@ -113,11 +115,11 @@ def _round_or_look(
     def keep_all() -> tuple[State, Rows]:
         return state, _flow_alone(flow, scores, plan)
 
-    return lax.cond(look, keep_all, prune_some)
+    return lax.cond(measure_only, keep_all, prune_some)
 
 
 def _flow_alone(flow: Scaled, scores: Leaves, plan: Plan) -> Rows:
-    """Make the row of a look, whose log2_flow alone is read."""
+    """Make the row of a turn that only measures the flow; the other columns are not read."""
     count, none = len(plan.sizes), jnp.zeros((), scores[0].dtype)
     with jax.enable_x64(True):
         kept = lax.full((count,), 0, count_dtype(max(plan.sizes)))
@@ -131,6 +133,7 @@ def _select_and_measure(
     new, trail = compete(scores, state.kept, counts, state.trail, flow.exponent, plan)
     kept, lost, top = measure(scores, state.kept, new, nested)
     whole = _in_unit(flow, scores)
+    # 0 * whole makes the share NaN where no flow was measured.
     share = 0 * whole + lost / jnp.where(whole > 0, whole, jnp.ones_like(whole))
     highest = plan.packing.in_order(top)
     finite = jnp.all(jnp.isfinite(highest))
@@ -207,9 +210,9 @@ def fixed_loop(
         return plan.packing.unpack(state.kept), _unmeasured(rows)
     # One turn more than rounds measures the flow that is left: a program for that alone would cost
     # more to compile than its gradient costs to run.
-    look = jnp.arange(len(counts) + 1) == len(counts)
-    turns = (jnp.concatenate([counts, counts[-1:]]), look)
-    state, rows = scan(lambda s, now: _round_or_look(*parts, s, *now), state, turns)
+    measure_only = jnp.arange(len(counts) + 1) == len(counts)
+    turns = (jnp.concatenate([counts, counts[-1:]]), measure_only)
+    state, rows = scan(lambda s, now: _round_or_measure(*parts, s, *now), state, turns)
     rounds = jax.tree.map(lambda column: column[:-1], rows)
     return plan.packing.unpack(state.kept), rounds._replace(log2_flow=rows.log2_flow)
 
@@ -246,7 +249,7 @@ def certified_loop(
     schedule: Certified,
     progress: bool,
 ) -> tuple[Leaves, Rows, jax.Array]:
-    """Run rounds that prune at most α of the flow, until the target, a standstill or the limit."""
+    """Run certified rounds, until the target, a standstill or the limit of rounds."""
     saliency: Any = held.fn
     started = start_clock() if progress else None
 
@@ -285,7 +288,11 @@ def certified_loop(
 def _certified_count(
     scores: Leaves, kept: Leaves, whole: jax.Array, alpha: float, target: jax.Array
 ) -> jax.Array:
-    """Count what is left when the lowest scores with ΣS ≤ α·R go, but never below the target."""
+    """Count what a certified round keeps, never less than the target.
+
+    It prunes every weight without flow, and the lowest scores whose sum is at most α·R, at least
+    the lowest one with flow unless that one carries all of R.
+    """
     live = [(score > 0) & mask for score, mask in zip(scores, kept, strict=True)]
     count, lives = count_true(list(zip(kept, live, strict=True)))
     pairs = zip(scores, live, strict=True)

@@ -94,17 +94,17 @@ class FlowSaliency(Saliency):
     @highest_precision
     def flow(self, params: Params, masks: Masks) -> Scaled:
         """Return R of the masked network."""
-        return _flow(self._entering(params, masks), self.held, self.inputs, self.sizes)
+        return _flow(self._entering_weights(params, masks), self.held, self.inputs, self.sizes)
 
     @highest_precision
     def flow_and_scores(self, params: Params, masks: Masks) -> tuple[Scaled, Scores]:
         """Return R and, from the same gradient, the scores in units of 2^exponent."""
         # With |m ⊙ θ| as the factor, a pruned weight scores 0 whatever the slope of |·| at 0 is.
-        start = absolute(self._entering(params, masks))
+        start = absolute(self._entering_weights(params, masks))
         rest = (self.held, self.inputs, self.sizes)
         return value_and_scores(lambda p: _flow(p, *rest), start, start)
 
-    def _entering(self, params: Params, masks: Masks) -> Params:
+    def _entering_weights(self, params: Params, masks: Masks) -> Params:
         """Return m ⊙ θ, or its square; the objective takes absolute values itself."""
         # Masked first, then widened: what XLA finds the same in every round it holds in memory.
         start = widen(masked(self.network.prepare(params), masks))

@@ -45,7 +45,7 @@ def highest_precision(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def zero_scores(leaf: Any) -> jax.Array:
-    """Score a leaf that is not floating."""
+    """Return zeros, the scores of a leaf that is not floating."""
     return jnp.zeros(leaf.shape, jnp.float32)
 
 

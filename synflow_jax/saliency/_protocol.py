@@ -30,7 +30,9 @@ from synflow_jax.trees import (
 
 
 class Saliency(abc.ABC):
-    """Scores of weights, higher = keep; a saliency of your own needs `scores` alone.
+    """Scores of weights, higher = keep.
+
+    A saliency of your own needs `scores`; one that measures flow, `flow_and_scores` as well.
 
     A plain function (params, masks) -> scores does wherever a saliency is expected; derive from
     this class to override a default. A saliency that holds arrays and runs inside of a compiled
@@ -40,7 +42,8 @@ class Saliency(abc.ABC):
     Attributes:
       on_host: rounds run in a Python loop, for saliencies that read data.
       measures_flow: `flow_and_scores` returns a flow of which the scores are shares: ΣS over any
-        set of weights is at least the flow that is lost with it. The certified schedule needs it.
+        set of weights is at least the flow that is lost with it. The certified schedule needs it,
+        and certifies the flow from all sources unless `from_input_alone` removes them.
       scores_pruned: `candidate_scores` is there. The final sweep needs it.
 
     Example:
@@ -51,6 +54,24 @@ class Saliency(abc.ABC):
       ...         return jax.tree.map(jnp.square, params)
       >>> prune({"w": jnp.array([[1.0, -4.0]])}, Energy(), 2.0, rounds=1)[0]["w"].tolist()
       [[False, True]]
+
+      A saliency that measures flow, here S = θ² ⊙ ∂R/∂θ² of a chain, under the certified schedule:
+
+      >>> from synflow_jax import certified
+      >>> from synflow_jax.scaled import Scaled
+      >>> class SquaredFlow(Saliency):
+      ...     measures_flow = True
+      ...     def flow_and_scores(self, params, masks):
+      ...         squares = jax.tree.map(lambda p, m: jnp.where(m, p**2, 0), params, masks)
+      ...         flow = lambda w: jnp.sum(jnp.ones((1, 1)) @ w["in"] @ w["out"])
+      ...         value, slopes = jax.value_and_grad(flow)(squares)
+      ...         return Scaled(value, jnp.int32(0)), jax.tree.map(jnp.multiply, squares, slopes)
+      ...     def scores(self, params, masks):
+      ...         return self.flow_and_scores(params, masks)[1]
+      >>> chain = {"in": jnp.array([[1.0, -2.0]]), "out": jnp.array([[3.0], [0.5]])}
+      >>> masks, info = prune(chain, SquaredFlow(), 2.0, schedule=certified())
+      >>> masks["in"].tolist(), bool(info.certified)
+      ([[True, False]], True)
     """
 
     on_host: ClassVar[bool] = False
@@ -86,6 +107,11 @@ class Saliency(abc.ABC):
 
     def flow_and_scores(self, params: Params, masks: Masks) -> tuple[Scaled, Scores]:
         """Return the flow and the scores, both in units of 2^exponent of the flow."""
+        if self.measures_flow:
+            raise TypeError(
+                f"saliency must define flow_and_scores(params, masks), since it has "
+                f"measures_flow = True: {type(self).__name__} does not"
+            )
         return Scaled(jnp.float32(jnp.nan), jnp.int32(0)), self.scores(params, masks)
 
     def unit_scores(self, score: jax.Array, unit: Shape) -> jax.Array:
@@ -93,7 +119,7 @@ class Saliency(abc.ABC):
         return sum_units(score, unit)
 
     def from_input_alone(self, params: Params, prunable: tuple[bool, ...]) -> Params:
-        """Remove what starts flow beside the input; the certified schedule prunes what is left."""
+        """Return the params without sources of flow; the certified schedule scores those."""
         del prunable
         return params
 

@@ -85,7 +85,7 @@ def as_scaled(value: Value) -> Any:
 
 
 def constant(array: Any) -> Value:
-    """Make a value of a constant, neutral if it is 0 or not finite."""
+    """Make a value of a constant; a single 0, infinity or NaN is neutral."""
     known = not isinstance(array, Tracer) and np.size(array) == 1 and is_float(array)
     number = float(np.asarray(array).reshape(())) if known else 1.0
     return Value(array, neutral=number == 0 or not np.isfinite(number))

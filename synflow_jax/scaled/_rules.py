@@ -120,7 +120,7 @@ LEAST = 4.0  # bits of a contraction of few terms, whose weights may be small or
 
 
 def growth(eqn: Any, values: list[Value]) -> float:
-    """Bound the bits that a product adds: log2 of the number of terms of each sum."""
+    """Bound the bits that a product adds: log2 of the terms of each sum, |log2 c| of a factor c."""
     name, right = eqn.primitive.name, values[1].array
     if name == "dot_general":
         axes = eqn.params["dimension_numbers"][0][1]

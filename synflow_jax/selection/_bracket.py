@@ -27,7 +27,7 @@ class Cut(NamedTuple):
     Attributes:
       low: the largest key known to fit.
       high: the smallest key known not to fit; low + 1, unless low is exact.
-      exact: whether low settles the search.
+      exact: whether exactly `count` scores reach low.
     """
 
     low: jax.Array
@@ -36,7 +36,7 @@ class Cut(NamedTuple):
 
 
 def cut_scores(scores: list[jax.Array], count: jax.Array, near: jax.Array | None = None) -> Cut:
-    """Find the largest key that at least `count` scores reach.
+    """Find a key that exactly `count` scores reach, or the largest that at least `count` reach.
 
     Args:
       scores: arrays of one floating dtype.

@@ -68,8 +68,8 @@ def gradual_magnitude(
 ) -> optax.GradientTransformationExtraArgs:
     """Prune the smallest weights while training, from density 1 after `begin` to 1/ρ after `end`.
 
-    A round of pruning follows updates begin + every, begin + 2·every, … and `end`. Round t sets the
-    weights of least |θ| to zero, so that the density is that of the schedule at
+    A round of pruning follows updates begin + every, begin + 2·every, … and `end`. The round after
+    update t sets the weights of least |θ| to zero, so that the density is that of the schedule at
     (t − begin)/(end − begin). Pruned weights stay exactly zero, as under `keep_masks`, and so do
     all parts of the inner state with the structure of the params (moments, averages). |θ| is taken
     after the update, in the dtype of the params. Make it the outermost transform, or the one inside

@@ -86,8 +86,6 @@ def test_each_kind_of_addition_has_one_file_to_open_and_one_test():
     ("name", "path"),
     [
         ("METHODS", "tests/laws/test_contract.py"),
-        ("OWNERS", "tests/test_wings.py"),
-        ("WINGS", "tests/test_wings.py"),
         ("Saliency", "synflow_jax/saliency/_protocol.py"),
         ("PRIMITIVES", "synflow_jax/compaction/_primitives.py"),
         ("RULES", "synflow_jax/flow/_primitives.py"),
