@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
 CALLS = CUSTOM | {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 
-# Elementwise functions without the arithmetic (add, mul, …), for which interpreters have own rules.
+# Elementwise functions without arithmetic (add, mul, …), which each interpreter treats by itself.
 _FUNCTIONS = """
     tanh logistic exp exp2 log log1p expm1 erf erfc erf_inv sin cos tan asin acos atan sinh cosh
     asinh acosh atanh sqrt cbrt square integer_pow pow sign abs floor ceil round is_finite not

@@ -192,7 +192,9 @@ def _leaves(tree: Any, name: str) -> list[tuple[str, Any]]:
     paths = [path for path, _ in leaves]
     if len(set(paths)) < len(paths):
         twice = next(path for path in paths if paths.count(path) > 1)
-        raise ValueError(f"{name} must have a path of its own for each leaf: {twice!r} is two")
+        raise ValueError(
+            f"{name} must have a different path for each leaf: {twice!r} is the path of two"
+        )
     for path, leaf in leaves:
         here = getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated
         if name != "like" and not here:

@@ -1,4 +1,4 @@
-"""Sources: leaves that are added to a signal, so that flow starts there and not at the input."""
+"""Sources: leaves that are added to a signal, so that flow starts there as well as at the input."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Arrays as mantissa × 2^exponent: a floating array and one whole exponent for all its entries.
+"""Arrays as mantissa × 2^exponent: a floating array and one integer exponent for all its entries.
 
 Multiplying by a power of two is exact, so that rescaling rounds nothing. Exponents are read from
 the bits of the largest entry with the gradient stopped: they carry no gradient.
@@ -64,25 +64,26 @@ def max_bits(dtype: Any) -> float:
 def _format_of(dtype: Any) -> tuple[Any, Any, int, int]:
     """Return (dtype of at least 32 bits, integer of its width, mantissa bits, exponent bias)."""
     wide = dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
-    whole = jnp.int64 if jnp.finfo(wide).bits == 64 else jnp.int32
-    return wide, whole, jnp.finfo(wide).nmant, jnp.finfo(wide).maxexp - 1
+    integer = jnp.int64 if jnp.finfo(wide).bits == 64 else jnp.int32
+    return wide, integer, jnp.finfo(wide).nmant, jnp.finfo(wide).maxexp - 1
 
 
 def power_of_two(exponent: jax.Array, dtype: Any) -> jax.Array:
     """Return 2^exponent exactly: 0 below the normal numbers, the largest power above them."""
-    wide, whole, width, bias = _format_of(dtype)
+    wide, integer, width, bias = _format_of(dtype)
     biased = jnp.clip(exponent, -bias, jnp.finfo(dtype).maxexp - 1) + bias
-    bits = lax.shift_left(biased.astype(whole), whole(width))
+    bits = lax.shift_left(biased.astype(integer), integer(width))
     # The remainder changes nothing. XLA copies cheap scalar arithmetic, with all that leads to it,
     # into each of its uses; it takes a remainder for expensive and computes it once.
-    return lax.bitcast_convert_type(lax.rem(bits, whole(jnp.iinfo(whole).max)), wide).astype(dtype)
+    bits = lax.rem(bits, integer(jnp.iinfo(integer).max))
+    return lax.bitcast_convert_type(bits, wide).astype(dtype)
 
 
 def top_exponent(array: jax.Array) -> jax.Array:
     """Return ⌊log2 max|array|⌋; DEAD if all entries are 0, and 0 if one is not finite."""
-    wide, whole, width, bias = _format_of(array.dtype)
+    wide, integer, width, bias = _format_of(array.dtype)
     top = jnp.max(jnp.abs(lax.stop_gradient(array)), initial=0).astype(wide)
-    biased = lax.shift_right_logical(lax.bitcast_convert_type(top, whole), whole(width))
+    biased = lax.shift_right_logical(lax.bitcast_convert_type(top, integer), integer(width))
     exponent = biased.astype(jnp.int32) - jnp.int32(bias)
     exponent = jnp.where(exponent > bias, jnp.int32(0), exponent)
     return jnp.where(top > 0, exponent, jnp.int32(DEAD))

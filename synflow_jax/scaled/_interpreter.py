@@ -229,7 +229,7 @@ def from_pair(array: Any, exponent: Any) -> Value:
 
 
 def scan(eqn: Any, values: list[Value]) -> list[Value]:
-    """Run a scan: as it is if its values cannot leave the range, otherwise on pairs."""
+    """Run a scan: unchanged if its values cannot leave the range, otherwise on pairs."""
     p = eqn.params
     bits = _bits_after(eqn, values)
     if bits <= min((max_bits(v.array.dtype) for v in values if is_float(v.array)), default=0.0):

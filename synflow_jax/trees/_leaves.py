@@ -29,7 +29,7 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
             raise TypeError(
                 f"params must be a pytree of arrays: leaf {path!r} is a {type(leaf).__name__}; "
-                "keep what is no array outside of params (in Equinox: eqx.partition)"
+                "keep values that are not arrays outside of params (in Equinox: eqx.partition)"
             )
     return pairs
 

@@ -115,7 +115,7 @@ SAVED = [
         "a file for a folder",
         lambda folder: sf.save_masks(folder / "masks" / "in", FITTING),
         FileNotFoundError,
-        "path must lie in a folder that is there",
+        "path must lie in a folder that exists",
         "masks/in'",
     ),
     (
@@ -136,8 +136,8 @@ SAVED = [
         "two leaves of one path",
         lambda folder: sf.save_masks(folder / "masks", {"a/b": draw(2), "a": {"b": draw(2)}}),
         ValueError,
-        "masks must have a path of its own for each leaf",
-        "'a/b' is two",
+        "masks must have a different path for each leaf",
+        "'a/b' is the path of two",
     ),
     (
         "masks of another tree",
@@ -247,7 +247,13 @@ TORCH = [
         "masks is traced",
         "outside of jit",
     ),
-    ("no array", from_torch({}), ValueError, "arrays must hold what names names", "['fc']"),
+    (
+        "no array",
+        from_torch({}),
+        ValueError,
+        "arrays must hold an array for each name in names",
+        "['fc'] of 1 are missing",
+    ),
     (
         "an array in JAX's order",
         from_torch({"fc": ONES.T}),

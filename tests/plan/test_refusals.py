@@ -32,7 +32,7 @@ LEAVES = [
         TypeError,
         "params must be a pytree of arrays",
         "leaf 'act' is a function",
-        "keep what is no array outside of params",
+        "keep values that are not arrays outside of params",
     ),
     *(
         (
