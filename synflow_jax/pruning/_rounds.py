@@ -2,7 +2,8 @@
 
 Three forms of masks: `kept` in a loop is packed (lists of arrays whose leading axis is that of
 layers, entries are units), what a loop takes and returns is a list of one array a layer (units),
-and a saliency sees a full tree (weights). 64-bit types are switched on only for counts and sums.
+and a saliency sees a full tree (weights). 64-bit types are switched on only for counts, for sums,
+and for where the last cut lay.
 """
 
 import math
@@ -200,7 +201,7 @@ def fixed_loop(
     nested: bool,
     progress: bool,
 ) -> tuple[Leaves, Rows]:
-    """Run one round for each row of counts[n, competitions]."""
+    """Run one round for each row of counts[n, competitions]; then measure the flow that is left."""
     saliency: Any = held.fn
     parts, state = (params, saliency, plan, nested), first_state(plan, start)
     scan = partial(_scan_with_progress, plan, len(counts)) if progress else lax.scan

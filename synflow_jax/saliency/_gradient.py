@@ -58,6 +58,8 @@ def value_and_scores(
     def of_floating(leaves: list[jax.Array]) -> Scaled:
         return objective(place(start, floating, leaves, lambda leaf: leaf))
 
+    # A Scaled is (mantissa, exponent): the mantissa is differentiated, the exponent passed through,
+    # so that all scores are in the unit of R.
     found = jax.value_and_grad(of_floating, has_aux=True)(pick(start, floating))
     (mantissa, exponent), gradients = found
     pairs = zip(pick(factor, floating), gradients, strict=True)

@@ -120,7 +120,11 @@ LEAST = 4.0  # bits of a contraction of few terms, whose weights may be small or
 
 
 def growth(eqn: Any, values: list[Value]) -> float:
-    """Bound the bits that a product adds: log2 of the terms of each sum, |log2 c| of a factor c."""
+    """Bound the bits that a product adds.
+
+    It is log2 of the number of terms of each sum, at least LEAST; |log2 c| for a factor c; 1 for
+    any other product.
+    """
     name, right = eqn.primitive.name, values[1].array
     if name == "dot_general":
         axes = eqn.params["dimension_numbers"][0][1]

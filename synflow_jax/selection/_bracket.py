@@ -1,9 +1,10 @@
 """The cut between kept and pruned scores, found by counting instead of sorting.
 
-Scores are compared by their keys, unsigned integers of the same order. The search holds a bracket
-of keys around the cut. Each pass counts how many scores reach each of seven pivots and shrinks the
-bracket to an eighth, until a pivot is reached by exactly as many scores as are to be kept. Only
-counts leave a leaf, so that leaves are never concatenated and their shardings do not matter.
+Keys are unsigned integers in the order of floats. The search holds a bracket of keys around the
+cut. Each pass turns seven pivots back into floats, counts how many scores reach each of them, and
+shrinks the bracket to an eighth, until a pivot is reached by exactly as many scores as are to be
+kept. Only counts leave a leaf, so that leaves are never concatenated and their shardings do not
+matter.
 """
 
 from collections.abc import Callable
