@@ -51,7 +51,7 @@ class Primitive(NamedTuple):
         alive(listing, step, varying), which may answer True too often, never too rarely.
       needs: of sums, needs(state, step, nonzero, kept) yields, for each axis that is summed over,
         its units, and which of them add a term that may be other than 0 to a result that stays.
-        None is for primitives that sum over no units.
+        None is for primitives that sum over no units, or whose summed axis `follow` keeps whole.
       shrink: shrink(step, operands, inside, outside) -> the results, computed on the positions that
         stay; inside and outside tell which positions stay along each axis of the operands and of
         the results. It is called where some position is removed. The default runs the primitive as

@@ -106,7 +106,7 @@ class Saliency(abc.ABC):
         return Scaled(jnp.float32(jnp.nan), jnp.int32(0))
 
     def flow_and_scores(self, params: Params, masks: Masks) -> tuple[Scaled, Scores]:
-        """Return the flow and the scores, both in units of 2^exponent of the flow."""
+        """Return the flow and the scores, score × 2^flow.exponent being the true score."""
         if self.measures_flow:
             raise TypeError(
                 f"saliency must define flow_and_scores(params, masks), since it has "
@@ -119,7 +119,11 @@ class Saliency(abc.ABC):
         return sum_units(score, unit)
 
     def from_input_alone(self, params: Params, prunable: tuple[bool, ...]) -> Params:
-        """Return the params without sources of flow; the certified schedule scores those."""
+        """Return the params with sources (added leaves that are not prunable) set to 0.
+
+        The certified schedule scores what is returned, so that all flow starts at the input; by
+        default nothing is removed. `prunable` has one bool a leaf, in tree order.
+        """
         del prunable
         return params
 

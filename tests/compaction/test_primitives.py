@@ -49,7 +49,7 @@ def bits(h):
     return lax.bitcast_convert_type(lax.bitcast_convert_type(h, jnp.int32), jnp.float32)
 
 
-# Of six units, in the last axis: a function in which the primitive stands.
+# Each maps h of shape (batch, 6) to (batch, n), and the primitive of that name occurs in it.
 EXAMPLES = {
     "iota": lambda h: h * lax.broadcasted_iota(jnp.float32, h.shape, 1),
     **dict.fromkeys(
