@@ -101,8 +101,8 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     """Import the adapter of a framework on first use."""
-    if not name.startswith("_"):
-        for module in (f"synflow_jax.{name}", f"synflow_jax.frameworks.{name}"):
-            if importlib.util.find_spec(module) is not None:
-                return importlib.import_module(module)
+    module, short = f"synflow_jax.frameworks.{name}", f"synflow_jax.{name}"
+    if not name.startswith("_") and importlib.util.find_spec(module) is not None:
+        # Through the short module, where there is one, so that each way gives the same.
+        return importlib.import_module(short if importlib.util.find_spec(short) else module)
     raise AttributeError(f"module 'synflow_jax' has no attribute {name!r}")
