@@ -48,7 +48,7 @@ def copy_notebooks() -> None:
 def escape_marks(
     _app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: Any
 ) -> None:
-    """Let |θ|, a*b and a_ stand as they are: no mark-up is meant. Examples stay."""
+    """Escape |θ|, a*b and a_ in docstrings, which mean no mark-up; leave examples as they are."""
     example = False
     for i, line in enumerate(lines):
         example = (example or line.lstrip().startswith(">>>")) and bool(line.strip())

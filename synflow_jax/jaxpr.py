@@ -77,7 +77,7 @@ class Listing:
     out_tree: Any = None
 
     def number(self, aval: Any, value: Any = None) -> int:
-        """Give the next number to a value of this type, or to a constant."""
+        """Register a value of this abstract type, known if it is a constant; return its number."""
         self.avals.append(aval)
         if value is not None:
             self.known[len(self.avals) - 1] = value

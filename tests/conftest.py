@@ -64,7 +64,7 @@ def x64():
 
 @pytest.fixture(scope="module")
 def small_fc():
-    """Give fc one hidden layer, quick to compile; optax's schedules mix int and float."""
+    """Make fc a network of one hidden layer; allow int with float, which optax's schedules mix."""
     from experiments.models import MODELS
     from experiments.models.fc import FC
 

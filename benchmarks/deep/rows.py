@@ -52,7 +52,7 @@ def load() -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def store(row: dict[str, Any]) -> None:
-    """Put a row in the results, in place of an earlier one of its network and kind."""
+    """Store a row in the results, replacing an earlier one of its network and kind."""
     rows = load() | {KEY(row): row}
     order = [(name, kind) for kind in MEASURES for name in NETWORKS]
     with replacing(RESULTS) as temporary:

@@ -82,7 +82,7 @@ def show(found: list[dict[str, Any]], console: Console) -> None:
 
 
 def store(row: dict[str, Any]) -> None:
-    """Put a row in the results, in place of an earlier one of its network, case and bits."""
+    """Store a row in the results, replacing an earlier one of its network, case and bits."""
     key = itemgetter("network", "case", "bits")
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     by_key = {key(one): one for one in [*known, row]}

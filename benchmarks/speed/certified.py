@@ -113,7 +113,7 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
 
 
 def store(row: dict[str, Any]) -> None:
-    """Put a row in the results, in place of an earlier one of its network, ρ and schedule."""
+    """Store a row in the results, replacing an earlier one of its network, ρ and schedule."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     by_key = {KEY(one): one for one in [*known, row]}
     with replacing(RESULTS) as temporary:

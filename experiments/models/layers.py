@@ -60,7 +60,7 @@ def _check(padding: Sequence[tuple[int, int]], settings: dict[str, Any]) -> None
 def _patches(
     images: Array, size: Sequence[int], strides: Sequence[int], padding: Sequence[tuple[int, int]]
 ) -> Array:
-    """Put the neighbourhood of each output pixel on the channel axis, (…, height · width · in)."""
+    """Return the pixels under the window of each output pixel as channels, height · width · in."""
     images = jnp.pad(images, ((0, 0), *padding, (0, 0)))
     rows = [slice(i, images.shape[1] - size[0] + i + 1, strides[0]) for i in range(size[0])]
     columns = [slice(j, images.shape[2] - size[1] + j + 1, strides[1]) for j in range(size[1])]

@@ -90,7 +90,7 @@ class Compact(Shown):
         return treedef.unflatten([taken(leaf, stay) for leaf, stay in pairs])
 
     def expand(self, params: Params) -> Params:
-        """Put small params back into whole ones; removed positions are 0.
+        """Return params of the original shapes, with 0 where units were removed.
 
         Args:
           params: of the structure and shapes of `.params`, trained or not.

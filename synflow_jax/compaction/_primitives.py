@@ -188,7 +188,7 @@ def _keeps_zero(listing: Listing, step: Step, constants: list[Any]) -> bool:
 
 
 def follow_source(state: Followed, step: Step, _operands: Sequence[Axes]) -> list[Axes]:
-    """Give the results new units, and keep the operands whole."""
+    """Follow an operation that makes its own values (iota, random bits): all units are new."""
     for number in step.operands:
         state.keep_whole(number)
     return [tuple(map(state.units.fresh, state.shape(number))) for number in step.results]
@@ -373,7 +373,7 @@ def follow_along(
 
 
 def follow_each(_state: Followed, _step: Step, operands: Sequence[Axes]) -> Sequence[Axes]:
-    """Give each result the units of its operand."""
+    """Follow an operation of several operands that returns each of them unchanged."""
     return operands
 
 
@@ -397,7 +397,7 @@ def follow_squeeze(state: Followed, step: Step, operands: Sequence[Axes]) -> lis
 
 
 def follow_broadcast(state: Followed, step: Step, operands: Sequence[Axes]) -> list[Axes]:
-    """Give new axes new units; an axis of size 1 that is spread stays whole."""
+    """Follow a broadcast: axes that are added have new units; a repeated axis of size 1 is kept."""
     shape = state.shape(step.results[0])
     found = [state.units.fresh(size) for size in shape]
     for ids, place in zip(operands[0], step.eqn.params["broadcast_dimensions"], strict=True):
@@ -494,7 +494,7 @@ def follow_slice(_state: Followed, step: Step, operands: Sequence[Axes]) -> list
 def shrink_slice(
     step: Step, operands: list[Any], inside: list[Stays], _outside: list[Stays]
 ) -> list[Any]:
-    """Take the positions that are asked for and left: as a slice where they follow each other."""
+    """Slice what is left: of the positions sliced, those that were not removed, in their order."""
     p, x = step.eqn.params, operands[0]
     strides = p["strides"] or (1,) * x.ndim
     for axis, stay in enumerate(inside[0]):

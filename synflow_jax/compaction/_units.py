@@ -47,7 +47,7 @@ def whole_axis(size: int) -> np.ndarray:
 
 
 def taken(array: Any, stays: Stays) -> Any:
-    """Take the positions of a whole array that stay."""
+    """Return an array without the positions that are removed along each axis."""
     for axis, stay in enumerate(stays):
         if not stay.all():
             places = np.flatnonzero(stay)

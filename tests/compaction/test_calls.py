@@ -10,7 +10,7 @@ import synflow_jax as sf
 
 @jax.custom_jvp
 def wave(h):
-    """Give sin h, and its sign as whole numbers; the derivative is another one, to be told."""
+    """Return sin h and its sign as integers; the derivative is 7, so that it can be told apart."""
     return jnp.sin(h), jnp.sign(h).astype(jnp.int32)
 
 
@@ -22,7 +22,7 @@ def _(primals, tangents):
 
 @jax.custom_vjp
 def gate(h):
-    """Give 2h, and where it is open as whole numbers."""
+    """Return 2h, and as integers where h is above 0."""
     return 2 * h, (h > 0).astype(jnp.int32)
 
 

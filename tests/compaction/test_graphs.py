@@ -146,7 +146,7 @@ class Graph:
         }
 
     def needed(self, masks):
-        """Ask the numbers: where what a layer reads is not 0, and the output feels it.
+        """Find numerically where the input of a layer is not 0 and the output depends on it.
 
         Kept biases of 0 are drawn: training would move them wherever the output feels them.
         """
@@ -173,7 +173,7 @@ class Graph:
         return found
 
     def expected(self, masks):
-        """Give the shape that each leaf must have left."""
+        """Return the shape that compaction must leave of each leaf."""
         found, shapes = self.needed(masks), {}
         for place, (kind, (a, *_), name, _) in enumerate(self.plan):
             inside, out = (

@@ -40,7 +40,7 @@ PATCHES = {"conv", "vgg"}  # convolutions as matrix products
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """Give VGG few layers."""
+    """Make VGG a network of a few layers, quick to compile."""
     monkeypatch.setitem(vgg.PLANS, 11, (6, "M", 8, "M", 8))
     monkeypatch.setitem(vgg_imagenet.STAGES, 11, (1, 1, 1, 1, 1))
 

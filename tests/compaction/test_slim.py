@@ -23,7 +23,7 @@ def multiplied(shapes):
 
 
 def by_hand(kernels, rho, rounds, even=False):
-    """Let hidden neurons go, the least flow for each multiply-add that they cost first.
+    """Remove hidden neurons in the order of their flow for each multiply-add, least first.
 
     Or, where all layers are to keep even shares, first what is last in the longest queue, over the
     width that its layer had.

@@ -89,7 +89,7 @@ def drawn(model, shape):
 
 
 def merged(variables):
-    """Put the statistics of each BatchNorm beside its scale and bias."""
+    """Merge the statistics of each BatchNorm into the dict of its scale and bias."""
     both = [traverse_util.flatten_dict(tree) for tree in variables.values()]
     return traverse_util.unflatten_dict({path: x for tree in both for path, x in tree.items()})
 

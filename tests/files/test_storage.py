@@ -38,7 +38,7 @@ def thin(params):
 
 
 def header_of(path):
-    """Give the bytes before the codes."""
+    """Return the length of a file's prefix and header in bytes."""
     return 48 + int.from_bytes(path.read_bytes()[12:16], "little")
 
 

@@ -29,7 +29,7 @@ class TwoInputs(nn.Module):
         return {"a": self.heads[0](hidden), "b": (self.heads[1](hidden),)}
 
     def of_one(self, inputs):
-        """Take all inputs as one tree."""
+        """Run on a tree that holds all inputs."""
         return self(**inputs)
 
 

@@ -17,7 +17,7 @@ SALIENCY = sf.synflow_saliency(mlp, (5,))
 
 @pytest.fixture
 def slow(monkeypatch):
-    """Let three seconds pass each time that the clock is read: it is patient for two."""
+    """Advance the clock by three seconds at each reading: progress is printed after two."""
     seconds = itertools.count(step=3.0)
     monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
 

@@ -119,7 +119,7 @@ class LargestOfUnit(Saliency):
         return jax.tree.map(jnp.abs, params)
 
     def unit_scores(self, score, unit):
-        """Take the largest of each column."""
+        """Score a unit by its largest weight, column by column."""
         assert unit == (score.shape[0], 1)
         return jnp.max(score, axis=0, keepdims=True)
 
