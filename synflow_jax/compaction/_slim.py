@@ -17,7 +17,7 @@ from synflow_jax.compaction._needed import needed
 from synflow_jax.compaction._units import WHOLE, Axes
 from synflow_jax.flow import as_network
 from synflow_jax.plan import (
-    certified,
+    check_functions,
     check_matching,
     exponential,
     find_layers,
@@ -37,8 +37,8 @@ from synflow_jax.trees import (
     ScoreFn,
     apply_masks,
     check_finite,
+    check_int,
     check_rho,
-    check_rounds,
     floating_dtype,
     is_floating,
     is_traced,
@@ -130,13 +130,9 @@ def _check(
     if is_traced(params, rho):
         raise TypeError("params and rho must be of known value: call slim outside of jit")
     check_rho(rho)
-    check_rounds(rounds)
+    check_int("rounds", rounds)
     check_finite(params)
-    for name, value in (("schedule", schedule), ("budget", budget)):
-        if not callable(value) or value is certified:
-            raise TypeError(
-                f"{name} must be a function such as those that synflow_jax exports, got {value!r}"
-            )
+    check_functions(schedule=schedule, budget=budget)
     if scope not in (globally, layerwise):
         raise TypeError(f"scope must be globally or layerwise, got {scope!r}")
     if whole is not None and not callable(whole):

@@ -21,6 +21,7 @@ from synflow_jax.plan._plan import InRuns as InRuns
 from synflow_jax.plan._plan import Members as Members
 from synflow_jax.plan._plan import Plan as Plan
 from synflow_jax.plan._plan import Together as Together
+from synflow_jax.plan._plan import check_functions as check_functions
 from synflow_jax.plan._plan import check_ratios as check_ratios
 from synflow_jax.plan._plan import make_plan as make_plan
 from synflow_jax.plan._plan import plan_by_layer as plan_by_layer

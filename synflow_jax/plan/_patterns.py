@@ -8,8 +8,6 @@ for SynFlow it is the flow through the unit, and no more than that is lost with 
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from synflow_jax.plan._scope import Runs
 from synflow_jax.trees import Shape, check_int
 
@@ -107,8 +105,7 @@ def slices(axis: int) -> Slices:
       >>> slices(-2)("attention/query/kernel", (64, 8, 16))
       (64, 1, 16)
     """
-    if not isinstance(axis, int | np.integer) or isinstance(axis, bool):
-        raise TypeError(f"axis must be an int, got a {type(axis).__name__}")
+    check_int("axis", axis, None)
     return Slices(int(axis))
 
 

@@ -6,7 +6,7 @@ checked here once, and becomes one frozen `Plan` and an array of counts.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from jax import lax
 from synflow_jax.plan._layers import Layers, find_layers
 from synflow_jax.plan._matching import REST, check_matching, check_patterns, pattern_of
 from synflow_jax.plan._patterns import check_pattern, unstructured
-from synflow_jax.plan._schedule import exponential, one_shot
+from synflow_jax.plan._schedule import certified, exponential, one_shot
 from synflow_jax.plan._scope import Runs, globally, sizes_of
 from synflow_jax.plan._units import count_units, unit_shape
 from synflow_jax.selection import Packing, count_dtype, packing_of
@@ -70,7 +70,6 @@ class Plan:
     """What is pruned and what competes: static, so that one compiled program has one plan."""
 
     layers: Layers
-    grids: tuple[Shape, ...]  # how many units each layer has along each axis
     units: tuple[Shape, ...]  # the shape of each layer's units; () where a unit is one weight
     competition: Competition
     floors: tuple[int, ...]  # units that each layer keeps at least; () where there are none
@@ -85,6 +84,11 @@ class Plan:
     def prunable(self) -> tuple[bool, ...]:
         """Whether each leaf of the params is pruned."""
         return self.layers.prunable
+
+    @property
+    def grids(self) -> tuple[Shape, ...]:
+        """Number of units of each layer along each axis."""
+        return _grids(self.layers, self.units)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -126,8 +130,7 @@ def make_plan(
     """
     layers = find_layers(params, prunable)
     units = _units(layers, pattern)
-    shapes = zip(layers.shapes, units, strict=True) if units else ()
-    grids = tuple(count_units(shape, unit) for shape, unit in shapes) or layers.shapes
+    grids = _grids(layers, units)
     check_matching(params, prunable, "prunable")
     for name, table in (("rho", rho), ("min_keep", min_keep)):
         check_patterns(layers.paths, table, name)
@@ -135,15 +138,14 @@ def make_plan(
     members = _members(groups)
     sizes = tuple(math.prod(grid) for grid in grids)
     floors = _floors(layers, sizes, min_keep)
-    _check_functions(schedule, scope)
+    check_functions(schedule=schedule, scope=scope)
     if isinstance(scope, Runs):
         _check_runs(scope, grids, floors)
     packing = packing_of(pick(params, layers.prunable), grids, groups)
-    draft = Plan(layers, grids, units, Together(), floors, packing)
+    plan = Plan(layers, units, Together(), floors, packing)
     n = 1 if schedule is one_shot else rounds
-    counts, by_layer = _count_all(draft, members, ratios, n, schedule, scope)
-    competition = _competition(scope, members, by_layer)
-    return Plan(layers, grids, units, competition, floors, packing), counts
+    counts, by_layer = _count_all(plan, members, ratios, n, schedule, scope)
+    return replace(plan, competition=_competition(scope, members, by_layer)), counts
 
 
 def plan_by_layer(params: Params, prunable: Prunable) -> Plan:
@@ -151,7 +153,7 @@ def plan_by_layer(params: Params, prunable: Prunable) -> Plan:
     layers = find_layers(params, prunable)
     packing = packing_of(pick(params, layers.prunable), layers.shapes)
     competition = ByLayer() if len(layers.paths) > 1 else Together()
-    return Plan(layers, layers.shapes, (), competition, (), packing)
+    return Plan(layers, (), competition, (), packing)
 
 
 def check_ratios(rho: Any) -> None:
@@ -163,9 +165,10 @@ def check_ratios(rho: Any) -> None:
     return None
 
 
-def _check_functions(schedule: Any, scope: Any) -> None:
-    for name, value in (("schedule", schedule), ("scope", scope)):
-        if not callable(value):
+def check_functions(**given: Any) -> None:
+    """Refuse arguments, given by name, that are not functions, or are the maker `certified`."""
+    for name, value in given.items():
+        if not callable(value) or value is certified:
             raise TypeError(
                 f"{name} must be a function such as those that synflow_jax exports, got {value!r}"
             )
@@ -200,6 +203,13 @@ def _units(layers: Layers, pattern: Pattern) -> tuple[Shape, ...]:
         return ()
     pairs = zip(layers.paths, layers.shapes, strict=True)
     return tuple(unit_shape(pattern, path, shape) for path, shape in pairs)
+
+
+def _grids(layers: Layers, units: tuple[Shape, ...]) -> tuple[Shape, ...]:
+    """Count the units of each layer along each axis."""
+    if not units:
+        return layers.shapes
+    return tuple(map(count_units, layers.shapes, units))
 
 
 def _groups(layers: Layers, rho: Any) -> tuple[tuple[int, ...], tuple[Any, ...]]:

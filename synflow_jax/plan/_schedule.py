@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from synflow_jax.trees import check_int
+
 
 def exponential(k: Any, rounds: int, rho: Any) -> Any:
     """Prune the same share of what is left in every round, d_k = ρ^(−k/n).
@@ -135,8 +137,5 @@ def certified(alpha: float = 0.5, *, most: int = 1000) -> Certified:
         raise TypeError(f"alpha must be a number, 0.5 <= alpha < 1, got a {type(alpha).__name__}")
     if not (math.isfinite(alpha) and 0.5 <= alpha < 1):
         raise ValueError(f"alpha must be at least 0.5 and below 1, got {alpha}")
-    if not isinstance(most, int | np.integer) or isinstance(most, bool):
-        raise TypeError(f"most must be an int, got {type(most).__name__}")
-    if most < 1:
-        raise ValueError(f"most must be at least 1, got {most}")
+    check_int("most", most)
     return Certified(float(alpha), int(most))

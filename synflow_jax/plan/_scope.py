@@ -168,8 +168,7 @@ def runs(length: int, axis: int = -2) -> Runs:
     Source: Mishra et al. 2021 (arXiv 2104.08378), section 3.
     """
     check_int("length", length, 2)
-    if not isinstance(axis, int | np.integer) or isinstance(axis, bool):
-        raise TypeError(f"axis must be an int, got a {type(axis).__name__}")
+    check_int("axis", axis, None)
     if axis >= 0:
         raise ValueError(f"axis must be counted from the end, so below 0, got {axis}")
     return Runs(int(length), int(axis))

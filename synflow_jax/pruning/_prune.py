@@ -46,7 +46,7 @@ from synflow_jax.trees import (
     ScoreFn,
     as_function,
     check_finite,
-    check_rounds,
+    check_int,
     is_traced,
     lay_out_as,
     pick,
@@ -122,7 +122,7 @@ def prune(
 
     Source: Tanaka et al. 2020, section 6, algorithm 1.
     """
-    check_rounds(rounds)
+    check_int("rounds", rounds)
     saliency = as_saliency(saliency)
     _check_kinds(schedule, scope)
     is_certified = isinstance(schedule, Certified)

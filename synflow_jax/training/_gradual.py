@@ -20,6 +20,7 @@ from synflow_jax.trees import (
     Schedule,
     Scope,
     all_true,
+    check_int,
     is_traced,
     lay_out_as,
     pick,
@@ -185,9 +186,6 @@ def _plan_and_counts(settings: _Settings, params: Params) -> tuple[Plan, jax.Arr
 def _check_steps(begin: Any, end: Any, every: Any) -> None:
     """Refuse numbers of updates that are not whole, are too small, or end before they begin."""
     for name, value, least in (("begin", begin, 0), ("every", every, 1), ("end", end, 1)):
-        if not isinstance(value, int | np.integer) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_int(name, value, least)
     if end <= begin:
         raise ValueError(f"end must be after begin, got begin={begin} and end={end}")

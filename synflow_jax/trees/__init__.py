@@ -10,7 +10,6 @@ from synflow_jax.trees._checks import check_int as check_int
 from synflow_jax.trees._checks import check_key as check_key
 from synflow_jax.trees._checks import check_masks as check_masks
 from synflow_jax.trees._checks import check_rho as check_rho
-from synflow_jax.trees._checks import check_rounds as check_rounds
 from synflow_jax.trees._checks import check_structure as check_structure
 from synflow_jax.trees._checks import is_traced as is_traced
 from synflow_jax.trees._checks import max_abs as max_abs

@@ -23,20 +23,12 @@ def is_traced(*trees: Any) -> bool:
 # Numbers and keys.
 
 
-def check_int(name: str, size: Any, least: int = 1) -> None:
-    """Refuse anything but a whole number of at least `least`."""
-    if not isinstance(size, int | np.integer) or isinstance(size, bool):
-        raise TypeError(f"{name} must be an int, got a {type(size).__name__}")
-    if size < least:
-        raise ValueError(f"{name} must be at least {least}, got {size}")
-
-
-def check_rounds(rounds: Any) -> None:
-    """Refuse a number of rounds that is not a positive whole number."""
-    if not isinstance(rounds, int | np.integer) or isinstance(rounds, bool):
-        raise TypeError(f"rounds must be an int, got {type(rounds).__name__}")
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}")
+def check_int(name: str, value: Any, least: int | None = 1) -> None:
+    """Refuse anything but a whole number, of at least `least` unless that is None."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got a {type(value).__name__}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def check_rho(rho: Any, name: str = "rho") -> None:

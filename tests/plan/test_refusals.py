@@ -368,8 +368,8 @@ SCHEDULES = [
         for alpha in ("half", None, True)
     ),
     ("most=0", lambda: sf.certified(most=0), ValueError, "most must be at least 1", "got 0"),
-    ("most=2.0", lambda: sf.certified(most=2.0), TypeError, "most must be an int", "got float"),
-    ("most=True", lambda: sf.certified(most=True), TypeError, "most must be an int", "got bool"),
+    ("most=2.0", lambda: sf.certified(most=2.0), TypeError, "most must be an int", "got a float"),
+    ("most=True", lambda: sf.certified(most=True), TypeError, "most must be an int", "got a bool"),
 ]
 
 

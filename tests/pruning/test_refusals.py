@@ -83,7 +83,7 @@ NUMBERS = [
         for rounds, error, got in [
             (0, ValueError, "at least 1, got 0"),
             (-1, ValueError, "at least 1, got -1"),
-            (2.0, TypeError, "an int, got float"),
+            (2.0, TypeError, "an int, got a float"),
         ]
     ),
 ]

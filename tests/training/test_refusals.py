@@ -34,7 +34,7 @@ ROWS = [
     ),
     ("every=0", gradual(every=0), ValueError, "every must be at least 1", "got 0"),
     ("begin=-1", gradual(begin=-1), ValueError, "begin must be at least 0", "got -1"),
-    ("end=10.0", gradual(end=10.0), TypeError, "end must be an int", "got float"),
+    ("end=10.0", gradual(end=10.0), TypeError, "end must be an int", "got a float"),
     (
         "a certified schedule",
         gradual(schedule=sf.certified()),
