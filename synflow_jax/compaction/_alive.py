@@ -83,7 +83,7 @@ def _vary(listing: Listing, step: Step, found: Entries, nonzero: Entries) -> Arr
 
 
 def _steps(steps: Sequence[Step], found: Entries) -> Iterator[Step]:
-    """Go through the steps, into bodies too; a step with a body has the results of its body."""
+    """Yield the steps in order, bodies first, and copy what a body found to its step's results."""
     for step in steps:
         if step.inner:
             yield from _steps(step.body, found)

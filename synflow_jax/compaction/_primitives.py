@@ -460,7 +460,7 @@ def follow_unstack(state: Followed, step: Step, operands: Sequence[Axes]) -> lis
 
 
 def follow_tile(_state: Followed, step: Step, operands: Sequence[Axes]) -> list[Axes]:
-    """Repeat the units as the entries are."""
+    """Repeat the units of each axis as often as its entries are repeated."""
     pairs = zip(operands[0], step.eqn.params["reps"], strict=True)
     return [tuple(np.tile(ids, times) for ids, times in pairs)]
 
@@ -484,7 +484,7 @@ def shrink_split(
 
 
 def follow_slice(_state: Followed, step: Step, operands: Sequence[Axes]) -> list[Axes]:
-    """Slice the units as the entries are."""
+    """Slice the units of each axis as its entries are sliced."""
     p = step.eqn.params
     strides = p["strides"] or (1,) * len(operands[0])
     cuts = zip(operands[0], p["start_indices"], p["limit_indices"], strides, strict=True)

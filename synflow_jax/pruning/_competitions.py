@@ -36,7 +36,7 @@ class Trail(NamedTuple):
 def compete(
     scores: Leaves, kept: Leaves, counts: jax.Array, trail: Trail, exponent: jax.Array, plan: Plan
 ) -> tuple[Leaves, Trail]:
-    """Select in each competition of the plan.
+    """Select the units to keep, in each competition of the plan.
 
     Args:
       scores: in units of 2^exponent.

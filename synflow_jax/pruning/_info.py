@@ -56,7 +56,7 @@ class PruneInfo:
 
     @property
     def collapsed_at(self) -> jax.Array:
-        """The first round, from 1, after which no flow is left; 0 where it lives."""
+        """The first round, from 1, after which no flow is left; 0 where some is left at the end."""
         dead = self.log2_flow[..., 1:] == -math.inf
         first = dead.argmax(axis=-1) + 1
         return first * dead.any(axis=-1).astype(first.dtype)

@@ -135,7 +135,7 @@ class Saliency(abc.ABC):
 @partial(jax.tree_util.register_dataclass, data_fields=["fn"], meta_fields=[])
 @dataclass(frozen=True)
 class FunctionSaliency(Saliency):
-    """A plain function of the user's."""
+    """A plain function (params, masks) -> scores, as a saliency."""
 
     fn: Function
 

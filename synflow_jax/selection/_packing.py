@@ -80,7 +80,7 @@ def packing_of(
 
 
 def _on_one_device(leaf: Any) -> bool:
-    """Whether a leaf is known to be on one device: under a trace, only if there is one in all."""
+    """Whether a leaf is known to be on one device; under a trace, only if there is just one."""
     if jax.device_count() == 1 or not isinstance(leaf, jax.Array):
         return True
     return not isinstance(leaf, Tracer) and len(leaf.sharding.device_set) == 1

@@ -131,7 +131,7 @@ def check_structure(params: Any, other: Any, name: str) -> None:
 
 
 def check_masks(params: Any, masks: Any, name: str = "masks") -> None:
-    """Refuse masks that are not bool, differ from params in structure or shape, or prune integers.
+    """Refuse masks that are not bool, do not fit params, or prune a leaf that is not floating.
 
     Leaves that are not floating are never pruned: their masks must be all True.
     """
