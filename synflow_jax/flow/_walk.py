@@ -179,7 +179,7 @@ def read(env: dict[Any, Value], atom: Any) -> Value:
 
 
 def walk_through(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
-    """Evaluate the body of a call; notes inside a function of JAX's own are recorded at the call."""
+    """Evaluate the body of a call; notes inside of JAX's own functions are recorded at the call."""
     before, name = walk.outer, eqn.params.get("name") or ""
     if before is None and eqn.primitive.name != "checkpoint" and of_library(name):
         walk.outer = eqn
