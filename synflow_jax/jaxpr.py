@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.extend import source_info_util
 from jax.extend.core import ClosedJaxpr, Literal
+
+from synflow_jax.trees import is_library
 
 CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
 CALLS = CUSTOM | {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
@@ -181,3 +185,21 @@ def _with_body(step: Step, listing: Listing) -> Step:
 
 def _inlined(steps: Sequence[Step]) -> list[Step]:
     return [one for step in steps for one in (_inlined(step.body) if step.inner else [step])]
+
+
+def source_line(eqn: Any) -> str:
+    """Find the user's line that an equation comes from, as file:line (function)."""
+    frames = getattr(getattr(eqn.source_info, "traceback", None), "frames", ())
+    for frame in frames:
+        if not is_library(frame.file_name):
+            return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
+    return source_info_util.summarize(eqn.source_info)
+
+
+def of_library(name: str) -> bool:
+    """Whether a jitted function looks like JAX's own, by its name.
+
+    Notes inside of such a function are recorded at its call. A user's function of the same name
+    is taken for one, too.
+    """
+    return name.startswith("_") or any(hasattr(room, name) for room in (jax.nn, jnp))

@@ -7,7 +7,6 @@ import jax
 
 from synflow_jax.plan import (
     globally,
-    is_prunable,
     one_shot,
     plan_by_layer,
     unstructured,
@@ -201,7 +200,7 @@ def random(
             "the counts"
         )
     check_masks(params, densities, "densities")
-    plan = plan_by_layer(params, choice.get("prunable", is_prunable))
+    plan = plan_by_layer(params, choice.get("prunable"))
     counts = count_kept(pick(densities, plan.prunable))[None]
     return run_rounds(params, saliency, plan, counts)[0]
 
@@ -285,5 +284,5 @@ def grasp(
     Source: Wang, Zhang and Grosse 2020 (arXiv 2002.07376), as in Tanaka et al. 2020.
     """
     check_options("grasp", options, Options)
-    saliency = grasp_saliency(loss_fn, batches, options.get("prunable", is_prunable))
+    saliency = grasp_saliency(loss_fn, batches, options.get("prunable"))
     return prune(params, saliency, rho, rounds, nested=nested, **options)[0]

@@ -18,6 +18,7 @@ WINGS = [  # from the bottom to the top
         "_table",
         "trees",
         "jaxpr",
+        "structure",
         "scaled",
         "flow",
         "selection",

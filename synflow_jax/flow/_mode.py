@@ -23,6 +23,7 @@ from synflow_jax.trees import (
     Function,
     Params,
     as_function,
+    call_traced,
     is_floating,
     named_leaves,
     place,
@@ -36,7 +37,8 @@ class FlowWarning(UserWarning):
 
 def run_in_flow_mode(walk: Walk, fn: ApplyFn, params: Params, x: Any) -> Any:
     """Evaluate fn(params, x) by the rules of a walk, which collects the notes."""
-    closed, shapes = jax.make_jaxpr(fn, return_shape=True)(params, x)
+    called = partial(call_traced, as_function(fn, "apply_fn"))
+    closed, shapes = jax.make_jaxpr(called, return_shape=True)(params, x)
     weights = [Value(Kind.WEIGHT, leaf) for leaf in jax.tree.leaves(params)]
     inputs = [_input_value(jnp.asarray(leaf)) for leaf in jax.tree.leaves(x)]
     out = walk.run_closed(closed, weights + inputs)
@@ -70,7 +72,7 @@ class FlowMode(Network):
     def __call__(self, params: Params, x: Any) -> Any:
         """Return the outputs of the network in flow mode; their sum is the flow."""
         walk = Walk(RULES, self.sources)
-        out = run_in_flow_mode(walk, self.apply_fn, params, x)
+        out = run_in_flow_mode(walk, self.apply_fn.fn, params, x)
         unknown = [note for note in walk.notes if note.rule == "not recognised"]
         if unknown:
             names = sorted({f"{note.operation} at {note.where}" for note in unknown})

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from synflow_jax.trees import ApplyFn, Function, Params, as_function
+from synflow_jax.trees import ApplyFn, Function, Params, as_function, call_traced
 
 
 class Network(abc.ABC):
@@ -51,7 +51,7 @@ class PlainNetwork(Network):
 
     def __call__(self, params: Params, x: Any) -> Any:
         """Call the wrapped function."""
-        return self.apply_fn(params, x)
+        return call_traced(self.apply_fn, params, x)
 
 
 def as_network(apply_fn: Callable[..., Any]) -> Network:

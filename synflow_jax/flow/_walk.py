@@ -12,11 +12,10 @@ import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
 from jax.core import Tracer
-from jax.extend import source_info_util
 
 from synflow_jax.flow._values import Kind, Value, coefficient, freeze, gate, signal
-from synflow_jax.jaxpr import CALLS, bind, body_of
-from synflow_jax.trees import is_floating, is_library
+from synflow_jax.jaxpr import CALLS, bind, body_of, of_library, source_line
+from synflow_jax.trees import is_floating
 
 Rule = Callable[["Walk", Any, list[Value]], Any]
 
@@ -34,24 +33,6 @@ class Note:
     rule: str
     operation: str
     where: str
-
-
-def source_line(eqn: Any) -> str:
-    """Find the user's line that an equation comes from, as file:line (function)."""
-    frames = getattr(getattr(eqn.source_info, "traceback", None), "frames", ())
-    for frame in frames:
-        if not is_library(frame.file_name):
-            return f"{frame.file_name}:{frame.line_num} ({frame.function_name})"
-    return source_info_util.summarize(eqn.source_info)
-
-
-def of_library(name: str) -> bool:
-    """Whether a jitted function looks like JAX's own, by its name.
-
-    Notes inside of such a function are recorded at its call. A user's function of the same name
-    is taken for one, too.
-    """
-    return name.startswith("_") or any(hasattr(room, name) for room in (jax.nn, jnp))
 
 
 @dataclass

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax.measure._flow import flow_scores, prepare
-from synflow_jax.plan import Layers, find_layers, is_prunable
+from synflow_jax.plan import Layers, find_layers
 from synflow_jax.selection import count_kept, sum_counts
 from synflow_jax.trees import (
     ApplyFn,
@@ -67,7 +67,7 @@ def effective_density(
     apply_fn: ApplyFn,
     shape: Any,
     *,
-    prunable: Prunable = is_prunable,
+    prunable: Prunable | None = None,
 ) -> float:
     """Compute the share of prunable weights that are kept and on a path from input to output.
 
@@ -105,7 +105,7 @@ def dead_branches(
     apply_fn: ApplyFn,
     shape: Any,
     *,
-    prunable: Prunable = is_prunable,
+    prunable: Prunable | None = None,
 ) -> tuple[str, ...]:
     """List the layers that lie on no path from input to output, while other layers do.
 
@@ -141,7 +141,7 @@ def dead_branches(
     return tuple(path for path, lives in pairs if not lives) if any(alive) else ()
 
 
-def max_compression(params: Params, *, prunable: Prunable = is_prunable) -> float:
+def max_compression(params: Params, *, prunable: Prunable | None = None) -> float:
     """Compute the largest ρ that a method can reach on a plain chain without collapse, N/L.
 
     Args:
@@ -170,7 +170,7 @@ def critical_compression(
     params: Params,
     *,
     tolerance: float = 0.01,
-    prunable: Prunable = is_prunable,
+    prunable: Prunable | None = None,
 ) -> float:
     """Find the largest ρ at which a method leaves every layer a weight, by bisection.
 
@@ -246,7 +246,7 @@ def slices_of_stack(path: str, leaf: Any) -> list[tuple[str, Any]]:
 def _live(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable: Prunable) -> Any:
     """Return the layers, and for each the kept weights that lie on a path from input to output."""
     masks, saliency = prepare(params, masks, apply_fn, shape)
-    layers = find_layers(params, prunable)
+    layers = find_layers(params, prunable, saliency.reading(params))
     return layers, live_weights(params, saliency, layers, masks)
 
 

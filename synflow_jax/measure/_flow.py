@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax.flow import is_source
-from synflow_jax.plan import find_layers, is_prunable
+from synflow_jax.plan import find_layers
 from synflow_jax.saliency import absolute, highest_precision, sum_outputs, synflow_saliency
 from synflow_jax.scaled import log2, scaled, unscale
 from synflow_jax.trees import (
@@ -110,7 +110,7 @@ def neuron_flow(
     shape: Any,
     masks: Masks | None = None,
     *,
-    prunable: Prunable = is_prunable,
+    prunable: Prunable | None = None,
 ) -> dict[str, NeuronFlow]:
     """Sum the flow into and out of every unit; the two are equal for a hidden unit.
 
@@ -142,7 +142,7 @@ def neuron_flow(
     Source: Tanaka et al. 2020, section 4, theorem 1.
     """
     masks, saliency = prepare(params, masks, apply_fn, shape)
-    layers = find_layers(params, prunable)
+    layers = find_layers(params, prunable, saliency.reading(params))
     scores = pick(flow_scores(saliency, params, masks), layers.prunable)
     pairs = zip(layers.paths, scores, strict=True)
     return {path: _neurons(score) for path, score in pairs if score.ndim >= 2}

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.plan import find_layers, is_prunable
+from synflow_jax.plan import find_layers
 from synflow_jax.saliency import FlowSaliency, synflow_saliency
 from synflow_jax.scaled import Scaled, log2
 from synflow_jax.trees import (
@@ -24,7 +24,7 @@ from synflow_jax.trees import (
 
 
 def flow_score(
-    params: Params, apply_fn: ApplyFn, shape: Any, *, prunable: Prunable = is_prunable
+    params: Params, apply_fn: ApplyFn, shape: Any, *, prunable: Prunable | None = None
 ) -> Any:
     """Score a network without training or data: log10 of Σ |θ ⊙ ∂R_SF/∂|θ||, over its kernels.
 
@@ -57,8 +57,8 @@ def flow_score(
     Source: Abdelfattah et al. 2021 (arXiv 2101.08134), section 3.2; Tanaka et al. 2020, section 6.
     """
     check_finite(params)
-    flags = find_layers(params, prunable).prunable
     saliency = synflow_saliency(apply_fn, shape).fitted(params)
+    flags = find_layers(params, prunable, saliency.reading(params)).prunable
     score, bad = _score(saliency, params, flags)
     if not is_traced(score) and not score < jnp.inf:
         paths = pick([path for path, _ in named_leaves(params)], flags)

@@ -4,9 +4,12 @@ Reads the user's choices (prunable leaves, patterns, scopes, schedules, ratios, 
 them into one checked `Plan` and the counts of each round. Knows names and shapes; knows no score.
 """
 
+from synflow_jax.plan._layers import Kernels as Kernels
 from synflow_jax.plan._layers import Layers as Layers
+from synflow_jax.plan._layers import choose as choose
 from synflow_jax.plan._layers import find_layers as find_layers
 from synflow_jax.plan._layers import is_prunable as is_prunable
+from synflow_jax.plan._layers import kernels as kernels
 from synflow_jax.plan._matching import check_matching as check_matching
 from synflow_jax.plan._matching import matching as matching
 from synflow_jax.plan._patterns import blocks as blocks
@@ -51,6 +54,7 @@ __all__ = [
     "exponential",
     "globally",
     "is_prunable",
+    "kernels",
     "layerwise",
     "linear",
     "matching",

@@ -1,11 +1,26 @@
 """Layers: the leaves of a tree that are prunable, their names and their shapes."""
 
+import abc
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from synflow_jax.trees import Params, Prunable, Shape, is_floating, named_leaves
+from synflow_jax.flow import as_network
+from synflow_jax.structure import Reading, read_network
+from synflow_jax.trees import (
+    ApplyFn,
+    Params,
+    Prunable,
+    Shape,
+    is_floating,
+    named_leaves,
+    read_shape,
+)
 
-UNPRUNABLE = frozenset({"bias", "b", "scale", "mean", "var", "embedding", "pos_embedding", "cls"})
+# Names of leaves that are not kernels, where no trace tells what they are.
+VECTORS = frozenset({"bias", "b", "beta", "offset", "scale", "gamma", "mean", "var", "cls"})
+STATISTICS = frozenset({"running_mean", "running_var", "moving_mean", "moving_variance"})
+TABLES = frozenset({"wte", "wpe", "embed", "embedding", "embeddings"})
 
 
 class Layers(NamedTuple):
@@ -22,10 +37,10 @@ class Layers(NamedTuple):
 
 
 def is_prunable(path: str, leaf: Any) -> bool:
-    """Whether a leaf is pruned by default: kernels are; biases, norms and embeddings are not.
+    """Whether a leaf looks like a kernel by its name: what is pruned where there is no trace.
 
-    True for a floating leaf of two or more axes, unless a part of its path is `batch_stats` or the
-    last part is one of bias, b, scale, mean, var, embedding, pos_embedding and cls.
+    True for a floating leaf of two or more axes, unless its name says otherwise: biases, scales and
+    statistics of norms, embeddings, positions, and class and register tokens.
 
     Args:
       path: where the leaf stands, as `a/b/kernel`.
@@ -39,17 +54,39 @@ def is_prunable(path: str, leaf: Any) -> bool:
       >>> is_prunable("dense/kernel", jnp.ones((3, 2))), is_prunable("dense/bias", jnp.ones(2))
       (True, False)
     """
-    parts = path.split("/")
-    named = parts[-1] not in UNPRUNABLE and "batch_stats" not in parts
-    return named and is_floating(leaf) and len(leaf.shape) >= 2
+    return is_floating(leaf) and len(leaf.shape) >= 2 and not _named_otherwise(path)
 
 
-def find_layers(params: Params, prunable: Prunable) -> Layers:
-    """List the leaves that `prunable` chooses, and check that they can be pruned."""
-    if not callable(prunable):
+def _named_otherwise(path: str) -> bool:
+    """Whether the name of a leaf, or of what holds it, is not that of a kernel."""
+    *above, name = path.lower().split("/")
+    holder = above[-1] if above else ""
+    if "batch_stats" in above or name in VECTORS | STATISTICS:
+        return True
+    if "embed" in name or "token" in name or name in ("rel_bias", "relative_position_bias_table"):
+        return True
+    if name in ("weight", "w", "g"):
+        table = holder in TABLES or holder.startswith(("embed_", "tok_embed", "token_embed"))
+        positions = "pos" in holder and "embed" in holder
+        return table or positions or "norm" in holder or holder.startswith("ln")
+    return False
+
+
+def find_layers(
+    params: Params, prunable: Prunable | None = None, reading: Reading | None = None
+) -> Layers:
+    """List the prunable leaves, and check that they can be pruned.
+
+    Args:
+      params: any pytree of arrays.
+      prunable: (path, leaf) -> bool; None takes the kernels.
+      reading: of the network, which tells kernels from other leaves; None tells them by name.
+    """
+    if prunable is not None and not callable(prunable):
         raise TypeError(f"prunable must be a function (path, leaf) -> bool, got {prunable!r}")
     pairs = named_leaves(params)
-    flags = tuple(bool(prunable(path, leaf)) and 0 not in leaf.shape for path, leaf in pairs)
+    chosen = choose(prunable, reading)
+    flags = tuple(bool(chosen(path, leaf)) and 0 not in leaf.shape for path, leaf in pairs)
     layers = [pair for pair, hit in zip(pairs, flags, strict=True) if hit]
     for path, leaf in layers:
         if not is_floating(leaf):
@@ -58,14 +95,83 @@ def find_layers(params: Params, prunable: Prunable) -> Layers:
                 "can be pruned: exclude it in prunable(path, leaf)"
             )
     if not layers:
-        raise ValueError(_none_chosen(prunable, [path for path, _ in pairs]))
+        raise ValueError(_none_chosen(prunable, [path for path, _ in pairs], reading))
     paths, leaves = zip(*layers, strict=True)
     return Layers(flags, tuple(paths), tuple(tuple(leaf.shape) for leaf in leaves))
 
 
-def _none_chosen(prunable: Prunable, paths: list[str]) -> str:
-    if prunable is not is_prunable:
+def choose(prunable: Prunable | None, reading: Reading | None) -> Prunable:
+    """Return what decides: the user's function, or the trace, or names where there is none."""
+    default = is_prunable if reading is None else Kernels(reading.kernels)
+    if prunable is None:
+        return default
+    return prunable.above(default) if isinstance(prunable, Narrowing) else prunable
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The leaves of these paths; equal ones are equal, so that they share compiled programs."""
+
+    paths: frozenset[str]
+
+    def __call__(self, path: str, leaf: Any) -> bool:
+        """Whether a leaf is one of them."""
+        del leaf
+        return path in self.paths
+
+
+class Narrowing(abc.ABC):
+    """A choice of leaves that takes away from the default."""
+
+    @abc.abstractmethod
+    def above(self, default: Prunable) -> Prunable:
+        """Return the choice among the leaves that the default takes."""
+
+
+def kernels(params: Params, apply_fn: ApplyFn, shape: Any) -> Kernels:
+    """Find the leaves that a network uses as kernels: what methods with an apply_fn prune.
+
+    A kernel is a floating leaf of two or more axes that is contracted with a signal (by a matrix
+    product or a convolution), is not looked up by whole numbers, not added to a signal, and not
+    multiplied with it entry by entry. Slices of a stack of layers count by themselves. To compare
+    methods, pass the result to all of them as `prunable`.
+
+    Args:
+      params: any pytree of arrays.
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode.
+      shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+
+    Returns:
+      A function (path, leaf) -> bool, for the argument `prunable`.
+
+    Raises:
+      ValueError: apply_fn fails on an example of this shape.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> weights = {"table": jnp.ones((9, 2)), "out": jnp.ones((2, 3))}
+      >>> def network(p, tokens):
+      ...     return p["table"][tokens].sum(1) @ p["out"]
+      >>> found = kernels(weights, network, jax.ShapeDtypeStruct((4,), jnp.int32))
+      >>> sorted(found.paths)
+      ['out']
+    """
+    plain = as_network(apply_fn).plain
+    return Kernels(read_network(plain, params, read_shape(shape)).kernels)
+
+
+def _none_chosen(prunable: Prunable | None, paths: list[str], reading: Reading | None) -> str:
+    if prunable is not None:
         return f"prunable must choose a leaf, and {prunable} chose none of {paths}"
+    if reading is not None:
+        if not reading.order:
+            return f"apply_fn must use its params, and uses none of {paths}"
+        why = ", ".join(f"{use.path} ({use.why})" for use in reading.uses)
+        return (
+            "params has no prunable leaf: the default takes floating leaves of two or more axes "
+            f"that apply_fn contracts with a signal, and this tree has {why}; pass "
+            "prunable=(path, leaf) -> bool"
+        )
     return (
         "params has no prunable leaf: the default takes floating leaves of two or more axes that "
         f"are no bias, norm or embedding, and this tree has {paths}; pass "

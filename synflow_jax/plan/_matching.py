@@ -1,34 +1,41 @@
 """Patterns of names: what is pruned, and tables that say something by pattern."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from synflow_jax.plan._layers import is_prunable
-from synflow_jax.trees import Params, named_leaves
+from synflow_jax.plan._layers import Narrowing, is_prunable
+from synflow_jax.trees import Params, Prunable, named_leaves
 
 REST = "*"
 
 
 @dataclass(frozen=True)
-class Matching:
+class Matching(Narrowing):
     """What `matching` returns; equal choices are equal, so that they share compiled programs."""
 
     patterns: tuple[str, ...]
     but: tuple[str, ...]
+    default: Prunable = is_prunable
 
     def __call__(self, path: str, leaf: Any) -> bool:
         """Whether a leaf is pruned."""
-        return is_prunable(path, leaf) and _any(path, self.patterns) and not _any(path, self.but)
+        taken = _any(path, self.patterns) and not _any(path, self.but)
+        return taken and self.default(path, leaf)
+
+    def above(self, default: Prunable) -> "Matching":
+        """Return the same patterns among the leaves that the default takes."""
+        return replace(self, default=default)
 
 
 def matching(*patterns: str, but: Iterable[str] = ()) -> Matching:
     """Choose what is pruned by the names of leaves, for the argument `prunable`.
 
     A pattern is a whole path with wildcards as a shell has them, where * stands for any characters,
-    / included: "encoder/*", "*/Conv_?/kernel". Only leaves that `is_prunable` takes are chosen;
-    embeddings, biases and norms need a function of your own.
+    / included: "encoder/*", "*/Conv_?/kernel". Only leaves that the default takes are chosen: the
+    kernels of the network, or those that `is_prunable` takes by name where a method has no
+    apply_fn. Embeddings, biases and norms need a function of your own.
 
     Args:
       *patterns: a leaf must match one of them; without any, all match.

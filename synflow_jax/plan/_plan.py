@@ -21,6 +21,7 @@ from synflow_jax.plan._schedule import certified, exponential, one_shot
 from synflow_jax.plan._scope import Runs, globally, sizes_of
 from synflow_jax.plan._units import count_units, unit_shape
 from synflow_jax.selection import Packing, count_dtype, packing_of
+from synflow_jax.structure import Reading
 from synflow_jax.trees import (
     CollapseWarning,
     Params,
@@ -110,7 +111,8 @@ def make_plan(
     scope: Scope = globally,
     min_keep: Any = 0,
     pattern: Pattern = unstructured,
-    prunable: Prunable,
+    prunable: Prunable | None = None,
+    reading: Reading | None = None,
 ) -> tuple[Plan, jax.Array]:
     """Check what is asked for, and turn it into a plan and the counts of each round.
 
@@ -122,13 +124,14 @@ def make_plan(
       scope: (shapes, densities[n]) -> counts[n, 1] or counts[n, layers].
       min_keep: the floor of every layer: a number, a share, or a dict of these by pattern.
       pattern: (path, shape) -> the shape of a unit.
-      prunable: (path, leaf) -> bool.
+      prunable: (path, leaf) -> bool; None takes the kernels.
+      reading: of the network, where it is known.
 
     Returns:
       The plan, and int[n, competitions] (in runs, int[n, layers]): units kept after each round,
       computed in float64; by default ⌈N·ρ^(−k/n)⌉ after round k (see `_scope.whole`).
     """
-    layers = find_layers(params, prunable)
+    layers = find_layers(params, prunable, reading)
     units = _units(layers, pattern)
     grids = _grids(layers, units)
     check_matching(params, prunable, "prunable")
@@ -148,7 +151,7 @@ def make_plan(
     return replace(plan, competition=_competition(scope, members, by_layer)), counts
 
 
-def plan_by_layer(params: Params, prunable: Prunable) -> Plan:
+def plan_by_layer(params: Params, prunable: Prunable | None = None) -> Plan:
     """Plan one competition a layer, for counts that are known beforehand."""
     layers = find_layers(params, prunable)
     packing = packing_of(pick(params, layers.prunable), layers.shapes)

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.plan import find_layers, is_prunable
+from synflow_jax.plan import find_layers
 from synflow_jax.saliency import RandomSaliency
 from synflow_jax.selection import count_true, select
 from synflow_jax.trees import (
@@ -65,7 +65,7 @@ def reinitialise(
     params: Params,
     init: Callable[[Any], Params] | None = None,
     *,
-    prunable: Prunable = is_prunable,
+    prunable: Prunable | None = None,
 ) -> Params:
     """Draw the prunable weights anew, so that masks no longer match the values they were found on.
 

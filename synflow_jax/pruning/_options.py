@@ -11,7 +11,7 @@ class Choice(TypedDict, total=False):
 
     min_keep: Any
     pattern: Pattern
-    prunable: Prunable
+    prunable: Prunable | None
 
 
 class Options(Choice, total=False):

@@ -15,7 +15,6 @@ from synflow_jax.plan import (
     exponential,
     globally,
     is_pattern,
-    is_prunable,
     make_plan,
     one_shot,
     runs,
@@ -66,7 +65,7 @@ def prune(
     sweep: bool = False,
     min_keep: Any = 0,
     pattern: Pattern = unstructured,
-    prunable: Prunable = is_prunable,
+    prunable: Prunable | None = None,
     progress: bool = False,
 ) -> tuple[Masks, PruneInfo]:
     """Score and select, n times: keep the top ⌈N·d_k⌉ weights after round k.
@@ -94,7 +93,10 @@ def prune(
         weights of a unit stay or go together, by the sum of their scores. ρ, the counts in
         PruneInfo and min_keep are then of units, not of weights.
       prunable: (path, leaf) -> bool chooses what is pruned; the path is written as a/b/kernel;
-        `matching` builds one from names.
+        `matching` builds one from names. By default the kernels, which the trace of the network
+        shows: floating leaves of two or more axes that are contracted with a signal, not looked up
+        by whole numbers, not added, and no scale. Without a network (`magnitude`, `random`) names
+        decide (`is_prunable`). `plan.kernels` makes one choice for several methods.
       progress: print progress to stderr once it takes more than two seconds; also inside of jit.
         Without it, the compiled program contains nothing of it.
 
@@ -126,6 +128,7 @@ def prune(
     saliency = as_saliency(saliency)
     _check_kinds(schedule, scope)
     is_certified = isinstance(schedule, Certified)
+    reading = saliency.reading(params)
     plan, counts = make_plan(
         params,
         rho,
@@ -135,6 +138,7 @@ def prune(
         min_keep=min_keep,
         pattern=pattern,
         prunable=prunable,
+        reading=reading,
     )
     if is_certified:
         _check_fit("schedule=certified()", saliency, saliency.measures_flow, scope, plan, rho)

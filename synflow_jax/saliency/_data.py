@@ -5,16 +5,17 @@ summed: the objective is that of the sum of the batches' mean losses, as in the 
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.plan import find_layers, is_prunable
+from synflow_jax.plan import choose, find_layers
 from synflow_jax.saliency._gradient import highest_precision, zero_scores
 from synflow_jax.saliency._protocol import Saliency
+from synflow_jax.structure import Reading, read_loss
 from synflow_jax.trees import (
     Function,
     LossFn,
@@ -23,6 +24,7 @@ from synflow_jax.trees import (
     Prunable,
     Scores,
     as_function,
+    call_traced,
     is_floating,
     is_traced,
     masked,
@@ -49,6 +51,14 @@ class DataSaliency(Saliency):
             total = gradient if total is None else jax.tree.map(jnp.add, total, gradient)
         return total
 
+    def reading(self, params: Params) -> Reading | None:
+        """Read from the trace of the loss on the first batch how it uses the leaves."""
+        batch = next(iter(self.batches), None)
+        try:
+            return None if batch is None else read_loss(self.loss_fn, params, batch)
+        except Exception:  # a loss that fails is refused, in words, where it is scored
+            return None
+
     def read(self) -> Iterator[Any]:
         """Yield all batches, half precision widened; refuse batches that are used up."""
         empty = True
@@ -66,7 +76,7 @@ def _objective(loss_fn: Function, params: Params, batch: Any, flags: tuple[bool,
     def loss(leaves: list[jax.Array]) -> jax.Array:
         state = place(params, flags, leaves, lambda leaf: leaf)
         try:
-            value = loss_fn(state, batch)
+            value = call_traced(loss_fn, state, batch)
         except (TypeError, ValueError) as error:
             shapes = [tuple(jnp.shape(leaf)) for leaf in jax.tree.leaves(batch)]
             raise ValueError(
@@ -135,12 +145,17 @@ class SnipSaliency(DataSaliency):
 class GraspSaliency(DataSaliency):
     """θ ⊙ H g with g = ∇L over the prunable leaves; signed, and low is pruned."""
 
-    prunable: Prunable
+    prunable: Prunable | None
+
+    def fitted(self, params: Params) -> "GraspSaliency":
+        """Find the prunable leaves once."""
+        return replace(self, prunable=choose(self.prunable, self.reading(params)))
 
     def scores(self, params: Params, masks: Masks) -> Scores:
         """Score every prunable weight; two passes over the batches."""
         wide = widen(params)
-        flags = find_layers(params, self.prunable).prunable
+        reading = self.reading(params) if self.prunable is None else None
+        flags = find_layers(params, self.prunable, reading).prunable
         whole = masked(wide, masks)
         start, kept = pick(whole, flags), pick(masks, flags)
         gradients = masked(self.gradients(start, whole, flags), kept)
@@ -180,7 +195,7 @@ def snip_saliency(loss_fn: LossFn, batches: Iterable[Any]) -> SnipSaliency:
 
 
 def grasp_saliency(
-    loss_fn: LossFn, batches: Iterable[Any], prunable: Prunable = is_prunable
+    loss_fn: LossFn, batches: Iterable[Any], prunable: Prunable | None = None
 ) -> GraspSaliency:
     """Score each weight by its effect on the gradient's norm, S = θ ⊙ H g.
 

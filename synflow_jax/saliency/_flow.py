@@ -14,6 +14,7 @@ from synflow_jax.saliency._objectives import absolute, squared, synaptic_flow
 from synflow_jax.saliency._protocol import Saliency
 from synflow_jax.scaled import Scaled, scaled, unit_exponent, unscale
 from synflow_jax.selection import Leaves
+from synflow_jax.structure import Reading, read_network
 from synflow_jax.trees import (
     ApplyFn,
     Function,
@@ -80,6 +81,10 @@ class FlowSaliency(Saliency):
             return self
         sizes = (EXTREME_BITS if is_floating(leaf) else 0.0 for leaf in leaves)
         return replace(self, sizes=tuple(sizes))
+
+    def reading(self, params: Params) -> Reading:
+        """Read the user's own network."""
+        return read_network(self.network.plain, params, self.inputs)
 
     def scores(self, params: Params, masks: Masks) -> Scores:
         """Score every weight; pruned weights score 0.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from synflow_jax.plan import Layers, Plan, sum_units
 from synflow_jax.scaled import Scaled
 from synflow_jax.selection import Leaves
+from synflow_jax.structure import Reading
 from synflow_jax.trees import (
     Function,
     Masks,
@@ -98,6 +99,14 @@ class Saliency(abc.ABC):
         """Adapt to the sizes of the weights, once before the rounds; by default nothing changes."""
         del params
         return self
+
+    def reading(self, params: Params) -> Reading | None:
+        """Read from a trace how the network uses its leaves; None where no network is known.
+
+        The kernels that it names are what is pruned by default.
+        """
+        del params
+        return None
 
     def flow(self, params: Params, masks: Masks) -> Scaled:
         """Return the flow of the masked network; NaN where the saliency measures none."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from synflow_jax._table import Shown, new_table
+from synflow_jax.flow import as_network
 from synflow_jax.measure import (
     any_log2_flow,
     dead_branches,
@@ -11,9 +12,19 @@ from synflow_jax.measure import (
     slices_of_stack,
     stacked_layers,
 )
-from synflow_jax.plan import find_layers, is_prunable
+from synflow_jax.plan import find_layers
 from synflow_jax.selection import count_kept
-from synflow_jax.trees import ApplyFn, Masks, Params, Prunable, check_masks, named_leaves, pick
+from synflow_jax.structure import read_network
+from synflow_jax.trees import (
+    ApplyFn,
+    Masks,
+    Params,
+    Prunable,
+    check_masks,
+    named_leaves,
+    pick,
+    read_shape,
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ def report(
     apply_fn: ApplyFn | None = None,
     shape: Any = None,
     *,
-    prunable: Prunable = is_prunable,
+    prunable: Prunable | None = None,
 ) -> Report:
     """Make a table of what is kept in each layer, and of the flow through it.
 
@@ -122,7 +133,10 @@ def report(
     check_masks(params, masks)
     if (apply_fn is None) != (shape is None):
         raise ValueError("report needs both apply_fn and shape to measure flow, or neither")
-    layers = find_layers(params, prunable)
+    reading = None
+    if apply_fn is not None:
+        reading = read_network(as_network(apply_fn).plain, params, read_shape(shape))
+    layers = find_layers(params, prunable, reading)
     flow, dead, shares, stacked = None, (), {}, {}
     if apply_fn is not None:
         # Not log2_flow: the counts are useful even if the flow is not finite.

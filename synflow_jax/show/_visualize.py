@@ -11,7 +11,6 @@ from synflow_jax.compaction import compact
 from synflow_jax.files import file_in_folder, replacing
 from synflow_jax.flow import as_network
 from synflow_jax.measure import Sides, find_sides, flow_shares, layer_order
-from synflow_jax.plan import is_prunable
 from synflow_jax.show._drawing import Layer, Network, draw
 from synflow_jax.trees import ApplyFn, Masks, Params, Prunable, Scores, check_masks, named_leaves
 
@@ -26,7 +25,7 @@ def visualize(
     shape: Any,
     path: Any = None,
     *,
-    prunable: Prunable = is_prunable,
+    prunable: Prunable | None = None,
 ) -> Any:
     """Draw a network before pruning, masked, and compact: widths, kept weights and flow by layer.
 

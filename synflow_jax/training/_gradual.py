@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from synflow_jax.plan import Plan, check_ratios, cubic, globally, is_prunable, make_plan
+from synflow_jax.plan import Plan, check_ratios, cubic, globally, make_plan
 from synflow_jax.pruning import fixed_loop, full_masks
 from synflow_jax.saliency import magnitude_saliency
 from synflow_jax.training._keep import as_transform, mask_parts, masked_update, zero_pruned
@@ -52,7 +52,7 @@ class _Settings(NamedTuple):
     every: int
     schedule: Schedule
     scope: Scope
-    prunable: Prunable
+    prunable: Prunable | None
 
 
 def gradual_magnitude(
@@ -65,7 +65,7 @@ def gradual_magnitude(
     schedule: Schedule = cubic,
     scope: Scope = globally,
     min_keep: Any = 0,
-    prunable: Prunable = is_prunable,
+    prunable: Prunable | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Prune the smallest weights while training, from density 1 after `begin` to 1/ρ after `end`.
 

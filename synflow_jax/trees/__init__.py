@@ -15,7 +15,9 @@ from synflow_jax.trees._checks import is_traced as is_traced
 from synflow_jax.trees._checks import max_abs as max_abs
 from synflow_jax.trees._functions import Function as Function
 from synflow_jax.trees._functions import as_function as as_function
+from synflow_jax.trees._functions import call_traced as call_traced
 from synflow_jax.trees._inputs import Inputs as Inputs
+from synflow_jax.trees._inputs import call_network as call_network
 from synflow_jax.trees._inputs import call_on_ones as call_on_ones
 from synflow_jax.trees._inputs import read_shape as read_shape
 from synflow_jax.trees._leaves import all_true as all_true

@@ -65,3 +65,9 @@ def as_function(fn: Callable[..., Any], name: str) -> Function:
     except TypeError:
         return Function(lambda *args: fn(*args))
     return Function(fn)
+
+
+@jax.jit
+def call_traced(function: Function, *args: Any) -> Any:
+    """Call a function so that equal calls share one trace, whatever is compiled around them."""
+    return function(*args)

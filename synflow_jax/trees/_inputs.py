@@ -65,7 +65,11 @@ def read_shape(shape: Any) -> Inputs:
 
 def call_on_ones(apply_fn: ApplyFn, params: Params, inputs: Inputs) -> Any:
     """Return apply_fn(params, ones); its errors are raised again with the input and a hint."""
-    x = inputs.ones(floating_dtype(params))
+    return call_network(apply_fn, params, inputs.ones(floating_dtype(params)))
+
+
+def call_network(apply_fn: ApplyFn, params: Params, x: Any) -> Any:
+    """Return apply_fn(params, x); its errors are raised again with the input and a hint."""
     saw = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(x))
     try:
         outputs = apply_fn(params, x)

@@ -64,10 +64,13 @@ def test_a_scan_over_layers_is_walked_through():
 def test_token_ids_meet_an_embedding():
     params = {"table": jnp.ones((5, 2)), "a": jnp.ones((2, 2))}
     shape = jax.ShapeDtypeStruct((3,), jnp.int32)
-    assert sf.measure.layer_order(params, lambda p, ids: p["table"][ids] @ p["a"], shape) == (
-        "table",
-        "a",
-    )
+
+    def network(p, ids):
+        return p["table"][ids] @ p["a"]
+
+    every = lambda path, leaf: True
+    assert sf.measure.layer_order(params, network, shape, prunable=every) == ("table", "a")
+    assert sf.measure.layer_order(params, network, shape) == ("a",)  # a table stays whole
 
 
 def test_only_prunable_leaves_are_named():

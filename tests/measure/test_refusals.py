@@ -42,7 +42,7 @@ ROWS = [
     ),
     (
         "the score of biases",
-        score({"bias": jnp.ones(2)}, lambda p, x: x + p["bias"], (2,)),
+        score({"bias": jnp.ones(2)}, lambda p, x: x + p["bias"][None], (2,)),
         ValueError,
         "params has no prunable leaf",
     ),

@@ -1,0 +1,13 @@
+"""The structure of a network, read from its trace: roles and axes of leaves, breaks of homogeneity.
+
+Knows jaxprs. Knows no score, no mask and no choice of the user's.
+"""
+
+from synflow_jax.structure._reading import Break as Break
+from synflow_jax.structure._reading import Reading as Reading
+from synflow_jax.structure._reading import Stack as Stack
+from synflow_jax.structure._reading import Use as Use
+from synflow_jax.structure._reading import read_loss as read_loss
+from synflow_jax.structure._reading import read_network as read_network
+
+__all__ = ["Break", "Reading", "Stack", "Use"]

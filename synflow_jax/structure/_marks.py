@@ -1,0 +1,146 @@
+"""What is known of a value in a trace: which leaves it is made of, and what it depends on.
+
+Leaves have numbers, and sets of leaves are whole numbers with one bit a leaf, so that a trace of
+thousands of equations is read in milliseconds.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from typing import Any
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+Axes = frozenset[int]
+NONE: Axes = frozenset()
+READABLE = 2**20  # entries; the numbers of a larger constant are not looked at
+
+
+class Kind(IntEnum):
+    """What a value depends on; a result has the largest kind of its operands, unless ruled less."""
+
+    CONSTANT = 0  # neither params nor input
+    WEIGHT = 1  # params alone
+    INDEX = 2  # whole numbers and bools of the input, such as token ids
+    ROUTED = 3  # whole numbers and bools computed from a signal, such as an argmax
+    SIGNAL = 4  # floating, and dependent on the input
+
+
+@dataclass(frozen=True)
+class Part:
+    """A leaf inside a value of leaves alone.
+
+    Attributes:
+      axes: for each axis of the value, the axes of the leaf that lie along it.
+      sliced: axes of the leaf of which one position was taken, and that still have length 1.
+      layers: the axis of the leaf from which one layer was taken; None if it holds one layer.
+      summed: axes of the leaf that a product with other leaves has summed over.
+    """
+
+    axes: tuple[Axes, ...]
+    sliced: Axes = NONE
+    layers: int | None = None
+    summed: Axes = NONE
+
+    def moved(self, axes: Iterable[Axes]) -> "Part":
+        """Return the part with other axes; an axis that was sliced and is gone is that of layers.
+
+        An axis of length 1 that disappears without having been sliced leaves nothing behind.
+        """
+        new = tuple(axes)
+        gone = self.sliced - frozenset().union(*new)
+        layers = min(gone) if gone and self.layers is None else self.layers
+        return replace(self, axes=new, sliced=self.sliced - gone, layers=layers)
+
+    def joined(self, other: "Part") -> "Part":
+        """Combine two occurrences of one leaf in one value."""
+        if len(self.axes) != len(other.axes):
+            return self if len(self.axes) > len(other.axes) else other
+        axes = tuple(a | b for a, b in zip(self.axes, other.axes, strict=True))
+        layers = self.layers if self.layers is not None else other.layers
+        return Part(axes, self.sliced | other.sliced, layers, self.summed | other.summed)
+
+
+Parts = Mapping[int, Part]
+EMPTY: Parts = {}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What is known of a value.
+
+    Attributes:
+      kind: what it depends on.
+      parts: of a value of leaves alone, the leaves inside it.
+      leaves: the bits of all leaves that it depends on.
+      breaks: the bits of the breaks of homogeneity that lie behind it.
+      positive: whether no entry is below 0, for weights at |θ| and an input of ones.
+      number: the one number of a constant whose entries are equal, else None.
+      known: of a comparison, its answer, which is the same for all entries; else None.
+      scales: leaves that the equation just before has multiplied a signal with.
+      stretched: whether the value was just broadcast along a further axis.
+    """
+
+    kind: Kind = Kind.CONSTANT
+    parts: Parts = field(default_factory=dict)
+    leaves: int = 0
+    breaks: int = 0
+    positive: bool = False
+    number: float | None = None
+    known: bool | None = None
+    scales: Parts = field(default_factory=dict)
+    stretched: bool = False
+
+    @property
+    def is_signal(self) -> bool:
+        """Whether the value is floating and depends on the input."""
+        return self.kind is Kind.SIGNAL
+
+
+def mark_of_constant(array: Any) -> Mark:
+    """Describe a constant of a trace."""
+    if isinstance(array, Tracer) or np.size(array) > READABLE or not np.size(array):
+        return Mark()
+    if jax.numpy.issubdtype(getattr(array, "dtype", np.float32), jax.dtypes.prng_key):
+        return Mark()
+    found = np.asarray(array)
+    if found.dtype.kind == "c":
+        return Mark()
+    found = found.astype(np.float64)
+    first = float(found.flat[0])
+    return Mark(positive=bool((found >= 0).all()), number=first if (found == first).all() else None)
+
+
+def join(marks: Iterable[Mark], kind: Kind | None = None) -> Mark:
+    """Describe a result of several operands, of which nothing but dependence is kept."""
+    leaves = breaks = 0
+    most = Kind.CONSTANT
+    for mark in marks:
+        leaves |= mark.leaves
+        breaks |= mark.breaks
+        most = max(most, mark.kind)
+    return Mark(most if kind is None else kind, leaves=leaves, breaks=breaks)
+
+
+def join_parts(marks: Iterable[Mark]) -> dict[int, Part]:
+    """Collect the leaves inside several values of one shape."""
+    found: dict[int, Part] = {}
+    for mark in marks:
+        for leaf, part in mark.parts.items():
+            found[leaf] = found[leaf].joined(part) if leaf in found else part
+    return found
+
+
+def alike(a: Mark, b: Mark) -> Mark:
+    """Describe a value that is one of two, as the carry of a loop is."""
+    both = join([a, b])
+    same = a.number == b.number
+    return replace(
+        both,
+        parts=join_parts([a, b]) if both.kind is Kind.WEIGHT else {},
+        positive=a.positive and b.positive,
+        number=a.number if same else None,
+        known=a.known if a.known == b.known else None,
+    )

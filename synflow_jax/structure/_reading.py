@@ -1,0 +1,219 @@
+"""The reading of a network: the role and the axes of each leaf, and what breaks homogeneity."""
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+
+from synflow_jax.jaxpr import source_line
+from synflow_jax.structure._marks import join
+from synflow_jax.structure._rules import RULES
+from synflow_jax.structure._walk import Found, Noted, Walk, input_mark, leaf_mark
+from synflow_jax.trees import (
+    ApplyFn,
+    Function,
+    Inputs,
+    Params,
+    as_function,
+    call_network,
+    call_traced,
+    floating_dtype,
+    is_floating,
+    named_leaves,
+    widen,
+)
+
+# The role of a leaf that is met in several is the first of these.
+ROLES = ("table", "added", "kernel", "scale")
+WHY = {
+    "table": "looked up by whole numbers",
+    "added": "added to a signal",
+    "scale": "multiplied entry by entry",
+    "unused": "not used with a signal",
+    "vector": "one axis a layer",
+    "type": "not floating",
+    "empty": "empty",
+}
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a network uses one leaf.
+
+    Attributes:
+      path: where the leaf stands.
+      shape: of the leaf.
+      role: "kernel" (contracted with a signal), "table" (looked up by whole numbers), "added" to a
+        signal, "scale" (multiplied with it entry by entry), "unused", "vector" (a kernel or slices
+        of one axis), "type" (not floating) or "empty".
+      layers: the axis along which layers are stacked, None for a leaf of one layer.
+      inputs: the axes that lie along the inputs of a unit.
+      outputs: the axes that lie along the units.
+      order: how many leaves meet a signal before this one; None if it meets none.
+      where: the line where it first does, as file:line (function).
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    role: str
+    layers: int | None = None
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int, ...] = ()
+    order: int | None = None
+    where: str = ""
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether the leaf is pruned by default."""
+        return self.role == "kernel"
+
+    @property
+    def why(self) -> str:
+        """Why the leaf is left whole by default; empty for a kernel."""
+        return WHY.get(self.role, "")
+
+
+class Stack(int):
+    """The number of layers of a leaf.
+
+    Attributes:
+      axis: the axis along which the layers lie.
+    """
+
+    axis: int
+
+    def __new__(cls, layers: int, axis: int = 0) -> "Stack":
+        """Make a number of layers along an axis."""
+        made = super().__new__(cls, layers)
+        made.axis = axis
+        return made
+
+
+@dataclass(frozen=True)
+class Break:
+    """A place where the flow is no line in the size of a layer, or where its sign may change.
+
+    Attributes:
+      breaks: "elementwise", "product", "normaliser", "centring", "transform" or "subtraction".
+      operation: the name of the operation.
+      where: the line, as file:line (function).
+      paths: the leaves behind it.
+      of_weights: whether it is a function of leaves alone, as weight standardisation is.
+    """
+
+    breaks: str
+    operation: str
+    where: str
+    paths: frozenset[str]
+    of_weights: bool
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a trace of a network says.
+
+    Attributes:
+      uses: of each leaf of the params, in tree order.
+      breaks: what breaks homogeneity on the way to an output.
+      subtractions: where something is subtracted from a signal.
+    """
+
+    uses: tuple[Use, ...]
+    breaks: tuple[Break, ...]
+    subtractions: tuple[Break, ...]
+
+    @cached_property
+    def by_path(self) -> dict[str, Use]:
+        """The uses, by path."""
+        return {use.path: use for use in self.uses}
+
+    @cached_property
+    def kernels(self) -> frozenset[str]:
+        """The paths of the kernels."""
+        return frozenset(use.path for use in self.uses if use.is_kernel)
+
+    @property
+    def stacks(self) -> dict[str, "Stack"]:
+        """The leaves that hold several layers, with their numbers of layers."""
+        found = [use for use in self.uses if use.layers is not None]
+        return {use.path: Stack(use.shape[use.layers or 0], use.layers or 0) for use in found}
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The paths of the leaves that meet a signal, in the order in which they do."""
+        met = [use for use in self.uses if use.order is not None]
+        return tuple(use.path for use in sorted(met, key=lambda use: use.order or 0))
+
+    def breaks_of(self, paths: Any) -> tuple[Break, ...]:
+        """List the breaks behind which one of these leaves lies."""
+        return tuple(one for one in self.breaks if one.paths & frozenset(paths))
+
+
+def read_network(fn: ApplyFn, params: Params, inputs: Inputs) -> Reading:
+    """Trace a network on ones, at |θ|, and read its structure.
+
+    Args:
+      fn: fn(params, x) -> y, the user's own function.
+      params: any pytree of arrays; only shapes and dtypes are read.
+      inputs: the inputs of one example.
+    """
+    named_leaves(params)  # refuses what is no array
+    wide, called = jax.eval_shape(widen, params), as_function(fn, "apply_fn")
+    x = jax.eval_shape(lambda: inputs.ones(floating_dtype(wide)))
+    with jax.default_matmul_precision("highest"):  # as in scoring, so that both share one trace
+        closed = jax.make_jaxpr(partial(call_network, partial(call_traced, called)))(wide, x)
+    return _read(closed, params)
+
+
+def read_loss(loss_fn: Function, params: Params, batch: Any) -> Reading:
+    """Trace loss_fn(params, batch), and read how it uses the leaves."""
+    with jax.default_matmul_precision("highest"):
+        shapes = jax.eval_shape(widen, (params, batch))
+        closed = jax.make_jaxpr(partial(call_traced, loss_fn))(*shapes)
+    return _read(closed, params)
+
+
+def _read(closed: Any, params: Params) -> Reading:
+    """Follow a trace of which the first inputs are the leaves, and the others the data."""
+    pairs = named_leaves(params)
+    walk = Walk(RULES, [leaf.ndim for _, leaf in pairs], [Found() for _ in pairs])
+    marks = [leaf_mark(k, leaf) for k, (_, leaf) in enumerate(pairs)]
+    data = [input_mark(var.aval) for var in closed.jaxpr.invars[len(pairs) :]]
+    out = join(walk.run_closed(closed, marks + data))
+    uses = tuple(_use(*pair, one) for pair, one in zip(pairs, walk.found, strict=True))
+    paths = [path for path, _ in pairs]
+    notes = list(enumerate(walk.notes.values()))
+    reached = [one for bit, one in notes if out.breaks >> bit & 1]
+    below = [one for _, one in notes if one.breaks in ("subtraction", "centring")]
+    return Reading(
+        uses,
+        tuple(_as_break(one, paths) for one in reached),
+        tuple(_as_break(one, paths) for one in below),
+    )
+
+
+def _as_break(noted: Noted, paths: list[str]) -> Break:
+    behind = frozenset(path for bit, path in enumerate(paths) if noted.leaves >> bit & 1)
+    return Break(noted.breaks, noted.operation, noted.where, behind, noted.of_weights)
+
+
+def _use(path: str, leaf: Any, found: Found) -> Use:
+    role = next((role for role in ROLES if role in found.roles), "unused")
+    layers = found.layers
+    inputs, outputs = found.sides or _flax_sides(leaf.ndim, layers)
+    if role == "kernel" and leaf.ndim - (layers is not None) < 2:
+        role = "vector"
+    if not leaf.size:
+        role = "empty"
+    elif not is_floating(leaf):
+        role = "type"
+    where = "" if found.eqn is None else source_line(found.eqn)
+    shape = tuple(leaf.shape)
+    return Use(path, shape, role, layers, inputs, outputs, found.order, where)
+
+
+def _flax_sides(rank: int, layers: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the axes of inputs and outputs of a leaf in Flax's layout, (…, in, out)."""
+    axes = [axis for axis in range(rank) if axis != layers]
+    return tuple(axes[-2:-1]), tuple(axes[-1:])

@@ -1,0 +1,161 @@
+"""One pass over a jaxpr that follows leaves, and notes what breaks homogeneity.
+
+Calls, loops and branches are entered. Nothing is evaluated: the pass sees types and the few
+constants that decide a comparison.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax.extend.core as jex
+
+from synflow_jax.jaxpr import CALLS, ELEMENTWISE, body_of, of_library, source_line
+from synflow_jax.structure._marks import NONE, Axes, Kind, Mark, Part, join, mark_of_constant
+from synflow_jax.trees import is_floating
+
+Rule = Callable[["Walk", Any, list[Mark]], Mark | list[Mark]]
+
+
+@dataclass
+class Found:
+    """What a pass has found out about one leaf.
+
+    Attributes:
+      roles: how the leaf was met: "kernel", "table", "added", "scale".
+      layers: its axis of layers, None if it has none.
+      inputs: its axes of inputs where it was first contracted.
+      outputs: its axes of outputs there.
+      order: how many leaves met a signal before it; None if it met none.
+      eqn: the equation where it did.
+    """
+
+    roles: set[str] = field(default_factory=set)
+    layers: int | None = None
+    sides: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    order: int | None = None
+    eqn: Any = None
+
+
+@dataclass
+class Noted:
+    """A place where homogeneity breaks, and the bits of the leaves behind it."""
+
+    breaks: str
+    operation: str
+    where: str
+    leaves: int
+    of_weights: bool
+
+
+@dataclass
+class Walk:
+    """One pass.
+
+    Attributes:
+      rules: the rule of each primitive, by name.
+      ranks: number of axes of each leaf.
+      found: what is known of each leaf.
+      notes: the breaks of homogeneity, by key; their order gives their bits.
+      outer: the call of a library function inside of which the pass is.
+    """
+
+    rules: Mapping[str, Rule]
+    ranks: Sequence[int]
+    found: list[Found]
+    notes: dict[tuple[str, str, str], Noted] = field(default_factory=dict)
+    outer: Any = None
+    met: int = 0
+
+    def run(self, jaxpr: Any, consts: Sequence[Mark], inputs: Sequence[Mark]) -> list[Mark]:
+        """Follow a jaxpr on the marks of its constants and inputs."""
+        env = dict(zip(jaxpr.constvars, consts, strict=True))
+        env.update(zip(jaxpr.invars, inputs, strict=True))
+        for eqn in jaxpr.eqns:
+            marks = [_read(env, atom) for atom in eqn.invars]
+            env.update(zip(eqn.outvars, self.apply(eqn, marks), strict=True))
+        return [_read(env, atom) for atom in jaxpr.outvars]
+
+    def run_closed(self, closed: Any, inputs: Sequence[Mark]) -> list[Mark]:
+        """Follow a closed jaxpr on the marks of its inputs."""
+        return self.run(closed.jaxpr, [mark_of_constant(c) for c in closed.consts], inputs)
+
+    def apply(self, eqn: Any, marks: list[Mark]) -> list[Mark]:
+        """Describe the results of one equation."""
+        name = eqn.primitive.name
+        if name in CALLS:
+            return self._enter(eqn, marks)
+        rule = self.rules.get(name)
+        if name in ELEMENTWISE:
+            marks = [_spread(*pair, eqn) for pair in zip(marks, eqn.invars, strict=True)]
+        out = join(marks) if rule is None else rule(self, eqn, marks)
+        return out if isinstance(out, list) else [out] * len(eqn.outvars)
+
+    def _enter(self, eqn: Any, marks: list[Mark]) -> list[Mark]:
+        """Follow the body of a call; breaks inside of JAX's own functions are noted at the call."""
+        before, name = self.outer, eqn.params.get("name") or ""
+        if before is None and eqn.primitive.name != "checkpoint" and of_library(name):
+            self.outer = eqn
+        try:
+            return self.run_closed(body_of(eqn), marks)
+        finally:
+            self.outer = before
+
+    def note(self, breaks: str, eqn: Any, leaves: int, of_weights: bool = False) -> int:
+        """Note a break of homogeneity in these leaves; return its bit, 0 without leaves."""
+        if not leaves:
+            return 0
+        at = eqn if self.outer is None else self.outer
+        operation = at.params.get("name") if at is self.outer else None
+        key = (breaks, operation or eqn.primitive.name, source_line(at))
+        noted = self.notes.setdefault(key, Noted(*key, 0, of_weights))
+        noted.leaves |= leaves
+        return 1 << list(self.notes).index(key)
+
+    def meet(self, leaf: int, part: Part, role: str, eqn: Any, *sides: Axes) -> None:
+        """Note that a leaf meets a signal: its role, its layers, and the axes of its sides."""
+        found = self.found[leaf]
+        if found.order is None:
+            found.order, self.met = self.met, self.met + 1
+            found.eqn = eqn if self.outer is None else self.outer
+        found.roles.add(role)
+        if part.layers is not None:
+            found.layers = part.layers
+        if role == "kernel" and found.sides is None:
+            inputs, outputs = (tuple(sorted(side)) for side in sides)
+            found.sides = inputs, outputs
+
+    def meet_all(self, mark: Mark, role: str, eqn: Any) -> None:
+        """Note that all leaves inside a value meet a signal in one role."""
+        for leaf, part in mark.parts.items():
+            self.meet(leaf, part, role, eqn, NONE, NONE)
+
+
+def _read(env: dict[Any, Mark], atom: Any) -> Mark:
+    return mark_of_constant(atom.val) if isinstance(atom, jex.Literal) else env[atom]
+
+
+def _spread(mark: Mark, atom: Any, eqn: Any) -> Mark:
+    """Drop the leaf from axes of length 1 along which an elementwise function repeats it."""
+    before, after = (getattr(v.aval, "shape", ()) for v in (atom, eqn.outvars[0]))
+    if not mark.parts or before == after or len(before) != len(after):
+        return mark
+    kept = [a == b for a, b in zip(before, after, strict=True)]
+    parts = {
+        leaf: replace(
+            part, axes=tuple(a if k else NONE for a, k in zip(part.axes, kept, strict=True))
+        )
+        for leaf, part in mark.parts.items()
+    }
+    return replace(mark, parts=parts)
+
+
+def input_mark(leaf: Any) -> Mark:
+    """Describe an input of the network, which is ones."""
+    return Mark(Kind.SIGNAL, positive=True) if is_floating(leaf) else Mark(Kind.INDEX)
+
+
+def leaf_mark(number: int, leaf: Any) -> Mark:
+    """Describe a leaf of the params, of which the network is given the absolute value."""
+    axes = tuple(frozenset((axis,)) for axis in range(leaf.ndim))
+    return Mark(Kind.WEIGHT, {number: Part(axes)}, leaves=1 << number, positive=True)
