@@ -59,6 +59,8 @@ def synflow(
     Warns:
       CollapseWarning: a round left no flow, or rho leaves fewer weights than layers.
       UncertifiedWarning: a round pruned as much flow as there was; what is left is not guaranteed.
+      FlowWarning: apply_fn is not homogeneous (LayerNorm, softmax, GELU, …): pass
+        flow_mode(apply_fn).
 
     Example:
       >>> import jax.numpy as jnp

@@ -189,7 +189,7 @@ def _unit_scores(params: Params, saliency: Any, names: list[Axes]) -> Callable[.
     """Build score(kept) -> Σ S over all weights of each unit, by number of unit."""
     layers = find_layers(params, is_prunable)
     scored = [axes for axes, hit in zip(names, layers.prunable, strict=True) if hit]
-    fitted = saliency.fitted(params)
+    fitted = saliency.fitted(params, layers.prunable)
     run = fitted.scores if fitted.on_host else jax.jit(fitted.scores)
 
     @jax.jit

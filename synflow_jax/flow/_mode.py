@@ -6,9 +6,10 @@ flow among their factors, attention becomes linear, and routing uniform.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,32 +19,42 @@ from synflow_jax.flow._primitives import RULES
 from synflow_jax.flow._sources import is_source
 from synflow_jax.flow._values import Kind, Value, signal
 from synflow_jax.flow._walk import Walk
+from synflow_jax.structure import read_network, read_trace
 from synflow_jax.trees import (
     ApplyFn,
     Function,
+    Inputs,
     Params,
     as_function,
     call_traced,
     is_floating,
     named_leaves,
+    pick,
     place,
     warn,
 )
 
 
 class FlowWarning(UserWarning):
-    """Flow mode has no rule for an operation, and evaluated it unchanged."""
+    """The laws of flow need not hold: a network that is not homogeneous, or an unknown operation."""
 
 
 def run_in_flow_mode(walk: Walk, fn: ApplyFn, params: Params, x: Any) -> Any:
     """Evaluate fn(params, x) by the rules of a walk, which collects the notes."""
     called = partial(call_traced, as_function(fn, "apply_fn"))
     closed, shapes = jax.make_jaxpr(called, return_shape=True)(params, x)
-    weights = [Value(Kind.WEIGHT, leaf) for leaf in jax.tree.leaves(params)]
+    leaves = jax.tree.leaves(params)
+    if not walk.sources:  # a bias of a product of leaves alone meets no signal where it is added
+        uses = read_trace(closed, params).uses
+        leaves = [
+            jnp.zeros_like(leaf) if use.roles == {"added"} else leaf
+            for leaf, use in zip(leaves, uses, strict=True)
+        ]
+    weights = [Value(Kind.WEIGHT, leaf) for leaf in leaves]
     inputs = [_input_value(jnp.asarray(leaf)) for leaf in jax.tree.leaves(x)]
     out = walk.run_closed(closed, weights + inputs)
-    leaves = [_output_array(walk, walk.as_factor(v)) for v in out]
-    return jax.tree.structure(shapes).unflatten(leaves)
+    results = [_output_array(walk, walk.as_factor(v)) for v in out]
+    return jax.tree.structure(shapes).unflatten(results)
 
 
 def _input_value(leaf: jax.Array) -> Value:
@@ -64,6 +75,8 @@ class FlowMode(Network):
     apply_fn: Function
     sources: bool
 
+    homogeneous: ClassVar[bool] = True
+
     @property
     def plain(self) -> ApplyFn:
         """The user's own function, outside of flow mode."""
@@ -82,19 +95,29 @@ class FlowMode(Network):
             )
         return out
 
-    def prepare(self, params: Params) -> Params:
+    def over(self, apply_fn: Callable[..., Any]) -> "FlowMode":
+        """Return flow mode of another function."""
+        return FlowMode(as_function(apply_fn, "apply_fn"), self.sources)
+
+    def prepare(self, params: Params, inputs: Inputs | None = None) -> Params:
         """Open the leaves of `closed_leaves`, so that the branches that they scale are scored.
 
-        A closed kernel becomes 1/√(inputs of a unit), a closed leaf of fewer axes becomes 1. If
-        sources are kept, they stay unchanged.
+        A closed kernel becomes 1/√(inputs of a unit), a closed leaf of fewer axes becomes 1. What
+        is only added to a signal closes no branch and stays unchanged: with `inputs` the trace
+        tells, without them names do. In params that hold pruned weights, exact zeros among others,
+        a kernel that is all zero is an emptied one, and stays so.
         """
         pairs = named_leaves(params)
-        flags = tuple(
-            is_floating(leaf) and not (self.sources and _is_added(path, leaf))
-            for path, leaf in pairs
-        )
-        leaves = [leaf for (_, leaf), flag in zip(pairs, flags, strict=True) if flag]
-        return place(params, flags, [_open_if_closed(leaf) for leaf in leaves], lambda leaf: leaf)
+        added = [_is_added(path, leaf) for path, leaf in pairs]
+        if inputs is not None:
+            uses = read_network(self.plain, params, inputs).uses
+            added = [use.roles == {"added"} for use in uses]
+        kinds = [is_floating(leaf) and bool(leaf.size) for _, leaf in pairs]
+        flags = tuple(kind and not source for kind, source in zip(kinds, added, strict=True))
+        leaves = pick(params, flags)
+        pruned = is_pruned(leaves)
+        opened = [_open_if_closed(leaf, pruned) for leaf in leaves]
+        return place(params, flags, opened, lambda leaf: leaf)
 
 
 CLOSED = 0.01  # a leaf of one number below it closes its branch
@@ -108,11 +131,23 @@ def is_closed(leaf: Any) -> Any:
     return (least == most) & nearly
 
 
-def _open_if_closed(leaf: Any) -> Any:
+def is_pruned(leaves: list[Any]) -> Any:
+    """Whether kernels hold pruned weights: more than PRUNED of the entries are 0, among others."""
+    kernels = [leaf for leaf in leaves if leaf.ndim >= 2]
+    zeros = [jnp.sum(leaf == 0, dtype=jnp.float32) for leaf in kernels]
+    some = [jnp.where(zero < leaf.size, zero, 0) for zero, leaf in zip(zeros, kernels, strict=True)]
+    return sum(some, jnp.float32(0)) > PRUNED * sum(leaf.size for leaf in kernels)
+
+
+PRUNED = 0.001  # no initialisation draws so many exact zeros
+
+
+def _open_if_closed(leaf: Any, pruned: Any) -> Any:
     inputs = math.prod(leaf.shape[:-1])
-    return (
-        jnp.where(is_closed(leaf), jnp.full_like(leaf, inputs**-0.5), leaf) if leaf.size else leaf
-    )
+    closed = is_closed(leaf)
+    if leaf.ndim >= 2:
+        closed &= ~(pruned & (jnp.max(jnp.abs(leaf)) == 0))
+    return jnp.where(closed, jnp.full_like(leaf, inputs**-0.5), leaf)
 
 
 def closed_leaves(params: Params) -> tuple[str, ...]:

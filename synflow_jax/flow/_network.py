@@ -4,11 +4,11 @@ import abc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
-from synflow_jax.trees import ApplyFn, Function, Params, as_function, call_traced
+from synflow_jax.trees import ApplyFn, Function, Inputs, Params, as_function, call_traced
 
 
 class Network(abc.ABC):
@@ -19,9 +19,11 @@ class Network(abc.ABC):
 
     Attributes:
       sources: whether flow starts at leaves that are added to a signal (biases, means).
+      homogeneous: whether the network is evaluated so that the laws of flow hold.
     """
 
     sources: bool = True
+    homogeneous: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
@@ -32,8 +34,17 @@ class Network(abc.ABC):
     def __call__(self, params: Params, x: Any) -> Any:
         """Return the outputs whose sum is the flow."""
 
-    def prepare(self, params: Params) -> Params:
+    def over(self, apply_fn: Callable[..., Any]) -> "Network":
+        """Return a network of this kind around another function, for the scores of tables."""
+        del apply_fn
+        raise TypeError(
+            f"prunable must choose no leaf that is looked up by whole numbers for a network of "
+            f"type {type(self).__name__}, unless it defines over(apply_fn)"
+        )
+
+    def prepare(self, params: Params, inputs: Inputs | None = None) -> Params:
         """Return the params to score, before they are masked; by default unchanged."""
+        del inputs
         return params
 
 
@@ -48,6 +59,10 @@ class PlainNetwork(Network):
     def plain(self) -> ApplyFn:
         """The wrapped function."""
         return self.apply_fn.fn
+
+    def over(self, apply_fn: Callable[..., Any]) -> "PlainNetwork":
+        """Wrap another function."""
+        return PlainNetwork(as_function(apply_fn, "apply_fn"))
 
     def __call__(self, params: Params, x: Any) -> Any:
         """Call the wrapped function."""

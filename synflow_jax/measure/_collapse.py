@@ -247,6 +247,7 @@ def _live(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable:
     """Return the layers, and for each the kept weights that lie on a path from input to output."""
     masks, saliency = prepare(params, masks, apply_fn, shape)
     layers = find_layers(params, prunable, saliency.reading(params))
+    saliency = saliency.fitted(params, layers.prunable)
     return layers, live_weights(params, saliency, layers, masks)
 
 

@@ -10,6 +10,7 @@ from synflow_jax.flow import is_source
 from synflow_jax.plan import find_layers
 from synflow_jax.saliency import absolute, highest_precision, sum_outputs, synflow_saliency
 from synflow_jax.scaled import log2, scaled, unscale
+from synflow_jax.structure import Reading, describe
 from synflow_jax.trees import (
     ApplyFn,
     Masks,
@@ -143,6 +144,7 @@ def neuron_flow(
     """
     masks, saliency = prepare(params, masks, apply_fn, shape)
     layers = find_layers(params, prunable, saliency.reading(params))
+    saliency = saliency.fitted(params, layers.prunable)
     scores = pick(flow_scores(saliency, params, masks), layers.prunable)
     pairs = zip(layers.paths, scores, strict=True)
     return {path: _neurons(score) for path, score in pairs if score.ndim >= 2}
@@ -207,13 +209,29 @@ def explain_flow(saliency: Any, params: Params, masks: Masks) -> str:
     """Write the message on a flow that is not positive and finite, with its likely cause."""
     flow = unscale(*_flow(saliency, params, masks))
     start = f"the flow must be above 0 and finite, and it is {float(flow)}. "
+    reading = saliency.reading(params)
+    if reading is None or saliency.homogeneous or not reading.breaks:
+        return start + _cause(flow, params, reading)
+    return (
+        f"{start}apply_fn is not homogeneous: {describe(reading.breaks)}; pass "
+        "flow_mode(apply_fn), which replaces such operations"
+    )
+
+
+def _cause(flow: jax.Array, params: Params, reading: Reading | None) -> str:
+    """Write what takes the flow of a homogeneous network below 0, to 0, or out of range."""
+    lines = describe(reading.subtractions) if reading is not None else ""
+    taken = (
+        f"Something is subtracted from the signal, such as a norm's running mean"
+        f"{f': {lines}' if lines else ''}; flow_mode(apply_fn) leaves it out"
+    )
     if flow < 0:
-        return start + "A running mean that is subtracted, or an apply_fn that ignores its params?"
+        return taken
     if flow == 0:
         pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf)]
         zeros = [p for p, leaf in pairs if not is_source(p, leaf) and not leaf.any()]
-        return start + (f"Leaves that are all zero: {', '.join(zeros)}." if zeros else "")
-    return start + (
+        return f"Leaves that are all zero: {', '.join(zeros)}." if zeros else taken if lines else ""
+    return (
         "Sums over paths of any depth are kept in range, so something else left it: an operation "
         "such as exp that is evaluated on the value itself, or weights of extreme size."
     )
@@ -253,7 +271,7 @@ def _neurons(score: jax.Array) -> NeuronFlow:
 @highest_precision
 def _grown(params: Params, saliency: Any, sources: tuple[bool, ...]) -> tuple[Any, Any]:
     """Return R and dR/ds at s = 1, where input and sources are both scaled by s."""
-    positive = absolute(saliency.network.prepare(params))
+    positive = absolute(saliency.network.prepare(params, saliency.inputs))
 
     @scaled
     def grown_flow(scale: jax.Array) -> jax.Array:

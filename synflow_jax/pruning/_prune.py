@@ -20,6 +20,7 @@ from synflow_jax.plan import (
     runs,
     unstructured,
 )
+from synflow_jax.pruning._homogeneous import warn_of_breaks
 from synflow_jax.pruning._info import PruneInfo
 from synflow_jax.pruning._outcome import check_run
 from synflow_jax.pruning._rounds import (
@@ -48,6 +49,7 @@ from synflow_jax.trees import (
     check_int,
     is_traced,
     lay_out_as,
+    named_leaves,
     pick,
     warn,
 )
@@ -114,6 +116,8 @@ def prune(
       CollapseWarning: fewer weights than layers are asked for, every score of a layer is 0, a
         round left no flow, or kept weights lie on no path even after the sweep.
       UncertifiedWarning: a round pruned as much flow as there was, though some flow is left.
+      FlowWarning: scores are shares of the flow of a network that is not homogeneous, such as one
+        with LayerNorm or softmax, and is not in `flow_mode`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -147,13 +151,15 @@ def prune(
         if plan.units:
             raise ValueError("sweep=True gives single weights away: it needs pattern=unstructured")
     check_finite(params)
-    saliency = saliency.fitted(params)
+    saliency = saliency.fitted(params, plan.prunable)
     if isinstance(schedule, Certified):
         masks, info = _run_certified(params, saliency, plan, counts[0, 0], schedule, progress)
     else:
         masks, info = run_rounds(params, saliency, plan, counts, nested, progress)
     if progress and not is_traced(info):
         jax.effects_barrier()  # all progress is printed before the result is returned
+    if reading is not None and not saliency.homogeneous and not is_traced(info, masks):
+        warn_of_breaks(reading, pick([path for path, _ in named_leaves(params)], plan.prunable))
     return _sweep(params, saliency, plan, masks, info) if sweep else (masks, info)
 
 

@@ -147,8 +147,9 @@ class GraspSaliency(DataSaliency):
 
     prunable: Prunable | None
 
-    def fitted(self, params: Params) -> "GraspSaliency":
+    def fitted(self, params: Params, prunable: tuple[bool, ...] = ()) -> "GraspSaliency":
         """Find the prunable leaves once."""
+        del prunable
         return replace(self, prunable=choose(self.prunable, self.reading(params)))
 
     def scores(self, params: Params, masks: Masks) -> Scores:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.flow import Network, as_network, without_sources
+from synflow_jax.flow import Network, as_network, even_rows, without_sources
 from synflow_jax.saliency._gradient import highest_precision, value_and_scores
 from synflow_jax.saliency._objectives import absolute, squared, synaptic_flow
 from synflow_jax.saliency._protocol import Saliency
@@ -70,8 +70,19 @@ class FlowSaliency(Saliency):
         """The network that is scored."""
         return self.held.fn  # pyright: ignore[reportReturnType]
 
-    def fitted(self, params: Params) -> "FlowSaliency":
-        """Allow for weights of extreme size, where the params hold some."""
+    @property
+    def homogeneous(self) -> bool:
+        """Whether the network is in flow mode."""
+        return self.network.homogeneous
+
+    def fitted(self, params: Params, prunable: tuple[bool, ...] = ()) -> "FlowSaliency":
+        """Use all rows of prunable tables alike, and allow for weights of extreme size."""
+        if any(prunable):
+            plain = as_function(self.network.plain, "apply_fn")
+            even = even_rows(plain, self.reading(params), prunable)
+            if even is not None:
+                held = as_function(self.network.over(even), "apply_fn")
+                return replace(self, held=held).fitted(params)
         leaves = jax.tree.leaves(params)
         found = max_abs([leaf for leaf in leaves if is_floating(leaf)])
         if is_traced(found):
@@ -112,7 +123,7 @@ class FlowSaliency(Saliency):
     def _entering_weights(self, params: Params, masks: Masks) -> Params:
         """Return m ⊙ θ, or its square; the objective takes absolute values itself."""
         # Masked first, then widened: what XLA finds the same in every round it holds in memory.
-        start = widen(masked(self.network.prepare(params), masks))
+        start = widen(masked(self.network.prepare(params, self.inputs), masks))
         return squared(start) if self.power == 2 else start
 
     def from_input_alone(self, params: Params, prunable: tuple[bool, ...]) -> Params:
@@ -141,11 +152,11 @@ class _Gated(Network):
         network: Any = self.held.fn
         return network.plain
 
-    def prepare(self, params: Any) -> Any:
+    def prepare(self, params: Any, inputs: Inputs | None = None) -> Any:
         """Prepare the params as the network does."""
         params, masks, gates = params
         network: Any = self.held.fn
-        return network.prepare(params), masks, gates
+        return network.prepare(params, inputs), masks, gates
 
     def __call__(self, params: Any, x: Any) -> Any:
         """Run the network at m ⊙ θ."""

@@ -79,6 +79,11 @@ class Saliency(abc.ABC):
     measures_flow: ClassVar[bool] = False
     scores_pruned: ClassVar[bool] = False
 
+    @property
+    def homogeneous(self) -> bool:
+        """Whether scores mean as much for networks that are not homogeneous; by default they do."""
+        return True
+
     @abc.abstractmethod
     def scores(self, params: Params, masks: Masks) -> Scores:
         """Score every weight of the network that the masks leave.
@@ -95,9 +100,12 @@ class Saliency(abc.ABC):
         """Score every weight: `scores`, as a function."""
         return self.scores(params, masks)
 
-    def fitted(self, params: Params) -> "Saliency":
-        """Adapt to the sizes of the weights, once before the rounds; by default nothing changes."""
-        del params
+    def fitted(self, params: Params, prunable: tuple[bool, ...] = ()) -> "Saliency":
+        """Adapt to the params and to which leaves are pruned; by default nothing changes.
+
+        Called once, before the rounds; `prunable` has one bool a leaf, in tree order.
+        """
+        del params, prunable
         return self
 
     def reading(self, params: Params) -> Reading | None:

@@ -9,5 +9,7 @@ from synflow_jax.structure._reading import Stack as Stack
 from synflow_jax.structure._reading import Use as Use
 from synflow_jax.structure._reading import read_loss as read_loss
 from synflow_jax.structure._reading import read_network as read_network
+from synflow_jax.structure._reading import read_trace as read_trace
+from synflow_jax.structure._words import describe as describe
 
 __all__ = ["Break", "Reading", "Stack", "Use"]

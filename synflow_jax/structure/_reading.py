@@ -48,8 +48,9 @@ class Use:
         signal, "scale" (multiplied with it entry by entry), "unused", "vector" (a kernel or slices
         of one axis), "type" (not floating) or "empty".
       layers: the axis along which layers are stacked, None for a leaf of one layer.
-      inputs: the axes that lie along the inputs of a unit.
+      inputs: the axes that lie along the inputs of a unit; of a table, its rows.
       outputs: the axes that lie along the units.
+      roles: all roles in which it is met.
       order: how many leaves meet a signal before this one; None if it meets none.
       where: the line where it first does, as file:line (function).
     """
@@ -60,6 +61,7 @@ class Use:
     layers: int | None = None
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
+    roles: frozenset[str] = frozenset()
     order: int | None = None
     where: str = ""
 
@@ -163,7 +165,7 @@ def read_network(fn: ApplyFn, params: Params, inputs: Inputs) -> Reading:
     x = jax.eval_shape(lambda: inputs.ones(floating_dtype(wide)))
     with jax.default_matmul_precision("highest"):  # as in scoring, so that both share one trace
         closed = jax.make_jaxpr(partial(call_network, partial(call_traced, called)))(wide, x)
-    return _read(closed, params)
+    return read_trace(closed, params)
 
 
 def read_loss(loss_fn: Function, params: Params, batch: Any) -> Reading:
@@ -171,10 +173,10 @@ def read_loss(loss_fn: Function, params: Params, batch: Any) -> Reading:
     with jax.default_matmul_precision("highest"):
         shapes = jax.eval_shape(widen, (params, batch))
         closed = jax.make_jaxpr(partial(call_traced, loss_fn))(*shapes)
-    return _read(closed, params)
+    return read_trace(closed, params)
 
 
-def _read(closed: Any, params: Params) -> Reading:
+def read_trace(closed: Any, params: Params) -> Reading:
     """Follow a trace of which the first inputs are the leaves, and the others the data."""
     pairs = named_leaves(params)
     walk = Walk(RULES, [leaf.ndim for _, leaf in pairs], [Found() for _ in pairs])
@@ -201,7 +203,8 @@ def _as_break(noted: Noted, paths: list[str]) -> Break:
 def _use(path: str, leaf: Any, found: Found) -> Use:
     role = next((role for role in ROLES if role in found.roles), "unused")
     layers = found.layers
-    inputs, outputs = found.sides or _flax_sides(leaf.ndim, layers)
+    known = found.rows if role == "table" else found.sides
+    inputs, outputs = known or _flax_sides(leaf.ndim, layers)
     if role == "kernel" and leaf.ndim - (layers is not None) < 2:
         role = "vector"
     if not leaf.size:
@@ -210,7 +213,8 @@ def _use(path: str, leaf: Any, found: Found) -> Use:
         role = "type"
     where = "" if found.eqn is None else source_line(found.eqn)
     shape = tuple(leaf.shape)
-    return Use(path, shape, role, layers, inputs, outputs, found.order, where)
+    roles = frozenset(found.roles)
+    return Use(path, shape, role, layers, inputs, outputs, roles, found.order, where)
 
 
 def _flax_sides(rank: int, layers: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:

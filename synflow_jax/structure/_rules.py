@@ -5,7 +5,7 @@ rule only joins what its operands depend on.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -177,7 +177,8 @@ def dynamic_slice(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     """Take a slice at computed positions: a lookup where the input decides them."""
     mark, at = marks[0], join(marks[1:])
     if mark.kind is Kind.WEIGHT and at.kind is Kind.INDEX:
-        return _looked_up(walk, eqn, mark)
+        taken, whole = eqn.params["slice_sizes"], eqn.invars[0].aval.shape
+        return _looked_up(walk, eqn, mark, [k for k, n in enumerate(whole) if taken[k] < n])
     return sliced(walk, eqn, marks[:1])
 
 
@@ -189,7 +190,7 @@ def gather(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     numbers = eqn.params["dimension_numbers"]
     many = math.prod(eqn.invars[1].aval.shape[:-1]) > 1
     if index.kind is Kind.INDEX or (many and index.kind is not Kind.ROUTED):
-        return _looked_up(walk, eqn, mark)
+        return _looked_up(walk, eqn, mark, numbers.start_index_map)
     rest = iter(numbers.offset_dims)
     kept = [k for k in range(_rank(eqn.invars[0])) if k not in numbers.collapsed_slice_dims]
     places = dict(zip(rest, kept, strict=False))
@@ -201,8 +202,10 @@ def gather(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     return replace(mark, parts=parts)
 
 
-def _looked_up(walk: Walk, eqn: Any, mark: Mark) -> Mark:
-    walk.meet_all(mark, "table", eqn)
+def _looked_up(walk: Walk, eqn: Any, mark: Mark, rows: Sequence[int]) -> Mark:
+    for leaf, part in mark.parts.items():
+        over = frozenset().union(*(part.axes[k] for k in rows))
+        walk.meet(leaf, part, "table", eqn, over, frozenset(range(walk.ranks[leaf])) - over)
     kind = Kind.SIGNAL if is_floating(eqn.outvars[0].aval) else Kind.INDEX
     return replace(join([mark]), kind=kind, positive=mark.positive)
 

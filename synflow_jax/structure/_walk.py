@@ -24,8 +24,8 @@ class Found:
     Attributes:
       roles: how the leaf was met: "kernel", "table", "added", "scale".
       layers: its axis of layers, None if it has none.
-      inputs: its axes of inputs where it was first contracted.
-      outputs: its axes of outputs there.
+      sides: its axes of inputs and of outputs where it was first contracted.
+      rows: the axes along which it was looked up, and the others.
       order: how many leaves met a signal before it; None if it met none.
       eqn: the equation where it did.
     """
@@ -33,6 +33,7 @@ class Found:
     roles: set[str] = field(default_factory=set)
     layers: int | None = None
     sides: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    rows: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     order: int | None = None
     eqn: Any = None
 
@@ -121,9 +122,12 @@ class Walk:
         found.roles.add(role)
         if part.layers is not None:
             found.layers = part.layers
-        if role == "kernel" and found.sides is None:
+        if role in ("kernel", "table"):
             inputs, outputs = (tuple(sorted(side)) for side in sides)
-            found.sides = inputs, outputs
+            if role == "kernel":
+                found.sides = found.sides or (inputs, outputs)
+            else:
+                found.rows = found.rows or (inputs, outputs)
 
     def meet_all(self, mark: Mark, role: str, eqn: Any) -> None:
         """Note that all leaves inside a value meet a signal in one role."""

@@ -1,0 +1,104 @@
+"""Lookups of rows, made even: every row of a table is used as much as any other.
+
+An example of ones looks up row 1 of each table. To score the rows of a table, the lookup returns the
+sum of all rows instead: ones over the vocabulary.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
+
+from synflow_jax.jaxpr import bind, flatten
+from synflow_jax.structure import Reading
+from synflow_jax.trees import Function, Params, call_traced, pick, place
+
+COPIES = ("convert_element_type", "copy", "stop_gradient", "name", "reduce_precision")
+Axes = tuple[int, ...]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["apply_fn"],
+    meta_fields=["tables", "tied"],
+)
+@dataclass(frozen=True)
+class EvenRows:
+    """A network in which each lookup in some tables returns the sum of all rows.
+
+    Attributes:
+      apply_fn: the network.
+      tables: for each leaf that is only looked up, the axes of its rows; () for all others.
+      tied: the same, for leaves that are used in products as well.
+    """
+
+    apply_fn: Function
+    tables: tuple[Axes, ...]
+    tied: tuple[Axes, ...]
+
+    def __call__(self, params: Params, x: Any) -> Any:
+        """Call the network."""
+        flags = tuple(map(bool, self.tables))
+        pairs = zip(pick(params, flags), filter(None, self.tables), strict=True)
+        summed = place(params, flags, [_sum_rows(*pair) for pair in pairs], lambda leaf: leaf)
+        if any(self.tied):
+            return self._with_tied(summed, x)
+        return call_traced(self.apply_fn, summed, x)
+
+    def _with_tied(self, params: Params, x: Any) -> Any:
+        """Evaluate the network equation by equation, and sum the rows at the lookups alone."""
+        called = partial(call_traced, self.apply_fn)
+        closed, shapes = jax.make_jaxpr(called, return_shape=True)(params, x)
+        results = _evaluate(closed, jax.tree.leaves((params, x)), dict(enumerate(self.tied)))
+        return jax.tree.structure(shapes).unflatten(results)
+
+
+def _evaluate(closed: ClosedJaxpr, arrays: list[Any], rows: dict[int, Axes]) -> list[Any]:
+    """Evaluate a jaxpr; `rows` has the axes of rows of those inputs that are tables."""
+    env = list(arrays)
+
+    def number(_: Any, known: Any = None) -> int:
+        env.append(known)
+        return len(env) - 1
+
+    steps, results = flatten(closed, list(range(len(arrays))), number)
+    tables = {at: axes for at, axes in rows.items() if axes}
+    for step in steps:
+        operands = [env[at] for at in step.operands]
+        axes = tables.get(step.operands[0]) if step.operands else None
+        if axes and step.name in ("gather", "dynamic_slice"):
+            operands[0] = _sum_rows(operands[0], axes)
+        elif axes and step.name in COPIES:
+            tables[step.results[0]] = axes
+        for at, array in zip(step.results, bind(step.eqn, operands), strict=True):
+            env[at] = array
+    return [env[at] for at in results]
+
+
+def _sum_rows(table: jax.Array, axes: Axes) -> jax.Array:
+    """Put the sum of all rows in the place of each row."""
+    return jnp.broadcast_to(jnp.sum(table, axes, keepdims=True), table.shape)
+
+
+def even_rows(
+    apply_fn: Function, reading: Reading, chosen: tuple[bool, ...]
+) -> Callable[..., Any] | None:
+    """Make the lookups in chosen tables even; None where no table is chosen.
+
+    Args:
+      apply_fn: the user's network.
+      reading: of it.
+      chosen: for each leaf, whether its rows are scored.
+    """
+    pairs = list(zip(reading.uses, chosen, strict=True))
+    rows = [use.inputs if hit and use.role == "table" else () for use, hit in pairs]
+    if not any(rows):
+        return None
+    alone = [use.roles == {"table"} for use in reading.uses]
+    tables = tuple(axes if one else () for axes, one in zip(rows, alone, strict=True))
+    tied = tuple(() if one else axes for axes, one in zip(rows, alone, strict=True))
+    return EvenRows(apply_fn, tables, tied)
