@@ -36,7 +36,7 @@ from synflow_jax.trees import (
 
 
 class FlowWarning(UserWarning):
-    """The laws of flow need not hold: a network that is not homogeneous, or an unknown operation."""
+    """The laws of flow need not hold: a network is not homogeneous, or an operation is unknown."""
 
 
 def run_in_flow_mode(walk: Walk, fn: ApplyFn, params: Params, x: Any) -> Any:

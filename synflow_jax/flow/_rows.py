@@ -1,7 +1,7 @@
 """Lookups of rows, made even: every row of a table is used as much as any other.
 
-An example of ones looks up row 1 of each table. To score the rows of a table, the lookup returns the
-sum of all rows instead: ones over the vocabulary.
+An example of ones looks up row 1 of each table. To score the rows of a table, the lookup returns
+the sum of all rows instead: ones over the vocabulary.
 """
 
 from collections.abc import Callable

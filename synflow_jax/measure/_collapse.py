@@ -243,7 +243,9 @@ def slices_of_stack(path: str, leaf: Any) -> list[tuple[str, Any]]:
     return [(f"{path}[{i}]", leaf[i]) for i in range(leaf.shape[0])]
 
 
-def _live(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable: Prunable) -> Any:
+def _live(
+    params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable: Prunable | None
+) -> Any:
     """Return the layers, and for each the kept weights that lie on a path from input to output."""
     masks, saliency = prepare(params, masks, apply_fn, shape)
     layers = find_layers(params, prunable, saliency.reading(params))

@@ -1,7 +1,11 @@
 """The table of a pruned network: one row a layer, with what is kept and how much flow it has."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import jax
 
 from synflow_jax._table import Shown, new_table
 from synflow_jax.flow import as_network
@@ -12,15 +16,16 @@ from synflow_jax.measure import (
     slices_of_stack,
     stacked_layers,
 )
-from synflow_jax.plan import find_layers
+from synflow_jax.plan import Layers, choose, find_layers
 from synflow_jax.selection import count_kept
-from synflow_jax.structure import read_network
+from synflow_jax.structure import Reading, read_network
 from synflow_jax.trees import (
     ApplyFn,
     Masks,
     Params,
     Prunable,
     check_masks,
+    is_floating,
     named_leaves,
     pick,
     read_shape,
@@ -54,16 +59,33 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Left:
+    """A leaf of two or more axes that was not pruned.
+
+    Attributes:
+      path: where it stands.
+      shape: of the leaf.
+      why: why it was left whole.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    why: str
+
+
+@dataclass(frozen=True)
 class Report(Shown):
     """What `report` returns; prints as a table.
 
     Attributes:
       rows: one a prunable layer.
+      left: the leaves of two or more axes that were left whole, and why.
       log2_flow: log2 R_SF of the dense and of the pruned network; None if it was not measured.
     """
 
     rows: tuple[Row, ...]
     log2_flow: tuple[float, float] | None = None
+    left: tuple[Left, ...] = ()
 
     @property
     def weights(self) -> int:
@@ -95,6 +117,13 @@ class Report(Shown):
             table.add_row(*_cells(row, flows), style="red" if row.state else None)
         table.add_section()
         table.add_row(*_cells(total, flows), style="bold")
+        if self.left:
+            table.add_section()
+        for leaf in self.left:
+            shape, size = "×".join(map(str, leaf.shape)), f"{math.prod(leaf.shape):,}"
+            blank = [""] * (3 if flows else 2)
+            why = f"left whole: {leaf.why}"
+            table.add_row(leaf.path, shape, size, *blank, why, style="dim")
         return table
 
 
@@ -136,7 +165,7 @@ def report(
     reading = None
     if apply_fn is not None:
         reading = read_network(as_network(apply_fn).plain, params, read_shape(shape))
-    layers = find_layers(params, prunable, reading)
+    layers = find_layers(params, _with_pruned(params, masks, prunable, reading), reading)
     flow, dead, shares, stacked = None, (), {}, {}
     if apply_fn is not None:
         # Not log2_flow: the counts are useful even if the flow is not finite.
@@ -150,11 +179,48 @@ def report(
         for path, leaf in zip(layers.paths, pick(masks, layers.prunable), strict=True)
         for name, dims, size, kept in _layers_of(path, leaf, path in stacked)
     ]
-    return Report(tuple(rows), flow)
+    return Report(tuple(rows), flow, _left(params, layers, prunable, reading))
+
+
+def _with_pruned(
+    params: Params, masks: Masks, prunable: Prunable | None, reading: Reading | None
+) -> Prunable:
+    """Choose the layers to list: those that are prunable, and by default those that were pruned."""
+    chosen = choose(prunable, reading)
+    if prunable is not None:
+        return chosen
+    pairs = zip(named_leaves(params), jax.tree.leaves(masks), strict=True)
+    pruned = {path for (path, _), mask in pairs if not mask.all()}
+    return lambda path, leaf: chosen(path, leaf) or path in pruned
+
+
+def _left(
+    params: Params, layers: Layers, prunable: Prunable | None, reading: Reading | None
+) -> tuple[Left, ...]:
+    """List the leaves of two or more axes that are no layers, and why."""
+    pairs = [(path, leaf) for path, leaf in named_leaves(params) if leaf.ndim >= 2]
+    return tuple(
+        Left(path, tuple(leaf.shape), _why(path, leaf, prunable, reading))
+        for path, leaf in pairs
+        if path not in layers.paths
+    )
+
+
+def _why(path: str, leaf: Any, prunable: Prunable | None, reading: Reading | None) -> str:
+    """Say why a leaf was left whole."""
+    if not is_floating(leaf):
+        return f"its dtype is {leaf.dtype}"
+    if not leaf.size:
+        return "it is empty"
+    if reading is not None and reading.by_path[path].why:
+        return reading.by_path[path].why
+    if prunable is not None:
+        return "not chosen by prunable"
+    return "by its name, a bias, a norm or a table"
 
 
 def _shares(
-    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks, stacked: dict[str, int]
+    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks, stacked: Mapping[str, int]
 ) -> dict[str, float]:
     """Sum the flow shares of the weights of each layer, and of each slice of a stacked leaf."""
     found = named_leaves(flow_shares(params, apply_fn, shape, masks)[1])

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 
-from synflow_jax.jaxpr import source_line
 from synflow_jax.structure._marks import join
 from synflow_jax.structure._rules import RULES
 from synflow_jax.structure._walk import Found, Noted, Walk, input_mark, leaf_mark
@@ -211,10 +210,9 @@ def _use(path: str, leaf: Any, found: Found) -> Use:
         role = "empty"
     elif not is_floating(leaf):
         role = "type"
-    where = "" if found.eqn is None else source_line(found.eqn)
     shape = tuple(leaf.shape)
     roles = frozenset(found.roles)
-    return Use(path, shape, role, layers, inputs, outputs, roles, found.order, where)
+    return Use(path, shape, role, layers, inputs, outputs, roles, found.order, found.where)
 
 
 def _flax_sides(rank: int, layers: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:

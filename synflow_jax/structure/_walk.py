@@ -27,7 +27,7 @@ class Found:
       sides: its axes of inputs and of outputs where it was first contracted.
       rows: the axes along which it was looked up, and the others.
       order: how many leaves met a signal before it; None if it met none.
-      eqn: the equation where it did.
+      where: the line where it did.
     """
 
     roles: set[str] = field(default_factory=set)
@@ -35,7 +35,7 @@ class Found:
     sides: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     rows: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     order: int | None = None
-    eqn: Any = None
+    where: str = ""
 
 
 @dataclass
@@ -59,6 +59,8 @@ class Walk:
       found: what is known of each leaf.
       notes: the breaks of homogeneity, by key; their order gives their bits.
       outer: the call of a library function inside of which the pass is.
+      calls: all calls inside of which it is, from the outside to the inside.
+      met: how many leaves have met a signal.
     """
 
     rules: Mapping[str, Rule]
@@ -66,6 +68,7 @@ class Walk:
     found: list[Found]
     notes: dict[tuple[str, str, str], Noted] = field(default_factory=dict)
     outer: Any = None
+    calls: list[Any] = field(default_factory=list)
     met: int = 0
 
     def run(self, jaxpr: Any, consts: Sequence[Mark], inputs: Sequence[Mark]) -> list[Mark]:
@@ -97,10 +100,18 @@ class Walk:
         before, name = self.outer, eqn.params.get("name") or ""
         if before is None and eqn.primitive.name != "checkpoint" and of_library(name):
             self.outer = eqn
+        self.calls.append(eqn)
         try:
             return self.run_closed(body_of(eqn), marks)
         finally:
             self.outer = before
+            self.calls.pop()
+
+    def line(self, eqn: Any) -> str:
+        """Find the user's line of an equation, or of the innermost call around it that has one."""
+        at = eqn if self.outer is None else self.outer
+        lines = map(source_line, (at, eqn, *reversed(self.calls)))
+        return next((line for line in lines if line), "")
 
     def note(self, breaks: str, eqn: Any, leaves: int, of_weights: bool = False) -> int:
         """Note a break of homogeneity in these leaves; return its bit, 0 without leaves."""
@@ -108,7 +119,7 @@ class Walk:
             return 0
         at = eqn if self.outer is None else self.outer
         operation = at.params.get("name") if at is self.outer else None
-        key = (breaks, operation or eqn.primitive.name, source_line(at))
+        key = (breaks, operation or eqn.primitive.name, self.line(eqn))
         noted = self.notes.setdefault(key, Noted(*key, 0, of_weights))
         noted.leaves |= leaves
         return 1 << list(self.notes).index(key)
@@ -118,7 +129,7 @@ class Walk:
         found = self.found[leaf]
         if found.order is None:
             found.order, self.met = self.met, self.met + 1
-            found.eqn = eqn if self.outer is None else self.outer
+            found.where = self.line(eqn)
         found.roles.add(role)
         if part.layers is not None:
             found.layers = part.layers

@@ -1,0 +1,170 @@
+"""What the trace of a network says of its leaves: roles, layers, inputs and outputs."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from synflow_jax.structure import read_network
+from synflow_jax.trees import read_shape
+
+TOKENS = jax.ShapeDtypeStruct((5,), jnp.int32)
+
+
+def read(network, shape, **shapes):
+    params = {name: jnp.ones(dims) for name, dims in shapes.items()}
+    return read_network(network, params, read_shape(shape))
+
+
+def roles(reading):
+    return {use.path: use.role for use in reading.uses}
+
+
+def scanned(order):
+    """Four layers along one axis of a kernel; `order` brings them to the front."""
+
+    def network(p, x):
+        return jax.lax.scan(lambda h, w: (h @ w, None), x, jnp.moveaxis(p["s"], order, 0))[0]
+
+    return network
+
+
+def indexed(p, x):
+    for i in range(4):
+        x = x @ p["s"][i]
+    return x
+
+
+def unstacked(p, x):
+    for w in jnp.unstack(p["s"], axis=1):
+        x = x @ w
+    return x
+
+
+def counted(p, x):
+    return jax.lax.fori_loop(0, 4, lambda i, h: h @ p["s"][i], x)
+
+
+@pytest.mark.parametrize(
+    ("network", "dims", "layers", "inputs", "outputs"),
+    [
+        (scanned(0), (4, 8, 8), 0, (1,), (2,)),
+        (scanned(1), (8, 4, 8), 1, (0,), (2,)),
+        (scanned(2), (8, 8, 4), 2, (0,), (1,)),
+        (indexed, (4, 8, 8), 0, (1,), (2,)),
+        (unstacked, (8, 4, 8), 1, (0,), (2,)),
+        (counted, (4, 8, 8), 0, (1,), (2,)),
+        (lambda p, x: x @ p["s"].T, (5, 8), None, (1,), (0,)),
+        (lambda p, x: x @ p["s"].reshape(8, 6), (8, 2, 3), None, (0,), (1, 2)),
+        (lambda p, x: jnp.einsum("bi,hio->bho", x, p["s"]), (3, 8, 5), None, (1,), (0, 2)),
+        (
+            lambda p, x: x.astype(jnp.bfloat16) @ p["s"].astype(jnp.bfloat16),
+            (8, 5),
+            None,
+            (0,),
+            (1,),
+        ),
+        (lambda p, x: (x[..., None] * p["s"][None]).sum(-2), (8, 5), None, (0,), (1,)),
+    ],
+)
+def test_axes_of_a_kernel(network, dims, layers, inputs, outputs):
+    use = read(network, (8,), s=dims).uses[0]
+    assert (use.role, use.layers, use.inputs, use.outputs) == ("kernel", layers, inputs, outputs)
+
+
+def test_a_number_of_layers_knows_its_axis():
+    (stack,) = read(scanned(1), (8,), s=(8, 4, 8)).stacks.values()
+    assert (stack, stack.axis) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("network", "role"),
+    [
+        (lambda p, t: p["s"][t].sum(1) @ p["w"], "table"),
+        (lambda p, t: jnp.take(p["s"], t, axis=0).sum(1) @ p["w"], "table"),
+        (lambda p, t: (jax.nn.one_hot(t, 20, dtype=jnp.float32) @ p["s"]).sum(1) @ p["w"], "table"),
+        (lambda p, t: jax.vmap(lambda i: p["s"][i])(t[0])[None].sum(1) @ p["w"], "table"),
+        (lambda p, t: p["s"][t].sum(1) @ p["w"] @ p["s"].T, "table"),  # tied
+        (lambda p, t: t.astype(float) @ p["w"][:5] + p["s"][:1], "added"),
+        (lambda p, t: (t.astype(float) @ p["w"][:5]) * p["s"][:1], "scale"),
+        (lambda p, t: t.astype(float) @ p["w"][:5], "unused"),
+        (
+            lambda p, t: jnp.concatenate([(t.astype(float) @ p["w"][:5])[None], p["s"][None]], 1),
+            "added",
+        ),
+    ],
+)
+def test_leaves_that_are_no_kernels(network, role):
+    found = roles(read(network, TOKENS, s=(20, 8), w=(8, 8)))
+    assert found == {"s": role, "w": "kernel"}
+
+
+def test_positions_that_are_looked_up_are_a_table():
+    def network(p, x):
+        return (x + p["pos"][jnp.arange(4)][None]) @ p["w"]
+
+    assert roles(read(network, (4, 8), pos=(9, 8), w=(8, 3))) == {"pos": "table", "w": "kernel"}
+
+
+def test_slices_of_one_axis_are_no_kernels():
+    def network(p, x):
+        def step(h, layer):
+            w, scale, v = layer
+            return (h @ w) * scale[None] + (h @ v)[:, None], None
+
+        return jax.lax.scan(step, x, (p["w"], p["scale"], p["v"]))[0]
+
+    found = roles(read(network, (8,), w=(3, 8, 8), scale=(3, 8), v=(3, 8)))
+    assert found == {"w": "kernel", "scale": "scale", "v": "vector"}
+
+
+def test_factors_of_a_product_of_leaves_are_kernels_and_its_bias_is_added():
+    def lora(p, x):
+        return x @ (p["w"] + p["a"] @ p["b"])
+
+    assert roles(read(lora, (8,), w=(8, 8), a=(8, 2), b=(2, 8))) == dict.fromkeys("wab", "kernel")
+
+    def queries(p, x):
+        q = p["latents"] @ p["q"] + p["zero"][None]
+        return jax.nn.softmax(q @ (x @ p["k"]).mT) @ x
+
+    found = roles(read(queries, (6, 8), latents=(4, 8), q=(8, 8), zero=(8,), k=(8, 8)))
+    assert found == {"latents": "kernel", "q": "kernel", "zero": "added", "k": "kernel"}
+
+
+def test_experts_that_a_router_looks_up_are_kernels():
+    def network(p, x):
+        best = jnp.argmax(x @ p["router"], -1)
+        return jnp.einsum("bi,bio->bo", x, p["experts"][best])
+
+    found = read(network, (8,), router=(8, 3), experts=(3, 8, 5))
+    assert roles(found)["experts"] == "kernel"
+
+
+class Transformer(nn.Module):
+    @nn.compact
+    def __call__(self, tokens):
+        x = nn.Embed(20, 16)(tokens)
+        x = x + self.param("positions", nn.initializers.normal(), (1, 5, 16))
+        x = x + nn.MultiHeadDotProductAttention(4)(nn.LayerNorm()(x))
+        token = self.param("token", nn.initializers.zeros, (1, 1, 16))
+        return nn.Dense(4)(jnp.concatenate([token, x], 1)[:, 0])
+
+
+def test_a_transformer_of_flax():
+    model = Transformer()
+    params = model.init(jax.random.key(0), jnp.ones((1, 5), jnp.int32))["params"]
+    reading = read_network(lambda p, t: model.apply({"params": p}, t), params, read_shape(TOKENS))
+    attention = "MultiHeadDotProductAttention_0"
+    heads = {f"{attention}/{name}/kernel" for name in ("query", "key", "value", "out")}
+    assert reading.kernels == heads | {"Dense_0/kernel"}
+    query, out = (reading.by_path[f"{attention}/{name}/kernel"] for name in ("query", "out"))
+    assert (query.inputs, query.outputs) == ((0,), (1, 2))
+    assert (out.inputs, out.outputs) == ((0, 1), (2,))
+    found = roles(reading)
+    assert [found["Embed_0/embedding"], found["positions"], found["token"]] == [
+        "table",
+        "added",
+        "added",
+    ]
+    assert found["LayerNorm_0/scale"] == "scale"
