@@ -44,6 +44,7 @@ from synflow_jax.trees import (
     is_traced,
     named_leaves,
     read_shape,
+    write_limit,
 )
 
 Budget = Callable[[Network], list[Term]]
@@ -172,8 +173,8 @@ def _prune_units(
         kept = _prune_round(kept, value, names, terms, share * total)
     if (left := cost_of(terms, kept)) > share * total:
         raise ValueError(
-            f"rho must be at most {total / left:.6g} here, got {1 / share:.6g}: no array may lose "
-            "its last unit, and what cannot be followed or is to stay whole is never less"
+            f"rho must be at most {write_limit(total / left)} here, got {1 / share:.12g}: no array "
+            "may lose its last unit, and what cannot be followed or is to stay whole is never less"
         )
     return kept
 

@@ -4,6 +4,7 @@ Numbers and keys come first, then params, then trees that must fit the params.
 """
 
 import math
+from decimal import ROUND_FLOOR, Context
 from typing import Any
 
 import jax
@@ -49,9 +50,9 @@ def check_rho(rho: Any, name: str = "rho") -> None:
     if not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, at least 1, got {value}")
     if value < 1:
-        hint = f"; for the density {value:g} pass rho={1 / value:g}" if value > 0 else ""
+        hint = f"; for the density {value!r} pass rho={1 / value:.12g}" if value > 0 else ""
         raise ValueError(
-            f"{name} must be at least 1, got {value:g}: it is the compression ratio, "
+            f"{name} must be at least 1, got {value!r}: it is the compression ratio, "
             f"weights before over weights after{hint}"
         )
 
@@ -66,6 +67,12 @@ def check_key(key: Any) -> None:
         )
     if len(key.shape) != (0 if typed else 1):
         raise TypeError(f"key must be one random key, got an array of shape {key.shape}")
+
+
+def write_limit(limit: float) -> str:
+    """Write an upper limit with six digits, rounded down, so that what is written is allowed."""
+    down = Context(prec=6, rounding=ROUND_FLOOR).create_decimal(limit)
+    return f"{float(down):.6g}"
 
 
 # Params.

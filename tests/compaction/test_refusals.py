@@ -20,7 +20,7 @@ def slim(**other):
 SCHEDULE = "schedule must be a function such as"
 UNITS = "saliency must tell units apart"
 SLIM = [
-    ("out of reach", slim(rho=100.0), ValueError, "rho must be at most 19.6364 here", "got 100"),
+    ("out of reach", slim(rho=100.0), ValueError, "rho must be at most 19.6363 here", "got 100"),
     ("a density", slim(rho=0.5), ValueError, "rho must be at least 1", "got 0.5", "rho=2"),
     (
         "a name for a budget",

@@ -147,6 +147,13 @@ RATIOS = [
         "got 0",
     ),
     ("a density in a group", keep({"*": 0.5}), ValueError, "rho['*'] must be at least 1", "rho=2"),
+    (
+        "just below 1",
+        keep(0.9999999999),
+        ValueError,
+        "rho must be at least 1, got 0.9999999999:",
+        "for the density 0.9999999999 pass rho=1.0000000001",
+    ),
     ("no number in a group", keep({"*": "2"}), TypeError, "rho['*'] must be a number", "a str"),
     (
         "an index for a floor",
@@ -161,7 +168,7 @@ RATIOS = [
         ValueError,
         "rho leaves 3 weights",
         "min_keep asks for 12",
-        "at most 8.41667 as rho",
+        "at most 8.41666 as rho",
     ),
     (
         "too high a floor of a group",
@@ -317,6 +324,12 @@ SCOPES = [
         ValueError,
         "scope=runs(…)",
         "min_keep=0",
+    ),
+    (
+        "runs just out of reach",
+        weigh(rho=2.0000001, scope=sf.runs(2)),
+        ValueError,
+        "rho must be at most 2, got 2.0000001:",
     ),
     ("runs of 1", lambda: sf.runs(1), ValueError, "length must be at least 2", "got 1"),
     ("runs along axis 0", lambda: sf.runs(4, axis=0), ValueError, "axis", "below 0", "got 0"),
