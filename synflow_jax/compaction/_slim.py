@@ -133,6 +133,12 @@ def _check(
     check_rho(rho)
     check_int("rounds", rounds)
     check_finite(params)
+    found = [path for path, leaf in named_leaves(params) if jnp.iscomplexobj(leaf)]
+    if found:
+        raise TypeError(
+            f"params must be real for slim, and {found[0]!r} is complex: prune it by synflow or "
+            "magnitude, which keep the shapes"
+        )
     check_functions(schedule=schedule, budget=budget)
     if scope not in (globally, layerwise):
         raise TypeError(f"scope must be globally or layerwise, got {scope!r}")

@@ -15,8 +15,8 @@ from synflow_jax.trees import (
     Pattern,
     Shape,
     check_masks,
-    is_floating,
     is_traced,
+    is_weight,
     named_leaves,
 )
 
@@ -114,7 +114,7 @@ def to_blocks(params: Params, masks: Masks, pattern: Pattern) -> Params:
 
 def _sparse(path: str, leaf: Any, mask: np.ndarray, pattern: Pattern) -> Any:
     """Turn one leaf into its kept blocks, or into m ⊙ θ."""
-    if not is_floating(leaf):
+    if not is_weight(leaf):
         return leaf
     pruned = np.where(mask, leaf, np.zeros((), leaf.dtype))
     if leaf.ndim != 2 or mask.all():

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from synflow_jax.trees import Masks, Params, check_masks, is_floating, is_traced, named_leaves
+from synflow_jax.trees import Masks, Params, check_masks, is_traced, is_weight, named_leaves
 
 
 def to_bcoo(params: Params, masks: Masks) -> Params:
@@ -77,7 +77,7 @@ def _each(
     check_masks(params, masks)
 
     def one(path: str, leaf: Any, mask: Any) -> Any:
-        if not is_floating(leaf):
+        if not is_weight(leaf):
             return leaf
         leaf, mask = np.asarray(leaf), np.asarray(mask)
         if leaf.ndim >= 2 and not mask.all():

@@ -23,7 +23,7 @@ from synflow_jax.trees import (
     Function,
     Params,
     as_function,
-    is_floating,
+    is_weight,
     named_leaves,
     place,
     warn,
@@ -45,11 +45,11 @@ def run_in_flow_mode(walk: Walk, fn: ApplyFn, params: Params, x: Any) -> Any:
 
 
 def _input_value(leaf: jax.Array) -> Value:
-    return signal(leaf) if is_floating(leaf) else Value(Kind.DISCRETE, leaf)
+    return signal(leaf) if is_weight(leaf) else Value(Kind.DISCRETE, leaf)
 
 
 def _output_array(walk: Walk, value: Value) -> Any:
-    if value.is_signal or not is_floating(value.array):
+    if value.is_signal or not is_weight(value.array):
         return walk.flow(value)
     return jnp.zeros_like(value.array)
 
@@ -88,8 +88,7 @@ class FlowMode(Network):
         """
         pairs = named_leaves(params)
         flags = tuple(
-            is_floating(leaf) and not (self.sources and _is_added(path, leaf))
-            for path, leaf in pairs
+            is_weight(leaf) and not (self.sources and _is_added(path, leaf)) for path, leaf in pairs
         )
         leaves = [leaf for (_, leaf), flag in zip(pairs, flags, strict=True) if flag]
         return place(params, flags, [_open_if_closed(leaf) for leaf in leaves], lambda leaf: leaf)
@@ -130,7 +129,7 @@ def closed_leaves(params: Params) -> tuple[str, ...]:
       >>> closed_leaves({"gamma": jnp.full(3, 1e-6), "bias": jnp.zeros(3), "kernel": jnp.eye(3)})
       ('gamma',)
     """
-    pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf) and leaf.size]
+    pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_weight(leaf) and leaf.size]
     return tuple(path for path, p in pairs if not _is_added(path, p) and bool(is_closed(p)))
 
 

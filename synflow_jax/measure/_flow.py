@@ -20,8 +20,8 @@ from synflow_jax.trees import (
     call_on_ones,
     check_finite,
     check_masks,
-    is_floating,
     is_traced,
+    is_weight,
     named_leaves,
     pick,
     place,
@@ -210,7 +210,7 @@ def explain_flow(saliency: Any, params: Params, masks: Masks) -> str:
     if flow < 0:
         return start + "A running mean that is subtracted, or an apply_fn that ignores its params?"
     if flow == 0:
-        pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf)]
+        pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_weight(leaf)]
         zeros = [p for p, leaf in pairs if not is_source(p, leaf) and not leaf.any()]
         return start + (f"Leaves that are all zero: {', '.join(zeros)}." if zeros else "")
     return start + (
@@ -240,7 +240,7 @@ _flow_and_scores = jax.jit(lambda saliency, p, masks: saliency.flow_and_scores(p
 def _by_path(params: Params, scores: Scores) -> dict[str, jax.Array]:
     """Sum the scores of each floating leaf."""
     pairs = zip(named_leaves(params), jax.tree.leaves(scores), strict=True)
-    return {path: jnp.sum(score) for (path, leaf), score in pairs if is_floating(leaf)}
+    return {path: jnp.sum(score) for (path, leaf), score in pairs if is_weight(leaf)}
 
 
 def _neurons(score: jax.Array) -> NeuronFlow:
@@ -269,4 +269,4 @@ def _grown(params: Params, saliency: Any, sources: tuple[bool, ...]) -> tuple[An
 
 
 def _scale(leaf: jax.Array, scale: jax.Array) -> jax.Array:
-    return leaf * scale.astype(leaf.dtype) if is_floating(leaf) else leaf
+    return leaf * scale.astype(leaf.dtype) if is_weight(leaf) else leaf

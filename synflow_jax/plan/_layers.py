@@ -3,7 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
-from synflow_jax.trees import Params, Prunable, Shape, is_floating, named_leaves
+from synflow_jax.trees import Params, Prunable, Shape, is_weight, named_leaves
 
 UNPRUNABLE = frozenset({"bias", "b", "scale", "mean", "var", "embedding", "pos_embedding", "cls"})
 
@@ -24,8 +24,9 @@ class Layers(NamedTuple):
 def is_prunable(path: str, leaf: Any) -> bool:
     """Whether a leaf is pruned by default: kernels are; biases, norms and embeddings are not.
 
-    True for a floating leaf of two or more axes, unless a part of its path is `batch_stats` or the
-    last part is one of bias, b, scale, mean, var, embedding, pos_embedding and cls.
+    True for a floating or complex leaf of two or more axes, unless a part of its path is
+    `batch_stats` or the last part is one of bias, b, scale, mean, var, embedding, pos_embedding and
+    cls.
 
     Args:
       path: where the leaf stands, as `a/b/kernel`.
@@ -41,7 +42,7 @@ def is_prunable(path: str, leaf: Any) -> bool:
     """
     parts = path.split("/")
     named = parts[-1] not in UNPRUNABLE and "batch_stats" not in parts
-    return named and is_floating(leaf) and len(leaf.shape) >= 2
+    return named and is_weight(leaf) and len(leaf.shape) >= 2
 
 
 def find_layers(params: Params, prunable: Prunable) -> Layers:
@@ -52,10 +53,10 @@ def find_layers(params: Params, prunable: Prunable) -> Layers:
     flags = tuple(bool(prunable(path, leaf)) and 0 not in leaf.shape for path, leaf in pairs)
     layers = [pair for pair, hit in zip(pairs, flags, strict=True) if hit]
     for path, leaf in layers:
-        if not is_floating(leaf):
+        if not is_weight(leaf):
             raise TypeError(
-                f"prunable chose leaf {path!r} of dtype {leaf.dtype}; only floating leaves "
-                "can be pruned: exclude it in prunable(path, leaf)"
+                f"prunable chose leaf {path!r} of dtype {leaf.dtype}; only floating and "
+                "complex leaves can be pruned: exclude it in prunable(path, leaf)"
             )
     if not layers:
         raise ValueError(_none_chosen(prunable, [path for path, _ in pairs]))
@@ -67,7 +68,7 @@ def _none_chosen(prunable: Prunable, paths: list[str]) -> str:
     if prunable is not is_prunable:
         return f"prunable must choose a leaf, and {prunable} chose none of {paths}"
     return (
-        "params has no prunable leaf: the default takes floating leaves of two or more axes that "
-        f"are no bias, norm or embedding, and this tree has {paths}; pass "
+        "params has no prunable leaf: the default takes floating and complex leaves of two or more "
+        f"axes that are no bias, norm or embedding, and this tree has {paths}; pass "
         "prunable=(path, leaf) -> bool"
     )

@@ -24,7 +24,7 @@ from synflow_jax.trees import (
     all_true,
     as_function,
     floating_dtype,
-    is_floating,
+    is_weight,
     is_traced,
     masked,
     max_abs,
@@ -72,13 +72,13 @@ class FlowSaliency(Saliency):
     def fitted(self, params: Params) -> "FlowSaliency":
         """Allow for weights of extreme size, where the params hold some."""
         leaves = jax.tree.leaves(params)
-        found = max_abs([leaf for leaf in leaves if is_floating(leaf)])
+        found = max_abs([leaf for leaf in leaves if is_weight(leaf)])
         if is_traced(found):
             return self
         tops = [float(top) ** self.power for top in found]
         if all(not top or 1 / EXTREME < top < EXTREME for top in tops):
             return self
-        sizes = (EXTREME_BITS if is_floating(leaf) else 0.0 for leaf in leaves)
+        sizes = (EXTREME_BITS if is_weight(leaf) else 0.0 for leaf in leaves)
         return replace(self, sizes=tuple(sizes))
 
     def scores(self, params: Params, masks: Masks) -> Scores:

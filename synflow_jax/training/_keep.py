@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from synflow_jax.trees import Masks, Params, check_bool, check_masks, is_floating, masked
+from synflow_jax.trees import Masks, Params, check_bool, check_masks, is_weight, masked
 
 
 class KeepMasksState(NamedTuple):
@@ -133,7 +133,7 @@ def _masked_extra(value: Any, params: Params, masks: Masks) -> Any:
 
 
 def _zero_pruned_leaf(change: Any, mask: jax.Array, leaf: Any) -> Any:
-    if not is_floating(leaf):
+    if not is_weight(leaf):
         return change
     wide = max(change.dtype, leaf.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
     return jnp.where(mask, change.astype(wide), -leaf.astype(wide))

@@ -45,7 +45,7 @@ LEAVES = [
             f"prunable chose leaf 'table' of dtype {jnp.dtype(dtype)}",
             "exclude it",
         )
-        for dtype in (jnp.int32, jnp.complex64, jnp.bool_)
+        for dtype in (jnp.int32, jnp.bool_)
     ),
     (
         "a name for prunable",
@@ -392,7 +392,7 @@ def test_it_is_refused(call, error, named):
 
 
 def test_whole_numbers_are_kept_where_nothing_chooses_them():
-    for dtype in (jnp.int32, jnp.complex64, jnp.bool_):
+    for dtype in (jnp.int32, jnp.bool_):
         params = {"table": jnp.ones((2, 2), dtype), "w": jnp.ones((2, 2))}
         assert bool(sf.magnitude(params, 2.0)["table"].all())
 
