@@ -43,7 +43,8 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
       An Optax transform; its update needs params. Its state holds the masks.
 
     Raises:
-      ValueError: masks does not fit the params (at init), or update is called without params.
+      ValueError: masks does not fit the params (at init), as inside of optax.multi_transform, or
+        update is called without params.
       TypeError: tx is not an Optax transform, or a mask is not bool.
 
     Example:
@@ -58,6 +59,7 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
     inner = as_transform(tx)
 
     def init(params: Params) -> KeepMasksState:
+        _check_outermost(params, masks)
         check_masks(params, masks)
         # A copy: a step that donates its state must not delete the caller's masks.
         copied = jax.tree.map(jnp.copy, masks)
@@ -72,6 +74,22 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
         return held, KeepMasksState(state.masks, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _check_outermost(params: Params, masks: Masks) -> None:
+    """Refuse params of which an outer transform shows a part, where masks are of all of them."""
+
+    def is_taken_out(part: Any) -> bool:
+        return isinstance(part, optax.MaskedNode)
+
+    if jax.tree.structure(params) != jax.tree.structure(masks) and any(
+        map(is_taken_out, jax.tree.leaves(params, is_leaf=is_taken_out))
+    ):
+        raise ValueError(
+            "keep_masks must be the outermost transform, and optax.masked or optax.multi_transform "
+            "is around it here, which shows it a part of the params: put keep_masks outermost: "
+            "keep_masks(optax.multi_transform(...), masks)"
+        )
 
 
 def as_transform(tx: Any) -> Any:
