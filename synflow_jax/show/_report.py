@@ -1,9 +1,11 @@
 """The table of a pruned network: one row a layer, with what is kept and how much flow it has."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from synflow_jax._table import Shown, new_table
+from synflow_jax.flow import choose_outputs
 from synflow_jax.measure import (
     any_log2_flow,
     dead_branches,
@@ -70,7 +72,8 @@ class Report(Shown):
         if self.log2_flow is None:
             return rho
         dense, pruned = self.log2_flow
-        return f"{rho} · log2 flow {dense:.2f} dense, {pruned:.2f} as pruned"
+        cut = "" if any(row.kept and not row.state for row in self.rows) else "; no path is left"
+        return f"{rho} · log2 flow {dense:.2f} dense, {pruned:.2f} as pruned{cut}"
 
     def __rich__(self) -> Any:
         """Build the rich table."""
@@ -93,6 +96,7 @@ def report(
     apply_fn: ApplyFn | None = None,
     shape: Any = None,
     *,
+    outputs: Callable[[Any], Any] | None = None,
     prunable: Prunable = is_prunable,
 ) -> Report:
     """Make a table of what is kept in each layer, and of the flow through it.
@@ -102,11 +106,13 @@ def report(
       masks: bool tree with the treedef of params.
       apply_fn: apply_fn(params, x) -> y; with it and shape, flow is measured as well.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+      outputs: y -> the outputs whose flow is measured; None for all.
       prunable: (path, leaf) -> bool, the layers to list.
 
     Returns:
       A Report, which prints as a table; `.rows` has the numbers. A layer is marked collapsed if it
-      has no kept weight, and dead if it has some but no flow. With apply_fn, a leaf that holds the
+      has no kept weight, and dead if it has some but lies on no path from input to output, as all
+      layers of a chain do where one has collapsed. With apply_fn, a leaf that holds the
       layers of a scan is listed slice by slice, as path[i].
 
     Raises:
@@ -125,6 +131,7 @@ def report(
     layers = find_layers(params, prunable)
     flow, dead, shares, stacked = None, (), {}, {}
     if apply_fn is not None:
+        apply_fn = choose_outputs(apply_fn, outputs)
         # Not log2_flow: the counts are useful even if the flow is not finite.
         dense, pruned = (any_log2_flow(params, apply_fn, shape, m) for m in (None, masks))
         flow = (float(dense), float(pruned))

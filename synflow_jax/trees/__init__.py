@@ -17,6 +17,7 @@ from synflow_jax.trees._checks import write_limit as write_limit
 from synflow_jax.trees._functions import Function as Function
 from synflow_jax.trees._functions import as_function as as_function
 from synflow_jax.trees._inputs import Inputs as Inputs
+from synflow_jax.trees._inputs import OutputsError as OutputsError
 from synflow_jax.trees._inputs import call_on_ones as call_on_ones
 from synflow_jax.trees._inputs import read_shape as read_shape
 from synflow_jax.trees._leaves import all_true as all_true

@@ -24,6 +24,10 @@ HINTS = {
 }
 
 
+class OutputsError(TypeError):
+    """The argument `outputs` does not fit what apply_fn returns."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The pytree of inputs of one example, without the batch axis.
@@ -69,6 +73,8 @@ def call_on_ones(apply_fn: ApplyFn, params: Params, inputs: Inputs) -> Any:
     saw = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(x))
     try:
         outputs = apply_fn(params, x)
+    except OutputsError:
+        raise
     except Exception as error:  # the user's network may raise anything
         usual = SHAPE if type(error) in (TypeError, ValueError) else "it must run under jax.jit"
         hint = HINTS.get(type(error).__name__, usual)
