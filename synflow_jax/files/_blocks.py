@@ -84,8 +84,8 @@ def to_blocks(params: Params, masks: Masks, pattern: Pattern) -> Params:
       pattern: such as blocks(64).
 
     Returns:
-      params with a BlockSparse in place of every floating leaf of two axes whose mask has a False;
-      other floating leaves are m ⊙ θ; leaves that are not floating are unchanged.
+      params with a BlockSparse in place of every leaf of two axes, real or complex, whose mask has
+      a False; other floating leaves are m ⊙ θ; leaves of whole numbers and bools are unchanged.
 
     Raises:
       ValueError: masks does not fit params, or pattern does not return the shape of a block.

@@ -105,7 +105,7 @@ def joined(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     values = as_factors(walk, values)
     if not signals(values):
         return walk.without_signal(eqn, values)[0]
-    flow = sum(walk.flow(v) for v in signals(values))
+    flow: Any = sum(walk.flow(v) for v in signals(values))
     if len(signals(values)) == 1 and any(v.kind is Kind.WEIGHT for v in values):
         walk.note("source", eqn)
     return signal(flow.astype(eqn.outvars[0].aval.dtype))
@@ -118,6 +118,8 @@ def fourier(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     inverse to real numbers reads half of the spectrum: all frequencies but 0 and N/2 count twice.
     """
     value = walk.as_factor(values[0])
+    if value.is_signal:
+        walk.note("transform", eqn)
     array = walk.flow(value) if value.is_signal else coefficient(value.array)
     lengths, out = eqn.params["fft_lengths"], eqn.outvars[0].aval
     kind = lax.FftType(eqn.params["fft_type"])

@@ -42,8 +42,9 @@ class Inputs:
 
     @property
     def discrete(self) -> bool:
-        """Whether no input is floating: all are whole numbers, such as token ids."""
-        return all(dtype is not None for _, dtype in self.specs)
+        """Whether no input is floating or complex: all are whole numbers, such as token ids."""
+        fixed = [dtype for _, dtype in self.specs]
+        return not any(dtype is None or jnp.issubdtype(dtype, jnp.inexact) for dtype in fixed)
 
     def ones(self, dtype: Any) -> Any:
         """Make ones of shape (1, *shape), floating leaves in `dtype`."""

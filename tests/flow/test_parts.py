@@ -298,3 +298,11 @@ def test_moduli_of_a_transform_are_those_of_its_columns(kind):
 
     got = total_flow(network, {"w": jnp.asarray(weights, jnp.float32)}, (size,))
     np.testing.assert_allclose(got, (weights @ np.abs(columns)).sum(), rtol=RTOL)
+
+
+def test_the_report_names_transforms():
+    table = sf.flow.homogeneity_report({}, lambda p, x: jnp.abs(jnp.fft.rfft(x)), (8,))
+    assert [(row.breaks, row.operation, row.count) for row in table.rows] == [
+        ("transform", "fft", 1)
+    ]
+    assert table.rows[0].stands_in == "the moduli of its matrix"
