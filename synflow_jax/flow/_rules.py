@@ -77,7 +77,7 @@ def elementwise(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         return chain(eqn, values, frozen=values[0].reduced > 0)
     if name == "min" and uniform_value(values[1]) == np.inf:
         return values[0]
-    if name == "abs" and jnp.iscomplexobj(values[0].plain):
+    if name == "abs" and jnp.iscomplexobj(values[0].raw):
         return part(walk, eqn, values)
     if name == "abs":
         return chain(eqn, values, line=values[0].line)
@@ -95,9 +95,11 @@ def elementwise(walk: Walk, eqn: Any, values: list[Value]) -> Any:
 def part(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     """Take the real or imaginary part of z, or |z|: each may be as large as |z|, its flow."""
     value = walk.as_factor(values[0])
-    if not value.is_signal:
-        return walk.without_signal(eqn, [value])[0]
-    return signal(jnp.real(walk.flow(value)), value)
+    if value.is_signal:
+        return signal(jnp.real(walk.flow(value)), value)
+    if value.kind is Kind.WEIGHT:  # enters as |w| + 0i, of which the imaginary part says nothing
+        return replace(value, array=jnp.real(coefficient(value.array)))
+    return walk.without_signal(eqn, [value])[0]
 
 
 def joined(walk: Walk, eqn: Any, values: list[Value]) -> Any:

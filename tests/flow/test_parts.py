@@ -260,6 +260,17 @@ def test_parts_of_complex_numbers_carry_the_flow_of_their_modulus():
     assert float(sf.measure.conservation_gap(params, sf.flow_mode(network), (2,))) < 1e-6
 
 
+def test_parts_of_complex_weights_carry_the_flow_of_their_modulus():
+    params = {"w": jnp.array([[3 + 4j, 1j], [-2.0, 0]])}
+
+    def network(p, x):
+        return x @ p["w"].real + x @ p["w"].imag, x @ jnp.abs(p["w"])
+
+    np.testing.assert_allclose(total_flow(network, params, (2,)), 3 * (5 + 1 + 2), rtol=RTOL)
+    scores = sf.synflow_saliency(sf.flow_mode(network), (2,))(params, {"w": jnp.ones((2, 2), bool)})
+    np.testing.assert_allclose(scores["w"], 3 * np.array([[5, 1], [2, 0]]), rtol=RTOL)
+
+
 TRANSFORMS = {
     "fft": (lambda z: jnp.fft.fft(z), 8 * 8),
     "ifft": (lambda z: jnp.fft.ifft(z), 8),
