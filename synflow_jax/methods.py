@@ -1,6 +1,6 @@
 """The methods as their papers run them: settings alone; `prune` and the saliencies do the work."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Unpack
 
 import jax
@@ -32,6 +32,7 @@ def synflow(
     *,
     rounds: int = 100,
     sweep: bool = False,
+    outputs: Callable[[Any], Any] | None = None,
     **options: Unpack[Options],
 ) -> Masks:
     """Find which weights to keep, before training and without data, S = |θ| ⊙ ∂R_SF/∂|θ|.
@@ -46,6 +47,8 @@ def synflow(
         by pattern, {"conv*": 10, "*": 100}, makes each group of leaves compete within itself.
       rounds: n, how often to score and prune; 100 in the paper.
       sweep: replace kept weights without flow by pruned ones that would have some.
+      outputs: y -> the outputs whose flow counts, such as lambda y: y["logits"] for a model that
+        returns caches or intermediates as well; None counts every floating output.
       **options: schedule (certified() provably leaves flow), scope, min_keep, pattern, prunable
         and progress, as in `prune`.
 
@@ -72,7 +75,7 @@ def synflow(
     Source: Tanaka et al. 2020 (arXiv 2006.05467), section 6, algorithm 1.
     """
     check_options("synflow", options, Options)
-    saliency = synflow_saliency(apply_fn, shape)
+    saliency = synflow_saliency(apply_fn, shape, outputs=outputs)
     # Nested: pruned weights rank last, below the negative scores that trained statistics can give.
     return prune(params, saliency, rho, rounds, nested=True, sweep=sweep, **options)[0]
 
@@ -85,6 +88,7 @@ def synflow_l2(
     *,
     rounds: int = 100,
     sweep: bool = False,
+    outputs: Callable[[Any], Any] | None = None,
     **options: Unpack[Options],
 ) -> Masks:
     """Find which weights to keep by the flow of squared weights, S = θ² ⊙ ∂R/∂θ², R = 1ᵀ∏θ²1.
@@ -99,6 +103,8 @@ def synflow_l2(
       rho: compression ratio ρ, prunable weights before over after, or a dict of these by pattern.
       rounds: n, how often to score and prune.
       sweep: replace kept weights without flow by pruned ones that would have some.
+      outputs: y -> the outputs whose flow counts, such as lambda y: y["logits"] for a model that
+        returns caches or intermediates as well; None counts every floating output.
       **options: schedule (certified() provably leaves flow), scope, min_keep, pattern, prunable
         and progress, as in `prune`.
 
@@ -120,7 +126,7 @@ def synflow_l2(
     2010.11354).
     """
     check_options("synflow_l2", options, Options)
-    saliency = synflow_l2_saliency(apply_fn, shape)
+    saliency = synflow_l2_saliency(apply_fn, shape, outputs=outputs)
     return prune(params, saliency, rho, rounds, nested=True, sweep=sweep, **options)[0]
 
 

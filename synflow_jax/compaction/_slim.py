@@ -44,6 +44,7 @@ from synflow_jax.trees import (
     is_traced,
     named_leaves,
     read_shape,
+    write_limit,
 )
 
 Budget = Callable[[Network], list[Term]]
@@ -132,6 +133,12 @@ def _check(
     check_rho(rho)
     check_int("rounds", rounds)
     check_finite(params)
+    found = [path for path, leaf in named_leaves(params) if jnp.iscomplexobj(leaf)]
+    if found:
+        raise TypeError(
+            f"params must be real for slim, and {found[0]!r} is complex: prune it by synflow or "
+            "magnitude, which keep the shapes"
+        )
     check_functions(schedule=schedule, budget=budget)
     if scope not in (globally, layerwise):
         raise TypeError(f"scope must be globally or layerwise, got {scope!r}")
@@ -172,8 +179,8 @@ def _prune_units(
         kept = _prune_round(kept, value, names, terms, share * total)
     if (left := cost_of(terms, kept)) > share * total:
         raise ValueError(
-            f"rho must be at most {total / left:.6g} here, got {1 / share:.6g}: no array may lose "
-            "its last unit, and what cannot be followed or is to stay whole is never less"
+            f"rho must be at most {write_limit(total / left)} here, got {1 / share:.12g}: no array "
+            "may lose its last unit, and what cannot be followed or is to stay whole is never less"
         )
     return kept
 

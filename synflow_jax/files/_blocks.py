@@ -15,8 +15,8 @@ from synflow_jax.trees import (
     Pattern,
     Shape,
     check_masks,
-    is_floating,
     is_traced,
+    is_weight,
     named_leaves,
 )
 
@@ -84,8 +84,8 @@ def to_blocks(params: Params, masks: Masks, pattern: Pattern) -> Params:
       pattern: such as blocks(64).
 
     Returns:
-      params with a BlockSparse in place of every floating leaf of two axes whose mask has a False;
-      other floating leaves are m ⊙ θ; leaves that are not floating are unchanged.
+      params with a BlockSparse in place of every leaf of two axes, real or complex, whose mask has
+      a False; other floating leaves are m ⊙ θ; leaves of whole numbers and bools are unchanged.
 
     Raises:
       ValueError: masks does not fit params, or pattern does not return the shape of a block.
@@ -114,7 +114,7 @@ def to_blocks(params: Params, masks: Masks, pattern: Pattern) -> Params:
 
 def _sparse(path: str, leaf: Any, mask: np.ndarray, pattern: Pattern) -> Any:
     """Turn one leaf into its kept blocks, or into m ⊙ θ."""
-    if not is_floating(leaf):
+    if not is_weight(leaf):
         return leaf
     pruned = np.where(mask, leaf, np.zeros((), leaf.dtype))
     if leaf.ndim != 2 or mask.all():

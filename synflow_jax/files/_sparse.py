@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from synflow_jax.trees import Masks, Params, check_masks, is_floating, is_traced, named_leaves
+from synflow_jax.trees import Masks, Params, check_masks, is_traced, is_weight, named_leaves
 
 
 def to_bcoo(params: Params, masks: Masks) -> Params:
@@ -21,8 +21,8 @@ def to_bcoo(params: Params, masks: Masks) -> Params:
       masks: bool arrays with the treedef and shapes of params, True = keep.
 
     Returns:
-      params with a BCOO in place of every floating leaf of two or more axes whose mask has a False;
-      other floating leaves are m ⊙ θ; leaves that are not floating are unchanged.
+      params with a BCOO in place of every leaf of two or more axes, real or complex, whose mask has
+      a False; other floating leaves are m ⊙ θ; leaves of whole numbers and bools are unchanged.
 
     Raises:
       ValueError: masks does not fit params.
@@ -45,13 +45,13 @@ def to_csr(params: Params, masks: Masks) -> Params:
     a convolution of Flax becomes (window times input, output). Kept weights that are 0 are stored.
 
     Args:
-      params: any pytree of arrays; pruned leaves in float32 or float64.
+      params: any pytree of arrays; pruned leaves in float32, float64 or complex.
       masks: bool arrays with the treedef and shapes of params, True = keep.
 
     Returns:
-      params with a csr_array in place of every floating leaf of two or more axes whose mask has a
-      False; other floating leaves are m ⊙ θ as NumPy arrays; leaves that are not floating are
-      unchanged.
+      params with a csr_array in place of every leaf of two or more axes, real or complex, whose
+      mask has a False; other floating leaves are m ⊙ θ as NumPy arrays; leaves of whole numbers and
+      bools are unchanged.
 
     Raises:
       ValueError: masks does not fit params.
@@ -77,7 +77,7 @@ def _each(
     check_masks(params, masks)
 
     def one(path: str, leaf: Any, mask: Any) -> Any:
-        if not is_floating(leaf):
+        if not is_weight(leaf):
             return leaf
         leaf, mask = np.asarray(leaf), np.asarray(mask)
         if leaf.ndim >= 2 and not mask.all():
@@ -99,7 +99,7 @@ def _bcoo(_: str, leaf: np.ndarray, mask: np.ndarray) -> Any:
 def _csr(path: str, leaf: np.ndarray, mask: np.ndarray) -> Any:
     from scipy.sparse import csr_array
 
-    if leaf.dtype not in (np.float32, np.float64):
+    if leaf.dtype not in (np.float32, np.float64, np.complex64, np.complex128):
         raise TypeError(f"params: SciPy has no {leaf.dtype}: cast {path!r} to float32")
     rows = mask.reshape(-1, mask.shape[-1])
     ends = np.concatenate([[0], np.cumsum(np.count_nonzero(rows, axis=1))])

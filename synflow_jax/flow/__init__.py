@@ -11,6 +11,7 @@ from synflow_jax.flow._mode import closed_leaves as closed_leaves
 from synflow_jax.flow._mode import flow_mode as flow_mode
 from synflow_jax.flow._network import Network as Network
 from synflow_jax.flow._network import as_network as as_network
+from synflow_jax.flow._outputs import choose_outputs as choose_outputs
 from synflow_jax.flow._rows import even_rows as even_rows
 from synflow_jax.flow._sources import is_source as is_source
 from synflow_jax.flow._sources import without_sources as without_sources
@@ -19,6 +20,7 @@ __all__ = [
     "FlowWarning",
     "Homogeneity",
     "Network",
+    "choose_outputs",
     "closed_leaves",
     "flow_mode",
     "homogeneity_report",

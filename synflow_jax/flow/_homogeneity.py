@@ -21,6 +21,7 @@ STANDS_IN = {
     "product": "flow shared among the factors",
     "softmax": "l·sg(1/Σl)",
     "mask": "0 where masked",
+    "transform": "the moduli of its matrix",
     "routing": "1/E",
     "not recognised": "left as it is",
 }

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from synflow_jax.flow._values import Kind, Value, signal
 from synflow_jax.flow._walk import Walk
 from synflow_jax.jaxpr import scan_sizes
-from synflow_jax.trees import is_floating
+from synflow_jax.trees import is_weight
 
 
 class Signature:
@@ -31,7 +31,7 @@ class Signature:
 
     def value(self, array: Any) -> Value:
         """Make a value of an array."""
-        if self.kind is Kind.SIGNAL and is_floating(array):
+        if self.kind is Kind.SIGNAL and is_weight(array):
             return signal(array, count=self.count)
         return Value(self.kind, array, ways=self.ways)
 

@@ -26,7 +26,7 @@ from synflow_jax.flow._values import (
 )
 from synflow_jax.flow._walk import Walk
 from synflow_jax.jaxpr import bind
-from synflow_jax.trees import is_floating, zeros_as
+from synflow_jax.trees import is_weight, zeros_as
 
 
 def mul(walk: Walk, eqn: Any, values: list[Value]) -> Any:
@@ -120,7 +120,7 @@ def select(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     if which.is_signal and one_root(eqn, values) is not None:
         return chain(eqn, values, shifted=False)
     cases = as_factors(walk, cases)
-    if not signals(cases) and not which.is_signal and not is_floating(cases[0].array):
+    if not signals(cases) and not which.is_signal and not is_weight(cases[0].array):
         return Value(Kind.ROUTED, bind(eqn, [v.array for v in [which, *cases]])[0])
     arrays = [walk.flow(v) if v.is_signal else zeros_as(v.array) for v in cases]
     if which.kind is Kind.ROUTED:
@@ -164,7 +164,7 @@ def linear(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     found = signals(values)
     arrays = [
         walk.flow(v)
-        if v.is_signal or not is_floating(v.array) or np.ndim(v.array) == 0
+        if v.is_signal or not is_weight(v.array) or np.ndim(v.array) == 0
         else zeros_as(v.array)
         for v in values
     ]
@@ -186,27 +186,33 @@ def pad(walk: Walk, eqn: Any, values: list[Value]) -> Any:
 
 
 def concatenate(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Concatenate signals; without sources, a class token becomes the mean of tokens."""
+    """Concatenate or stack signals; without sources, a class token becomes the mean of tokens."""
     values = as_factors(walk, values)
     found = signals(values)
     if not found:
         return walk.without_signal(eqn, values)
-    axis = eqn.params["dimension"]
     flows = [walk.flow(v) for v in found]
-    number = sum(flow.shape[axis] for flow in flows)
     arrays = []
     for value in values:
         array = walk.flow(value)
         if value.kind is Kind.WEIGHT and not walk.sources:
             walk.note("source", eqn, "token")
-            total = sum(jnp.sum(flow, axis, keepdims=True) for flow in flows)
-            array = jnp.broadcast_to(total / number, array.shape)
+            array = jnp.broadcast_to(_mean(eqn, flows), array.shape)
         elif not value.is_signal:
             kept = value.kind is not Kind.CONSTANT
             array = coefficient(array) if kept else zeros_as(array)
         arrays.append(array)
     count = found[0].count if all(v.count == found[0].count for v in found) else 1
     return signal(bind(eqn, arrays)[0], count=count)
+
+
+def _mean(eqn: Any, flows: list[Any]) -> Any:
+    """Return the mean of flows over the axis along which they are joined."""
+    axis = eqn.params.get("dimension")
+    if axis is None:  # they are stacked along a new axis
+        return sum(flows) / len(flows)
+    total = sum(jnp.sum(flow, axis, keepdims=True) for flow in flows)
+    return total / sum(flow.shape[axis] for flow in flows)
 
 
 def neg(walk: Walk, eqn: Any, values: list[Value]) -> Any:

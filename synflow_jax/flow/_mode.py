@@ -27,7 +27,7 @@ from synflow_jax.trees import (
     Params,
     as_function,
     call_traced,
-    is_floating,
+    is_weight,
     named_leaves,
     pick,
     place,
@@ -58,11 +58,11 @@ def run_in_flow_mode(walk: Walk, fn: ApplyFn, params: Params, x: Any) -> Any:
 
 
 def _input_value(leaf: jax.Array) -> Value:
-    return signal(leaf) if is_floating(leaf) else Value(Kind.DISCRETE, leaf)
+    return signal(leaf) if is_weight(leaf) else Value(Kind.DISCRETE, leaf)
 
 
 def _output_array(walk: Walk, value: Value) -> Any:
-    if value.is_signal or not is_floating(value.array):
+    if value.is_signal or not is_weight(value.array):
         return walk.flow(value)
     return jnp.zeros_like(value.array)
 
@@ -112,7 +112,7 @@ class FlowMode(Network):
         if inputs is not None:
             uses = read_network(self.plain, params, inputs).uses
             added = [use.roles == {"added"} for use in uses]
-        kinds = [is_floating(leaf) and bool(leaf.size) for _, leaf in pairs]
+        kinds = [is_weight(leaf) and bool(leaf.size) for _, leaf in pairs]
         flags = tuple(kind and not source for kind, source in zip(kinds, added, strict=True))
         leaves = pick(params, flags)
         pruned = is_pruned(leaves)
@@ -167,7 +167,7 @@ def closed_leaves(params: Params) -> tuple[str, ...]:
       >>> closed_leaves({"gamma": jnp.full(3, 1e-6), "bias": jnp.zeros(3), "kernel": jnp.eye(3)})
       ('gamma',)
     """
-    pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf) and leaf.size]
+    pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_weight(leaf) and leaf.size]
     return tuple(path for path, p in pairs if not _is_added(path, p) and bool(is_closed(p)))
 
 

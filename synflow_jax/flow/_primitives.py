@@ -23,6 +23,9 @@ from synflow_jax.flow._rules import (
     add,
     convert,
     elementwise,
+    fourier,
+    joined,
+    part,
     passed_on,
     reshaped,
     rsqrt,
@@ -32,8 +35,8 @@ from synflow_jax.flow._walk import Rule, walk_through
 from synflow_jax.jaxpr import CALLS, FUNCTIONS
 
 SHAPES = (
-    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "slice", "rev"),
-    *("copy", "copy_p", "stop_gradient", "name", "reduce_precision"),
+    *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "slice", "rev", "tile"),
+    *("copy", "copy_p", "conj", "stop_gradient", "name", "reduce_precision"),
     *("sharding_constraint", "reshard", "mesh_cast", "layout_constraint"),
 )
 LINEAR = (
@@ -50,11 +53,15 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("add", "add_any", "sub"), add),
     **dict.fromkeys(("dot_general", "conv_general_dilated"), product),
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_window_max"), reduced),
+    **dict.fromkeys(("concatenate", "stack"), concatenate),
+    **dict.fromkeys(("real", "imag"), part),
+    **dict.fromkeys(("split", "unstack"), split),
     **dict.fromkeys(("argmax", "argmin"), argmax),
-    "concatenate": concatenate,
+    "complex": joined,
     "cond": cond,
     "convert_element_type": convert,
     "div": div,
+    "fft": fourier,
     "max": maximum,
     "mul": mul,
     "neg": neg,
@@ -62,6 +69,5 @@ RULES: dict[str, Rule] = {
     "rsqrt": rsqrt,
     "scan": scan,
     "select_n": select,
-    "split": split,
     "top_k": top_k,
 }

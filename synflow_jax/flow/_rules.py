@@ -3,11 +3,13 @@
 A rule maps (walk, equation, operands) to a value or a list of values.
 """
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 
 from synflow_jax.flow._values import (
@@ -22,7 +24,7 @@ from synflow_jax.flow._values import (
 )
 from synflow_jax.flow._walk import Walk
 from synflow_jax.jaxpr import bind
-from synflow_jax.trees import is_floating
+from synflow_jax.trees import is_weight
 
 
 def signals(values: list[Value]) -> list[Value]:
@@ -75,6 +77,8 @@ def elementwise(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         return chain(eqn, values, frozen=values[0].reduced > 0)
     if name == "min" and uniform_value(values[1]) == np.inf:
         return values[0]
+    if name == "abs" and jnp.iscomplexobj(values[0].raw):
+        return part(walk, eqn, values)
     if name == "abs":
         return chain(eqn, values, line=values[0].line)
     free = name in ("pow", "clamp")
@@ -82,10 +86,57 @@ def elementwise(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         return chain(eqn, values)
     if name == "min" and len(signals(values)) == 2:
         return signal(jnp.minimum(*[walk.flow(v) for v in as_factors(walk, values)]))
-    if not is_floating(eqn.outvars[0].aval):
+    if not is_weight(eqn.outvars[0].aval):
         walk.note("routing", eqn, "comparison")
         return Value(Kind.DISCRETE, freeze(bind(eqn, [v.raw for v in values])[0]))
     return walk.without_rule(eqn, values)
+
+
+def part(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Take the real or imaginary part of z, or |z|: each may be as large as |z|, its flow."""
+    value = walk.as_factor(values[0])
+    if value.is_signal:
+        return signal(jnp.real(walk.flow(value)), value)
+    if value.kind is Kind.WEIGHT:  # enters as |w| + 0i, of which the imaginary part says nothing
+        return replace(value, array=jnp.real(coefficient(value.array)))
+    return walk.without_signal(eqn, [value])[0]
+
+
+def joined(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Join x and y to x + iy, whose flow is that of x + y."""
+    values = as_factors(walk, values)
+    if not signals(values):
+        return walk.without_signal(eqn, values)[0]
+    flow: Any = sum(walk.flow(v) for v in signals(values))
+    if len(signals(values)) == 1 and any(v.kind is Kind.WEIGHT for v in values):
+        walk.note("source", eqn)
+    return signal(flow.astype(eqn.outvars[0].aval.dtype))
+
+
+def fourier(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Transform by the moduli of the entries of the Fourier matrix, which are all one number.
+
+    Forward each is 1, so that every frequency is the sum over places; inverse each is 1/N. The
+    inverse to real numbers reads half of the spectrum: all frequencies but 0 and N/2 count twice.
+    """
+    value = walk.as_factor(values[0])
+    if value.is_signal:
+        walk.note("transform", eqn)
+    array = walk.flow(value) if value.is_signal else coefficient(value.array)
+    lengths, out = eqn.params["fft_lengths"], eqn.outvars[0].aval
+    kind = lax.FftType(eqn.params["fft_type"])
+    if kind in (lax.FftType.IFFT, lax.FftType.IRFFT):
+        array = array / math.prod(lengths)
+    if kind is lax.FftType.IRFFT:
+        at = np.arange(array.shape[-1])
+        twice = 2.0 - ((at == 0) | (2 * at == lengths[-1]))
+        array = jnp.real(array) * jnp.asarray(twice, out.dtype).reshape(
+            (1,) * (array.ndim - 1) + (-1,)
+        )
+    axes = tuple(range(array.ndim - len(lengths), array.ndim))
+    total = jnp.sum(array, axes, keepdims=True).astype(out.dtype)
+    spread = jnp.broadcast_to(total, out.shape)
+    return signal(spread, count=value.count) if value.is_signal else replace(value, array=spread)
 
 
 def power(eqn: Any, values: list[Value]) -> float:
@@ -108,7 +159,7 @@ def elementwise_without_signal(walk: Walk, eqn: Any, values: list[Value]) -> Any
         array = bind(eqn, [v.array for v in values])[0]
         if other.kind is Kind.CONSTANT:
             return Value(Kind.ROUTED, array, ways=len(np.unique(np.asarray(other.array))))
-    if routed and not is_floating(eqn.outvars[0].aval):
+    if routed and not is_weight(eqn.outvars[0].aval):
         ways = max(v.ways for v in routed)
         return Value(Kind.ROUTED, bind(eqn, [v.array for v in values])[0], ways=ways)
     if routed:
@@ -146,13 +197,13 @@ def passed_on(_walk: Walk, _eqn: Any, values: list[Value]) -> Any:
 def convert(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     """Change the dtype; a routed one-hot of E ways becomes 1/E everywhere as floats."""
     value, dtype = values[0], eqn.params["new_dtype"]
-    number = jnp.issubdtype(dtype, jnp.floating)
+    number = jnp.issubdtype(dtype, jnp.inexact)
     if value.kind is Kind.ROUTED and number:
         if not value.ways:
             return walk.without_rule(eqn, values)
         walk.note("routing", eqn, "one-hot")
         return Value(Kind.CONSTANT, jnp.full(value.shape, 1 / value.ways, dtype))
-    if not value.is_signal or not is_floating(value.plain):
+    if not value.is_signal or not is_weight(value.plain):
         return (
             chain(eqn, values)
             if value.is_signal
@@ -164,11 +215,11 @@ def convert(walk: Walk, eqn: Any, values: list[Value]) -> Any:
 
 
 def split(_walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Split a value; each piece of a signal has a root of its own."""
+    """Split or unstack a value; each piece of a signal has a root of its own."""
     value = values[0]
     if not value.is_signal:
         return [replace(value, array=a) for a in bind(eqn, [value.array])]
-    key = ("split", repr(sorted(eqn.params.items())))
+    key = (eqn.primitive.name, repr(sorted(eqn.params.items())))
     return [
         in_shape(value, (*key, i), lambda a, i=i: bind(eqn, [a])[i])
         for i in range(len(eqn.outvars))

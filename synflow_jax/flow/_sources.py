@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from synflow_jax.trees import Inputs, Params, is_floating, named_leaves, pick, place
+from synflow_jax.trees import Inputs, Params, is_weight, named_leaves, pick, place
 
 SOURCES = frozenset({"mean", "embedding", "pos_embedding", "cls"})
 FACTORS = ("scale", "var", "gamma", "weight", "gain", "alpha")  # parts of names of factors
@@ -18,7 +18,7 @@ def is_source(path: str, leaf: Any) -> bool:
     """
     name = path.split("/")[-1]
     factor = leaf.ndim == 0 or any(part in name for part in FACTORS)
-    return is_floating(leaf) and (name in SOURCES or (leaf.ndim < 2 and not factor))
+    return is_weight(leaf) and (name in SOURCES or (leaf.ndim < 2 and not factor))
 
 
 def without_sources(params: Params, prunable: tuple[bool, ...], inputs: Inputs) -> Params:

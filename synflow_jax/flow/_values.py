@@ -141,7 +141,9 @@ def uniform_value(value: Value) -> np.ndarray | None:
 
 
 def coefficient(array: jax.Array) -> jax.Array:
-    """Return |c| with derivative 1 at 0; leave arrays that are not floating unchanged."""
+    """Return |c| with derivative 1 at 0; leave arrays of whole numbers and bools unchanged."""
+    if jnp.iscomplexobj(array):
+        return jnp.where(array == 0, array, jnp.abs(array).astype(array.dtype))
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return array
     return jnp.where(array < 0, -array, array)
@@ -157,7 +159,7 @@ def gate(root: Root, plain: jax.Array) -> jax.Array:
     """Return |φ(r)/r| without gradient: at most 1e6 at r = 0, and 1 where it is not finite."""
     ratio = jnp.abs(plain.astype(root.array.dtype) / root.safe)
     ratio = jnp.where(root.array == 0, jnp.minimum(ratio, 1e6), ratio)
-    return freeze(jnp.where(jnp.isfinite(ratio), ratio, 1))
+    return freeze(jnp.where(jnp.isfinite(ratio), ratio, 1)).astype(root.array.dtype)
 
 
 def balanced(f: Value, g: Value, flows: tuple[Any, Any], multiply: Callable[..., Any]) -> Any:

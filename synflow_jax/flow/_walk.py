@@ -15,7 +15,7 @@ from jax.core import Tracer
 
 from synflow_jax.flow._values import Kind, Value, coefficient, freeze, gate, signal
 from synflow_jax.jaxpr import CALLS, bind, body_of, of_library, source_line
-from synflow_jax.trees import is_floating
+from synflow_jax.trees import is_weight
 
 Rule = Callable[["Walk", Any, list[Value]], Any]
 
@@ -128,7 +128,7 @@ class Walk:
         begins = {Kind.WEIGHT, Kind.DISCRETE} <= kinds
         if begins and eqn.primitive.name in BEGINNINGS:
             return [
-                signal(coefficient(a)) if is_floating(a) else Value(Kind.DISCRETE, a) for a in out
+                signal(coefficient(a)) if is_weight(a) else Value(Kind.DISCRETE, a) for a in out
             ]
         lineage = values[0] if len(values) == 1 else Value(Kind.CONSTANT, None)
         return [Value(max(kinds), a, origin=lineage.origin, reduced=lineage.reduced) for a in out]
@@ -138,7 +138,7 @@ class Walk:
         if eqn.outvars:
             self.note("not recognised", eqn)
         out = bind(eqn, [self.flow(self.as_factor(v)) for v in values])
-        return [signal(a) if is_floating(a) else Value(Kind.ROUTED, a) for a in out]
+        return [signal(a) if is_weight(a) else Value(Kind.ROUTED, a) for a in out]
 
 
 # Primitives that look up or multiply weights by tokens: their results are signals.

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from synflow_jax.flow import choose_outputs
 from synflow_jax.measure._flow import flow_scores, prepare
 from synflow_jax.plan import Layers, find_layers
 from synflow_jax.selection import count_kept, sum_counts
@@ -67,6 +68,7 @@ def effective_density(
     apply_fn: ApplyFn,
     shape: Any,
     *,
+    outputs: Callable[[Any], Any] | None = None,
     prunable: Prunable | None = None,
 ) -> float:
     """Compute the share of prunable weights that are kept and on a path from input to output.
@@ -79,6 +81,7 @@ def effective_density(
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       prunable: (path, leaf) -> bool, the weights to count.
+      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
 
     Returns:
       The effective density, at most the density.
@@ -95,7 +98,7 @@ def effective_density(
 
     Source: Vysogorets and Kempe 2021 (arXiv 2107.02306).
     """
-    layers, live = _live(params, masks, apply_fn, shape, prunable)
+    layers, live = _live(params, masks, choose_outputs(apply_fn, outputs), shape, prunable)
     return sum_counts(count_kept(live)) / sum(layers.sizes)
 
 
@@ -105,13 +108,14 @@ def dead_branches(
     apply_fn: ApplyFn,
     shape: Any,
     *,
+    outputs: Callable[[Any], Any] | None = None,
     prunable: Prunable | None = None,
 ) -> tuple[str, ...]:
-    """List the layers that lie on no path from input to output, while other layers do.
+    """List the layers that lie on no path from input to output: they have no effect.
 
-    In a residual network a branch can be cut while the skip carries the flow: the flow is not 0,
-    yet the layers of the branch have no effect. If no layer is on a path the result is empty: that
-    is layer collapse.
+    A layer without a kept weight is one of them, and so is every layer that only leads to it or
+    from it. In a residual network a branch can be cut while the skip carries the flow. In a chain
+    one empty layer cuts all, so that all layers are listed.
 
     Args:
       params: any pytree of arrays.
@@ -119,6 +123,7 @@ def dead_branches(
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       prunable: (path, leaf) -> bool, the layers to examine.
+      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
 
     Returns:
       Paths, in tree order.
@@ -135,10 +140,9 @@ def dead_branches(
       >>> dead_branches(weights, masks, net, (2,))
       ('down', 'up')
     """
-    layers, live = _live(params, masks, apply_fn, shape, prunable)
+    layers, live = _live(params, masks, choose_outputs(apply_fn, outputs), shape, prunable)
     alive = [bool(leaf.any()) for leaf in live]
-    pairs = zip(layers.paths, alive, strict=True)
-    return tuple(path for path, lives in pairs if not lives) if any(alive) else ()
+    return tuple(path for path, lives in zip(layers.paths, alive, strict=True) if not lives)
 
 
 def max_compression(params: Params, *, prunable: Prunable | None = None) -> float:

@@ -1,12 +1,13 @@
 """Measurements of flow: of a network, its layers and its units, and how well it is conserved."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.flow import is_source
+from synflow_jax.flow import choose_outputs, is_source
 from synflow_jax.plan import find_layers
 from synflow_jax.saliency import absolute, highest_precision, sum_outputs, synflow_saliency
 from synflow_jax.scaled import log2, scaled, unscale
@@ -21,8 +22,8 @@ from synflow_jax.trees import (
     call_on_ones,
     check_finite,
     check_masks,
-    is_floating,
     is_traced,
+    is_weight,
     named_leaves,
     pick,
     place,
@@ -30,7 +31,14 @@ from synflow_jax.trees import (
 )
 
 
-def log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None = None) -> Any:
+def log2_flow(
+    params: Params,
+    apply_fn: ApplyFn,
+    shape: Any,
+    masks: Masks | None = None,
+    *,
+    outputs: Callable[[Any], Any] | None = None,
+) -> Any:
     """Measure log2 of the synaptic flow, R_SF = 1ᵀ (∏ₗ |θˡ|) 1.
 
     Args:
@@ -38,6 +46,7 @@ def log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       masks: bool tree with the treedef of params, True = keep; None measures the dense network.
+      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
 
     Returns:
       A floating scalar; −inf if no flow is left.
@@ -52,6 +61,7 @@ def log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None
 
     Source: Tanaka et al. 2020, section 6, equation 4.
     """
+    apply_fn = choose_outputs(apply_fn, outputs)
     value = any_log2_flow(params, apply_fn, shape, masks)
     if not is_traced(value) and not value < jnp.inf:
         masks, saliency = prepare(params, masks, apply_fn, shape)
@@ -60,7 +70,12 @@ def log2_flow(params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None
 
 
 def layer_flow(
-    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks | None = None
+    params: Params,
+    apply_fn: ApplyFn,
+    shape: Any,
+    masks: Masks | None = None,
+    *,
+    outputs: Callable[[Any], Any] | None = None,
 ) -> dict[str, jax.Array]:
     """Sum the flow through every leaf, ΣS with S = |θ| ⊙ ∂R_SF/∂|θ|.
 
@@ -72,6 +87,7 @@ def layer_flow(
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       masks: bool tree with the treedef of params, True = keep; None measures the dense network.
+      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
 
     Returns:
       path -> ΣS, for every floating leaf; in units of a power of two near R if R itself is beyond
@@ -89,6 +105,7 @@ def layer_flow(
 
     Source: Tanaka et al. 2020, section 4, theorem 2.
     """
+    apply_fn = choose_outputs(apply_fn, outputs)
     masks, saliency = prepare(params, masks, apply_fn, shape)
     return _by_path(params, flow_scores(saliency, params, masks))
 
@@ -111,6 +128,7 @@ def neuron_flow(
     shape: Any,
     masks: Masks | None = None,
     *,
+    outputs: Callable[[Any], Any] | None = None,
     prunable: Prunable | None = None,
 ) -> dict[str, NeuronFlow]:
     """Sum the flow into and out of every unit; the two are equal for a hidden unit.
@@ -126,6 +144,7 @@ def neuron_flow(
       masks: bool tree with the treedef of params, True = keep; None measures the dense network.
       prunable: (path, leaf) -> bool, the kernels to measure; those of fewer than two axes are
         left out.
+      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
 
     Returns:
       path -> NeuronFlow(into[out], out_of[in]).
@@ -142,6 +161,7 @@ def neuron_flow(
 
     Source: Tanaka et al. 2020, section 4, theorem 1.
     """
+    apply_fn = choose_outputs(apply_fn, outputs)
     masks, saliency = prepare(params, masks, apply_fn, shape)
     layers = find_layers(params, prunable, saliency.reading(params))
     saliency = saliency.fitted(params, layers.prunable)
@@ -150,7 +170,9 @@ def neuron_flow(
     return {path: _neurons(score) for path, score in pairs if score.ndim >= 2}
 
 
-def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array:
+def conservation_gap(
+    params: Params, apply_fn: ApplyFn, shape: Any, *, outputs: Callable[[Any], Any] | None = None
+) -> jax.Array:
     """Measure how far a network is from conserving flow: |⟨∂R/∂x, x⟩ + ΣS(sources) − R|/R.
 
     All flow starts at the input or at a source: a bias, a running mean, an embedding (by name, or
@@ -162,6 +184,7 @@ def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array
       params: any pytree of arrays.
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
 
     Returns:
       A floating scalar; about 1e-6 or less in float32 where flow is conserved.
@@ -179,6 +202,7 @@ def conservation_gap(params: Params, apply_fn: ApplyFn, shape: Any) -> jax.Array
 
     Source: Euler's theorem for R, homogeneous of degree 1 in input and sources together.
     """
+    apply_fn = choose_outputs(apply_fn, outputs)
     check_finite(params)
     saliency = synflow_saliency(apply_fn, shape)
     # Flow mode drops summands, so that only embeddings are sources.
@@ -228,7 +252,7 @@ def _cause(flow: jax.Array, params: Params, reading: Reading | None) -> str:
     if flow < 0:
         return taken
     if flow == 0:
-        pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf)]
+        pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_weight(leaf)]
         zeros = [p for p, leaf in pairs if not is_source(p, leaf) and not leaf.any()]
         return f"Leaves that are all zero: {', '.join(zeros)}." if zeros else taken if lines else ""
     return (
@@ -258,7 +282,7 @@ _flow_and_scores = jax.jit(lambda saliency, p, masks: saliency.flow_and_scores(p
 def _by_path(params: Params, scores: Scores) -> dict[str, jax.Array]:
     """Sum the scores of each floating leaf."""
     pairs = zip(named_leaves(params), jax.tree.leaves(scores), strict=True)
-    return {path: jnp.sum(score) for (path, leaf), score in pairs if is_floating(leaf)}
+    return {path: jnp.sum(score) for (path, leaf), score in pairs if is_weight(leaf)}
 
 
 def _neurons(score: jax.Array) -> NeuronFlow:
@@ -287,4 +311,4 @@ def _grown(params: Params, saliency: Any, sources: tuple[bool, ...]) -> tuple[An
 
 
 def _scale(leaf: jax.Array, scale: jax.Array) -> jax.Array:
-    return leaf * scale.astype(leaf.dtype) if is_floating(leaf) else leaf
+    return leaf * scale.astype(leaf.dtype) if is_weight(leaf) else leaf

@@ -12,7 +12,7 @@ from synflow_jax.trees import (
     Params,
     Prunable,
     Shape,
-    is_floating,
+    is_weight,
     named_leaves,
     read_shape,
 )
@@ -39,8 +39,8 @@ class Layers(NamedTuple):
 def is_prunable(path: str, leaf: Any) -> bool:
     """Whether a leaf looks like a kernel by its name: what is pruned where there is no trace.
 
-    True for a floating leaf of two or more axes, unless its name says otherwise: biases, scales and
-    statistics of norms, embeddings, positions, and class and register tokens.
+    True for a floating or complex leaf of two or more axes, unless its name says otherwise: biases,
+    scales and statistics of norms, embeddings, positions, and class and register tokens.
 
     Args:
       path: where the leaf stands, as `a/b/kernel`.
@@ -54,7 +54,7 @@ def is_prunable(path: str, leaf: Any) -> bool:
       >>> is_prunable("dense/kernel", jnp.ones((3, 2))), is_prunable("dense/bias", jnp.ones(2))
       (True, False)
     """
-    return is_floating(leaf) and len(leaf.shape) >= 2 and not _named_otherwise(path)
+    return is_weight(leaf) and len(leaf.shape) >= 2 and not _named_otherwise(path)
 
 
 def _named_otherwise(path: str) -> bool:
@@ -89,10 +89,10 @@ def find_layers(
     flags = tuple(bool(chosen(path, leaf)) and 0 not in leaf.shape for path, leaf in pairs)
     layers = [pair for pair, hit in zip(pairs, flags, strict=True) if hit]
     for path, leaf in layers:
-        if not is_floating(leaf):
+        if not is_weight(leaf):
             raise TypeError(
-                f"prunable chose leaf {path!r} of dtype {leaf.dtype}; only floating leaves "
-                "can be pruned: exclude it in prunable(path, leaf)"
+                f"prunable chose leaf {path!r} of dtype {leaf.dtype}; only floating and "
+                "complex leaves can be pruned: exclude it in prunable(path, leaf)"
             )
     if not layers:
         raise ValueError(_none_chosen(prunable, [path for path, _ in pairs], reading))
@@ -173,7 +173,7 @@ def _none_chosen(prunable: Prunable | None, paths: list[str], reading: Reading |
             "prunable=(path, leaf) -> bool"
         )
     return (
-        "params has no prunable leaf: the default takes floating leaves of two or more axes that "
-        f"are no bias, norm or embedding, and this tree has {paths}; pass "
+        "params has no prunable leaf: the default takes floating and complex leaves of two or more "
+        f"axes that are no bias, norm or embedding, and this tree has {paths}; pass "
         "prunable=(path, leaf) -> bool"
     )

@@ -18,7 +18,7 @@ from synflow_jax.plan._layers import Layers, find_layers
 from synflow_jax.plan._matching import REST, check_matching, check_patterns, pattern_of
 from synflow_jax.plan._patterns import check_pattern, unstructured
 from synflow_jax.plan._schedule import certified, exponential, one_shot
-from synflow_jax.plan._scope import Runs, globally, sizes_of
+from synflow_jax.plan._scope import Runs, erk, globally, rounding_of, settle, sizes_of
 from synflow_jax.plan._units import count_units, unit_shape
 from synflow_jax.selection import Packing, count_dtype, packing_of
 from synflow_jax.structure import Reading
@@ -34,6 +34,7 @@ from synflow_jax.trees import (
     is_traced,
     pick,
     warn,
+    write_limit,
 )
 
 Members = tuple[tuple[int, ...], ...]  # the layers of each group
@@ -280,7 +281,7 @@ def _count_all(
     pairs = list(zip(shapes, ratios, strict=True))
     dtype = count_dtype(sum(plan.sizes))
     if not is_traced(ratios):
-        parts = [_known_counts(own, float(rho), n, schedule, scope) for own, rho in pairs]
+        parts = [_known_counts(own, rho, n, schedule, scope) for own, rho in pairs]
         counts, by_layer = _joined(np, parts, members, plan)
         _warn_of_collapse(counts, members, plan)
         with jax.enable_x64(True):
@@ -295,8 +296,13 @@ def _rounds(n: int) -> np.ndarray:
     return np.arange(1, n + 1, dtype=np.float64)
 
 
-def _known_counts(shapes: Any, rho: float, n: int, schedule: Schedule, scope: Scope) -> np.ndarray:
-    densities = np.asarray(schedule(_rounds(n), n, np.float64(rho)), np.float64)
+def _known_counts(shapes: Any, rho: Any, n: int, schedule: Schedule, scope: Scope) -> np.ndarray:
+    def densities_of(ratio: Any) -> np.ndarray:
+        return np.asarray(schedule(_rounds(n), n, ratio), np.float64)
+
+    value = np.float64(float(rho))
+    slack = rounding_of(rho, value)
+    densities = densities_of(value)
     if densities.shape != (n,) or not ((densities >= 0) & (densities <= 1)).all():
         raise ValueError(
             "schedule(k, rounds, rho) must map the array k of rounds to as many densities "
@@ -304,13 +310,28 @@ def _known_counts(shapes: Any, rho: float, n: int, schedule: Schedule, scope: Sc
         )
     counts = np.asarray(scope(shapes, densities))
     _check_counts(counts, shapes, n)
+    if slack:
+        ends = (value * (1 + slack), value * (1 - slack))
+        fewer, more = (np.asarray(scope(shapes, densities_of(end))) for end in ends)
+        # The layers of ERK share one exact total, which settles them together.
+        counts = settle(counts, fewer, more, by_total=scope is erk)
+    if isinstance(scope, Runs):
+        scope.check_reached(shapes, densities[-1], counts[-1], slack)
     return counts
 
 
 def _traced_counts(shapes: Any, rho: Any, n: int, schedule: Schedule, scope: Scope) -> jax.Array:
     """Count for a ρ that cannot be checked: below 1 it keeps all, NaN and infinity nothing."""
     wide = lax.convert_element_type(rho, jnp.float64)
-    counts = scope(shapes, schedule(jnp.asarray(_rounds(n)), n, wide))
+    slack = rounding_of(rho, wide)
+    at = jnp.asarray(_rounds(n))
+
+    def counted(ratio: jax.Array) -> jax.Array:
+        return scope(shapes, schedule(at, n, ratio))
+
+    counts = counted(wide)
+    if is_traced(slack):
+        counts = settle(counts, counted(wide * (1 + slack)), counted(wide * (1 - slack)))
     most = jnp.float64(sizes_of(shapes).sum())
     return jnp.clip(jnp.where(jnp.isnan(counts), 0.0, counts), 0.0, most)
 
@@ -352,7 +373,7 @@ def _check_floors(last: np.ndarray, least: np.ndarray, members: Members, plan: P
             most = sum(plan.sizes[i] for i in group) / floor
             raise ValueError(
                 f"rho leaves {kept:.0f} {plan.counted}{_of_group(group, plan)} and min_keep asks "
-                f"for {floor:.0f}: pass a smaller min_keep, or at most {most:.6g} as rho"
+                f"for {floor:.0f}: pass a smaller min_keep, or at most {write_limit(most)} as rho"
             )
 
 

@@ -1,13 +1,16 @@
 """Scopes: which weights compete with which, and how many of each competition stay."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from synflow_jax.trees import Shape, check_int, is_traced
+from synflow_jax.trees import Shape, check_int, is_floating, is_traced, warn
 
 Shapes = tuple[Shape, ...]
+NEAR = 1e-6  # ratios of runs that agree to six digits, as a message shows them, are taken as equal
 
 
 def sizes_of(shapes: Shapes) -> np.ndarray:
@@ -25,6 +28,32 @@ def whole(product: Any) -> Any:
     xp = product.__array_namespace__()
     nearest = xp.round(product)
     return xp.where(abs(product - nearest) <= 1e-12 * product, nearest, xp.ceil(product))
+
+
+def rounding_of(rho: Any, wide: Any) -> Any:
+    """Return the relative error of a ρ that was computed in its own dtype, 0 for a Python number.
+
+    `wide` is ρ in float64. The error is the machine epsilon of the dtype, two roundings: 1/0.3
+    rounds 0.3 and then the quotient. A whole number is taken as exact where the dtype has
+    thousandths beside it. What float64 rounds, `whole` makes good.
+    """
+    if not hasattr(rho, "dtype") or not is_floating(rho) or jnp.finfo(rho.dtype).bits >= 64:
+        return 0.0
+    eps, xp = float(jnp.finfo(rho.dtype).eps), wide.__array_namespace__()
+    return xp.where((wide == xp.round(wide)) & (wide * eps < 1e-3), 0.0, eps)
+
+
+def settle(exact: Any, fewer: Any, more: Any, by_total: bool = False) -> Any:
+    """Choose the counts [n, competitions] of a rounded ρ: those of what it was rounded from.
+
+    `exact` are the counts of ρ as it came, `fewer` and `more` those of the largest and the smallest
+    number that it may stand for. Where a single whole number lies between N·d of those two, N·d
+    counts as it, as with 1/0.3 of 1000 weights in float32. Where there are several, the dtype is
+    too coarse to tell, and ρ counts as it came. `by_total` compares sums over the competitions.
+    """
+    xp = exact.__array_namespace__()
+    pair = (c.sum(1, keepdims=True) for c in (exact, more)) if by_total else (exact, more)
+    return xp.where(xp.equal(*pair), fewer, exact)
 
 
 def globally(shapes: Shapes, density: Any) -> Any:
@@ -123,14 +152,38 @@ class Runs:
 
     def __call__(self, shapes: Shapes, density: Any) -> Any:
         """Count what each layer keeps: ⌈M·d⌉ of every run; a layer without runs keeps all."""
-        if not is_traced(density) and density.min() * self.length < 1 - 1e-9:
-            raise ValueError(
-                f"rho must be at most {self.length}, got {1 / density.min():.6g}: "
-                f"runs({self.length}) keep a weight each"
-            )
         of_each = whole(density * self.length)[:, None]
         cut, sizes = np.array([self.cuts(shape) for shape in shapes]), sizes_of(shapes)
         return (cut * sizes / self.length)[None] * of_each + (~cut * sizes)[None]
+
+    def check_reached(self, shapes: Shapes, density: Any, counts: Any, slack: float) -> None:
+        """Refuse less than one weight a run; warn where runs keep more than a density asks for.
+
+        Args:
+          shapes: of the leaves.
+          density: the last.
+          counts: the last, one a leaf.
+          slack: the relative rounding error of ρ.
+        """
+        wanted = density * self.length
+        if wanted < 1 - 1e-9:
+            raise ValueError(
+                f"rho must be at most {self.length}, got {1 / density:.12g}: "
+                f"runs({self.length}) keep a weight each"
+            )
+        pairs = zip(shapes, counts, strict=True)
+        of_each = [n * self.length / math.prod(shape) for shape, n in pairs if self.cuts(shape)]
+        if of_each and of_each[0] - wanted > (NEAR + slack) * wanted:
+            most = round(of_each[0])
+            near = " or ".join(
+                f"{self.length}/{n} = {self.length / n:.6g}" for n in (most, most - 1)
+            )
+            warn(
+                f"rho must be {self.length}/N for a whole N to be reached by "
+                f"scope=runs({self.length}), got {1 / density:.6g}: {most} of every {self.length} "
+                f"weights stay, which is rho={self.length / most:.6g}; pass {near} as rho",
+                UserWarning,
+            )
 
     def cuts(self, shape: Shape) -> bool:
         """Whether a leaf of this shape can be cut in runs."""
@@ -157,6 +210,9 @@ def runs(length: int, axis: int = -2) -> Runs:
       TypeError: an argument is no int.
       ValueError: length is below 2, or axis is not negative; in use, rho is above M, or M divides
         the axis of no prunable leaf.
+
+    Warns:
+      UserWarning: in use, rho is no M/N, so that more than asked stay: the next M/N below is taken.
 
     Example:
       >>> import jax.numpy as jnp

@@ -8,7 +8,14 @@ from synflow_jax.plan import Certified
 from synflow_jax.pruning._info import PruneInfo
 from synflow_jax.saliency import Saliency
 from synflow_jax.selection import sum_counts
-from synflow_jax.trees import CollapseWarning, Params, UncertifiedWarning, all_true, warn
+from synflow_jax.trees import (
+    CollapseWarning,
+    Params,
+    UncertifiedWarning,
+    all_true,
+    warn,
+    write_limit,
+)
 
 SOURCELESS = (
     " The certified schedule leaves out what it takes for sources: means, embeddings and leaves of "
@@ -49,16 +56,17 @@ def _check_target(info: PruneInfo, schedule: Certified, target: int) -> None:
     if kept <= target:
         return
     where = f"{kept} {info.units} are kept, {target} are asked for, and the rho reached is"
+    reached = write_limit(total / kept)
     chain = f"N/L = {total / len(info.layers):.6g} is the most that a plain chain of layers bears"
     before = sum_counts(info.kept[-2]) if rounds > 1 else total
     if kept == before:
         raise ValueError(
             f"certified pruning stands still: any further weight may carry all of the flow. After "
-            f"{rounds} rounds {where} {total / kept:.6g}: pass at most that as rho; {chain}"
+            f"{rounds} rounds {where} {reached}: pass at most that as rho; {chain}"
         )
     raise ValueError(
         f"certified(alpha={schedule.alpha}, most={schedule.most}) used up its {rounds} rounds: "
-        f"{where} {total / kept:.6g}: pass at most that as rho, or a larger most; {chain}"
+        f"{where} {reached}: pass at most that as rho, or a larger most; {chain}"
     )
 
 

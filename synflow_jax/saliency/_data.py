@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax.plan import choose, find_layers
-from synflow_jax.saliency._gradient import highest_precision, zero_scores
+from synflow_jax.saliency._gradient import highest_precision, times_slope, zero_scores
 from synflow_jax.saliency._protocol import Saliency
 from synflow_jax.structure import Reading, read_loss
 from synflow_jax.trees import (
@@ -27,6 +27,7 @@ from synflow_jax.trees import (
     call_traced,
     is_floating,
     is_traced,
+    is_weight,
     masked,
     pick,
     place,
@@ -133,11 +134,11 @@ class SnipSaliency(DataSaliency):
     def scores(self, params: Params, masks: Masks) -> Scores:
         """Score every floating weight."""
         wide = widen(params)
-        floating = tuple(is_floating(leaf) for leaf in jax.tree.leaves(wide))
+        floating = tuple(is_weight(leaf) for leaf in jax.tree.leaves(wide))
         start = masked(wide, masks)
         gradients = self.gradients(pick(start, floating), start, floating)
         pairs = zip(pick(wide, floating), gradients, strict=True)
-        scores = [jnp.abs(theta * gradient) for theta, gradient in pairs]
+        scores = [jnp.abs(times_slope(*pair)) for pair in pairs]
         return place(wide, floating, scores, zero_scores)
 
 
@@ -159,13 +160,14 @@ class GraspSaliency(DataSaliency):
         flags = find_layers(params, self.prunable, reading).prunable
         whole = masked(wide, masks)
         start, kept = pick(whole, flags), pick(masks, flags)
-        gradients = masked(self.gradients(start, whole, flags), kept)
+        # The direction ∇L: JAX's gradient by x + iy is ∂L/∂x − i·∂L/∂y, its conjugate.
+        gradients = masked(jax.tree.map(jnp.conj, self.gradients(start, whole, flags)), kept)
         total = [jnp.zeros_like(leaf) for leaf in start]
         for batch in self.read():
             args = (self.loss_fn, start, whole, batch, flags, gradients)
             # One batch at a time, as in the first pass, where the loss is looked at.
             total = jax.block_until_ready(jax.tree.map(jnp.add, total, _hessian_product(*args)))
-        scores = [theta * product for theta, product in zip(start, total, strict=True)]
+        scores = [times_slope(*pair) for pair in zip(start, total, strict=True)]
         return place(wide, flags, scores, zero_scores)
 
 

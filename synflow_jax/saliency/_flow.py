@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.flow import Network, as_network, even_rows, without_sources
+from synflow_jax.flow import Network, as_network, choose_outputs, even_rows, without_sources
 from synflow_jax.saliency._gradient import highest_precision, value_and_scores
 from synflow_jax.saliency._objectives import absolute, squared, synaptic_flow
 from synflow_jax.saliency._protocol import Saliency
@@ -25,8 +25,8 @@ from synflow_jax.trees import (
     all_true,
     as_function,
     floating_dtype,
-    is_floating,
     is_traced,
+    is_weight,
     masked,
     max_abs,
     read_shape,
@@ -84,13 +84,13 @@ class FlowSaliency(Saliency):
                 held = as_function(self.network.over(even), "apply_fn")
                 return replace(self, held=held).fitted(params)
         leaves = jax.tree.leaves(params)
-        found = max_abs([leaf for leaf in leaves if is_floating(leaf)])
+        found = max_abs([leaf for leaf in leaves if is_weight(leaf)])
         if is_traced(found):
             return self
         tops = [float(top) ** self.power for top in found]
         if all(not top or 1 / EXTREME < top < EXTREME for top in tops):
             return self
-        sizes = (EXTREME_BITS if is_floating(leaf) else 0.0 for leaf in leaves)
+        sizes = (EXTREME_BITS if is_weight(leaf) else 0.0 for leaf in leaves)
         return replace(self, sizes=tuple(sizes))
 
     def reading(self, params: Params) -> Reading:
@@ -193,13 +193,16 @@ def flow_saliency(apply_fn: Callable[..., Any], shape: Any, power: int = 1) -> F
     return FlowSaliency(held, read_shape(shape), power)
 
 
-def synflow_saliency(apply_fn: ApplyFn, shape: Any) -> FlowSaliency:
+def synflow_saliency(
+    apply_fn: ApplyFn, shape: Any, *, outputs: Callable[[Any], Any] | None = None
+) -> FlowSaliency:
     """Score each weight by the flow through it, S = |θ| ⊙ ∂R_SF/∂|θ|, without data.
 
     Args:
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, (32, 32, 3), or a pytree of
         jax.ShapeDtypeStruct, likewise without it.
+      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
 
     Returns:
       saliency(params, masks) -> scores, all non-negative for a network that has a flow.
@@ -216,10 +219,12 @@ def synflow_saliency(apply_fn: ApplyFn, shape: Any) -> FlowSaliency:
 
     Source: Tanaka et al. 2020, section 6, equations 4 and 5.
     """
-    return flow_saliency(apply_fn, shape)
+    return flow_saliency(choose_outputs(apply_fn, outputs), shape)
 
 
-def synflow_l2_saliency(apply_fn: ApplyFn, shape: Any) -> FlowSaliency:
+def synflow_l2_saliency(
+    apply_fn: ApplyFn, shape: Any, *, outputs: Callable[[Any], Any] | None = None
+) -> FlowSaliency:
     """Score each weight by the flow of squared weights through it, S = θ² ⊙ ∂R/∂θ², without data.
 
     R = 1ᵀ ∏ₗ (θˡ)² 1 is the network at θ² on ones. The derivative is by the square, so that the
@@ -229,6 +234,7 @@ def synflow_l2_saliency(apply_fn: ApplyFn, shape: Any) -> FlowSaliency:
     Args:
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
 
     Returns:
       saliency(params, masks) -> scores, all non-negative for a network that has a flow.
@@ -246,4 +252,4 @@ def synflow_l2_saliency(apply_fn: ApplyFn, shape: Any) -> FlowSaliency:
     Source: Gebhart, Saxena and Schrater 2021 (arXiv 2102.11068); Patil and Dovrolis 2021 (arXiv
     2010.11354).
     """
-    return flow_saliency(apply_fn, shape, power=2)
+    return flow_saliency(choose_outputs(apply_fn, outputs), shape, power=2)

@@ -1,9 +1,10 @@
 """Saliencies without data: the gradient of an objective, magnitude, and random numbers.
 
-A gradient saliency is ∂R(m ⊙ θ)/∂m = θ ⊙ ∂R/∂(m ⊙ θ). Scores have the treedef of the params; leaves
-that are not floating score 0. Every saliency is a pytree whose functions are static, so that two
-saliencies of equal parts share one compiled program. Half-precision leaves are scored in float32,
-and every matrix product runs in the highest precision that the device has.
+A gradient saliency is ∂R(m ⊙ θ)/∂m = θ ⊙ ∂R/∂(m ⊙ θ). Scores have the treedef of the params and are
+real; leaves that are neither floating nor complex score 0. Every saliency is a pytree whose
+functions are static, so that two saliencies of equal parts share one compiled program.
+Half-precision leaves are scored in float32, and every matrix product runs in the highest precision
+that the device has.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from synflow_jax.trees import (
     Shape,
     as_function,
     check_key,
-    is_floating,
+    is_weight,
     masked,
     pick,
     place,
@@ -49,11 +50,20 @@ def zero_scores(leaf: Any) -> jax.Array:
     return jnp.zeros(leaf.shape, jnp.float32)
 
 
+def times_slope(theta: jax.Array, gradient: jax.Array) -> jax.Array:
+    """Return θ ⊙ ∂R/∂θ, the derivative of R(m ⊙ θ) by a real mask m.
+
+    JAX's gradient by θ = x + iy is ∂R/∂x − i·∂R/∂y, so that for complex leaves it is Re(θ ⊙ g).
+    """
+    product = theta * gradient
+    return jnp.real(product) if jnp.iscomplexobj(product) else product
+
+
 def value_and_scores(
     objective: Callable[[Params], Scaled], start: Params, factor: Params
 ) -> tuple[Scaled, Scores]:
     """Return R(start) and factor ⊙ ∂R/∂start, both in units of 2^exponent."""
-    floating = tuple(is_floating(leaf) for leaf in jax.tree.leaves(start))
+    floating = tuple(is_weight(leaf) for leaf in jax.tree.leaves(start))
 
     def of_floating(leaves: list[jax.Array]) -> Scaled:
         return objective(place(start, floating, leaves, lambda leaf: leaf))
@@ -63,7 +73,7 @@ def value_and_scores(
     found = jax.value_and_grad(of_floating, has_aux=True)(pick(start, floating))
     (mantissa, exponent), gradients = found
     pairs = zip(pick(factor, floating), gradients, strict=True)
-    scores = [theta * gradient for theta, gradient in pairs]
+    scores = [times_slope(*pair) for pair in pairs]
     return Scaled(mantissa, exponent), place(start, floating, scores, zero_scores)
 
 
@@ -118,9 +128,7 @@ class MagnitudeSaliency(Saliency):
     def scores(self, params: Params, masks: Masks) -> Scores:
         """Score every weight, whatever the masks say."""
         del masks
-        return jax.tree.map(
-            lambda p: jnp.abs(p) if is_floating(p) else zero_scores(p), widen(params)
-        )
+        return jax.tree.map(lambda p: jnp.abs(p) if is_weight(p) else zero_scores(p), widen(params))
 
 
 def magnitude_saliency() -> MagnitudeSaliency:

@@ -21,6 +21,7 @@ from synflow_jax.trees import (
     call_on_ones,
     floating_dtype,
     is_floating,
+    is_weight,
     widen,
 )
 
@@ -35,13 +36,23 @@ def synaptic_flow(params: Params, apply_fn: ApplyFn, inputs: Inputs) -> jax.Arra
 
 
 def absolute(params: Params) -> Params:
-    """Take |θ| of every floating leaf."""
-    return jax.tree.map(lambda leaf: jnp.abs(leaf) if is_floating(leaf) else leaf, params)
+    """Take |θ| of every floating leaf; a modulus stays in the complex dtype of its leaf."""
+    return jax.tree.map(_modulus, params)
+
+
+def _modulus(leaf: Any) -> Any:
+    return jnp.abs(leaf).astype(leaf.dtype) if is_weight(leaf) else leaf
 
 
 def squared(params: Params) -> Params:
-    """Take θ² of every floating leaf."""
-    return jax.tree.map(lambda leaf: jnp.square(leaf) if is_floating(leaf) else leaf, params)
+    """Take θ² of every floating leaf, |θ|² of a complex one."""
+
+    def one(leaf: Any) -> Any:
+        if not is_weight(leaf):
+            return leaf
+        return jnp.square(_modulus(leaf) if jnp.iscomplexobj(leaf) else leaf)
+
+    return jax.tree.map(one, params)
 
 
 def sum_outputs(outputs: Any) -> jax.Array:
@@ -68,8 +79,9 @@ def weight_energy(params: Params) -> jax.Array:
 
     Source: Tanaka et al. 2020, section 4.
     """
-    found = [leaf for leaf in jax.tree.leaves(params) if is_floating(leaf)]
-    return 0.5 * sum_outputs([jnp.square(leaf) for leaf in found])
+    found = [leaf for leaf in jax.tree.leaves(params) if is_weight(leaf)]
+    sizes = [jnp.abs(leaf) if jnp.iscomplexobj(leaf) else leaf for leaf in found]
+    return 0.5 * sum_outputs([jnp.square(size) for size in sizes])
 
 
 def gradient_norm(loss_fn: LossFn, params: Params, batch: Any) -> jax.Array:

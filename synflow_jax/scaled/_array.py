@@ -51,9 +51,9 @@ class Value:
 
 
 def is_float(array: Any) -> bool:
-    """Whether an array, or a Python number, has a real floating dtype."""
+    """Whether an array, or a Python number, has a floating or complex dtype."""
     dtype = array.dtype if hasattr(array, "dtype") else jnp.result_type(array)
-    return jnp.issubdtype(dtype, jnp.floating)
+    return jnp.issubdtype(dtype, jnp.inexact)
 
 
 def max_bits(dtype: Any) -> float:
@@ -62,8 +62,8 @@ def max_bits(dtype: Any) -> float:
 
 
 def _format_of(dtype: Any) -> tuple[Any, Any, int, int]:
-    """Return (dtype of at least 32 bits, integer of its width, mantissa bits, exponent bias)."""
-    wide = dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+    """Return (real dtype of at least 32 bits, integer of its width, mantissa bits, bias)."""
+    wide = jnp.finfo(dtype).dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
     integer = jnp.int64 if jnp.finfo(wide).bits == 64 else jnp.int32
     return wide, integer, jnp.finfo(wide).nmant, jnp.finfo(wide).maxexp - 1
 

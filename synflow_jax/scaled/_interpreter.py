@@ -47,9 +47,9 @@ def scaled(fn: Callable[..., Any], sizes: tuple[float, ...] = ()) -> Callable[..
         sizes near 1.
 
     Returns:
-      A function of the same arguments; each floating output is a Scaled(mantissa, exponent), the
-      value being mantissa × 2^exponent. Exponents carry no gradient: the gradient of a mantissa is
-      2^−exponent times that of the value.
+      A function of the same arguments; each floating or complex output is a Scaled(mantissa,
+      exponent), the value being mantissa × 2^exponent. Exponents carry no gradient: the gradient of
+      a mantissa is 2^−exponent times that of the value.
 
     Example:
       >>> import jax.numpy as jnp
@@ -87,8 +87,8 @@ def as_scaled(value: Value) -> Any:
 def constant(array: Any) -> Value:
     """Make a value of a constant; a single 0, infinity or NaN is neutral."""
     known = not isinstance(array, Tracer) and np.size(array) == 1 and is_float(array)
-    number = float(np.asarray(array).reshape(())) if known else 1.0
-    return Value(array, neutral=number == 0 or not np.isfinite(number))
+    number = np.asarray(array) if known else np.ones(())
+    return Value(array, neutral=bool((number == 0).all() or not np.isfinite(number).all()))
 
 
 def run(closed: ClosedJaxpr, values: list[Value], top: bool = False) -> list[Value]:

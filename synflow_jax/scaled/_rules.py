@@ -30,7 +30,8 @@ Rule = Callable[[Any, list[Value], Any], list[Value]]
 MOVES = frozenset({
     "abs", "neg", "reshape", "broadcast_in_dim", "transpose", "squeeze", "slice", "rev", "copy",
     "copy_p", "reduce_precision", "stop_gradient", "sharding_constraint", "device_put", "split",
-    "dynamic_slice", "gather", "name", "mesh_cast", "reshard", "pvary", "layout_constraint",
+    "dynamic_slice", "gather", "name", "mesh_cast", "reshard", "pvary", "layout_constraint", "real",
+    "imag", "conj", "tile", "unstack",
 })  # fmt: skip
 ORDER = frozenset({
     "reduce_max", "reduce_min", "cummax", "cummin", "reduce_window_max", "reduce_window_min",
@@ -38,12 +39,12 @@ ORDER = frozenset({
 })  # fmt: skip
 EACH = frozenset({"optimization_barrier", "sort"})  # as MOVES, each operand by itself
 SIGNS = frozenset({"sign", "is_finite"})
-SUMS = frozenset({"reduce_sum", "cumsum", "reduce_window_sum"})
+SUMS = frozenset({"reduce_sum", "cumsum", "reduce_window_sum", "fft"})
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "lt_to", "le_to", "eq_to"})
 ADDITIONS = frozenset({"add", "sub", "add_any", "scatter-add", "scatter_add"})
 MEETINGS = ADDITIONS | {
-    "max", "min", "clamp", "concatenate", "pad", "select_n", "dynamic_update_slice", "scatter",
-    "scatter_max", "scatter_min",
+    "max", "min", "clamp", "complex", "concatenate", "stack", "pad", "select_n",
+    "dynamic_update_slice", "scatter", "scatter_max", "scatter_min",
 }  # fmt: skip
 PRODUCTS = frozenset({"mul", "div", "dot_general", "conv_general_dilated"})
 CONTRACTIONS = frozenset({"dot_general", "conv_general_dilated"})
@@ -75,10 +76,10 @@ def of_sign(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
 
 
 def convert(eqn: Any, values: list[Value], floor: Any) -> list[Value]:
-    """Change the dtype: a floating one keeps the exponent, any other gets the value itself."""
+    """Change the dtype: a floating or complex one keeps the exponent."""
     (value,) = values
     wanted = eqn.params["new_dtype"]
-    if not is_float(value.array) or not jnp.issubdtype(wanted, jnp.floating):
+    if not is_float(value.array) or not jnp.issubdtype(wanted, jnp.inexact):
         return by_value(eqn, values, floor)
     if value.bits > max_bits(wanted):
         values = [rescale(value, floor)]
@@ -133,7 +134,7 @@ def growth(eqn: Any, values: list[Value]) -> float:
         features = right.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
         return max(math.log2(max(right.size / max(features, 1), 1)), LEAST)
     numbers = [v.array for v in values if np.ndim(v.array) == 0 and not isinstance(v.array, Tracer)]
-    known = [abs(float(number)) for number in numbers]
+    known = [float(np.abs(np.asarray(number))) for number in numbers]
     return sum(abs(math.log2(n)) for n in known if 0 < n < math.inf) if known else 1.0
 
 

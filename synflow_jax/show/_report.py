@@ -1,14 +1,14 @@
 """The table of a pruned network: one row a layer, with what is kept and how much flow it has."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from synflow_jax._table import Shown, new_table
-from synflow_jax.flow import as_network
+from synflow_jax.flow import as_network, choose_outputs
 from synflow_jax.measure import (
     any_log2_flow,
     dead_branches,
@@ -25,7 +25,7 @@ from synflow_jax.trees import (
     Params,
     Prunable,
     check_masks,
-    is_floating,
+    is_weight,
     named_leaves,
     pick,
     read_shape,
@@ -103,7 +103,8 @@ class Report(Shown):
         if self.log2_flow is None:
             return rho
         dense, pruned = self.log2_flow
-        return f"{rho} · log2 flow {dense:.2f} dense, {pruned:.2f} as pruned"
+        cut = "" if any(row.kept and not row.state for row in self.rows) else "; no path is left"
+        return f"{rho} · log2 flow {dense:.2f} dense, {pruned:.2f} as pruned{cut}"
 
     def __rich__(self) -> Any:
         """Build the rich table."""
@@ -133,6 +134,7 @@ def report(
     apply_fn: ApplyFn | None = None,
     shape: Any = None,
     *,
+    outputs: Callable[[Any], Any] | None = None,
     prunable: Prunable | None = None,
 ) -> Report:
     """Make a table of what is kept in each layer, and of the flow through it.
@@ -142,11 +144,13 @@ def report(
       masks: bool tree with the treedef of params.
       apply_fn: apply_fn(params, x) -> y; with it and shape, flow is measured as well.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
+      outputs: y -> the outputs whose flow is measured; None for all.
       prunable: (path, leaf) -> bool, the layers to list.
 
     Returns:
       A Report, which prints as a table; `.rows` has the numbers. A layer is marked collapsed if it
-      has no kept weight, and dead if it has some but no flow. With apply_fn, a leaf that holds the
+      has no kept weight, and dead if it has some but lies on no path from input to output, as all
+      layers of a chain do where one has collapsed. With apply_fn, a leaf that holds the
       layers of a scan is listed slice by slice, as path[i].
 
     Raises:
@@ -164,6 +168,7 @@ def report(
         raise ValueError("report needs both apply_fn and shape to measure flow, or neither")
     reading = None
     if apply_fn is not None:
+        apply_fn = choose_outputs(apply_fn, outputs)
         reading = read_network(as_network(apply_fn).plain, params, read_shape(shape))
     layers = find_layers(params, _with_pruned(params, masks, prunable, reading), reading)
     flow, dead, shares, stacked = None, (), {}, {}
@@ -208,7 +213,7 @@ def _left(
 
 def _why(path: str, leaf: Any, prunable: Prunable | None, reading: Reading | None) -> str:
     """Say why a leaf was left whole."""
-    if not is_floating(leaf):
+    if not is_weight(leaf):
         return f"its dtype is {leaf.dtype}"
     if not leaf.size:
         return "it is empty"

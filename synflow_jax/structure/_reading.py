@@ -18,7 +18,7 @@ from synflow_jax.trees import (
     call_network,
     call_traced,
     floating_dtype,
-    is_floating,
+    is_weight,
     named_leaves,
     widen,
 )
@@ -208,7 +208,7 @@ def _use(path: str, leaf: Any, found: Found) -> Use:
         role = "vector"
     if not leaf.size:
         role = "empty"
-    elif not is_floating(leaf):
+    elif not is_weight(leaf):
         role = "type"
     shape = tuple(leaf.shape)
     roles = frozenset(found.roles)

@@ -22,7 +22,7 @@ from synflow_jax.structure._marks import (
     join_parts,
 )
 from synflow_jax.structure._walk import Rule, Walk
-from synflow_jax.trees import is_floating
+from synflow_jax.trees import is_weight
 
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 LOGIC = ("and", "or", "xor", "not")
@@ -57,7 +57,7 @@ def cast(_walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     """Change the dtype or nothing: whole numbers of the input become a signal, one-hots do not."""
     mark = marks[0]
     turned = mark.kind is Kind.INDEX and eqn.invars[0].aval.dtype != bool
-    if turned and eqn.outvars and is_floating(eqn.outvars[0].aval):
+    if turned and eqn.outvars and is_weight(eqn.outvars[0].aval):
         return replace(mark, kind=Kind.SIGNAL, positive=True)
     return mark
 
@@ -206,7 +206,7 @@ def _looked_up(walk: Walk, eqn: Any, mark: Mark, rows: Sequence[int]) -> Mark:
     for leaf, part in mark.parts.items():
         over = frozenset().union(*(part.axes[k] for k in rows))
         walk.meet(leaf, part, "table", eqn, over, frozenset(range(walk.ranks[leaf])) - over)
-    kind = Kind.SIGNAL if is_floating(eqn.outvars[0].aval) else Kind.INDEX
+    kind = Kind.SIGNAL if is_weight(eqn.outvars[0].aval) else Kind.INDEX
     return replace(join([mark]), kind=kind, positive=mark.positive)
 
 
@@ -408,7 +408,7 @@ def minimum(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
 def _bounded(walk: Walk, eqn: Any, marks: list[Mark], neutral: float, straight: Any) -> Mark:
     fixed = [mark for mark in marks if mark.kind is Kind.CONSTANT]
     moving = [mark for mark in marks if mark.kind is not Kind.CONSTANT]
-    if len(fixed) != 1 or not is_floating(eqn.outvars[0].aval):
+    if len(fixed) != 1 or not is_weight(eqn.outvars[0].aval):
         return combined(walk, eqn, marks)
     value, number = moving[0], fixed[0].number
     if number == neutral:
@@ -443,7 +443,7 @@ def combined(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
 
 
 def _is_float(atom: Any) -> bool:
-    return hasattr(atom.aval, "dtype") and is_floating(atom.aval)
+    return hasattr(atom.aval, "dtype") and is_weight(atom.aval)
 
 
 def _same_rank(mark: Mark, eqn: Any) -> bool:
@@ -457,7 +457,7 @@ def elementwise(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     """Apply a function that is neither linear nor a ReLU: a break, of the leaves behind it."""
     name = eqn.primitive.name
     out = replace(join(marks), positive=_positive(marks) and name not in UNSIGNED)
-    if not is_floating(eqn.outvars[0].aval):
+    if not is_weight(eqn.outvars[0].aval):
         routed = out.kind is Kind.SIGNAL
         return replace(out, kind=Kind.ROUTED if routed else out.kind, positive=False)
     if out.kind not in (Kind.WEIGHT, Kind.SIGNAL):

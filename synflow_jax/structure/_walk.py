@@ -12,7 +12,7 @@ import jax.extend.core as jex
 
 from synflow_jax.jaxpr import CALLS, ELEMENTWISE, body_of, of_library, source_line
 from synflow_jax.structure._marks import NONE, Axes, Kind, Mark, Part, join, mark_of_constant
-from synflow_jax.trees import is_floating
+from synflow_jax.trees import is_weight
 
 Rule = Callable[["Walk", Any, list[Mark]], Mark | list[Mark]]
 
@@ -167,7 +167,7 @@ def _spread(mark: Mark, atom: Any, eqn: Any) -> Mark:
 
 def input_mark(leaf: Any) -> Mark:
     """Describe an input of the network, which is ones."""
-    return Mark(Kind.SIGNAL, positive=True) if is_floating(leaf) else Mark(Kind.INDEX)
+    return Mark(Kind.SIGNAL, positive=True) if is_weight(leaf) else Mark(Kind.INDEX)
 
 
 def leaf_mark(number: int, leaf: Any) -> Mark:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from synflow_jax.trees import Masks, Params, check_bool, check_masks, is_floating, masked
+from synflow_jax.trees import Masks, Params, check_bool, check_masks, is_weight, masked
 
 
 class KeepMasksState(NamedTuple):
@@ -43,7 +43,8 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
       An Optax transform; its update needs params. Its state holds the masks.
 
     Raises:
-      ValueError: masks does not fit the params (at init), or update is called without params.
+      ValueError: masks does not fit the params (at init), as inside of optax.multi_transform, or
+        update is called without params.
       TypeError: tx is not an Optax transform, or a mask is not bool.
 
     Example:
@@ -58,6 +59,7 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
     inner = as_transform(tx)
 
     def init(params: Params) -> KeepMasksState:
+        _check_outermost(params, masks)
         check_masks(params, masks)
         # A copy: a step that donates its state must not delete the caller's masks.
         copied = jax.tree.map(jnp.copy, masks)
@@ -72,6 +74,22 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
         return held, KeepMasksState(state.masks, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _check_outermost(params: Params, masks: Masks) -> None:
+    """Refuse params of which an outer transform shows a part, where masks are of all of them."""
+
+    def is_taken_out(part: Any) -> bool:
+        return isinstance(part, optax.MaskedNode)
+
+    if jax.tree.structure(params) != jax.tree.structure(masks) and any(
+        map(is_taken_out, jax.tree.leaves(params, is_leaf=is_taken_out))
+    ):
+        raise ValueError(
+            "keep_masks must be the outermost transform, and optax.masked or optax.multi_transform "
+            "is around it here, which shows it a part of the params: put keep_masks outermost: "
+            "keep_masks(optax.multi_transform(...), masks)"
+        )
 
 
 def as_transform(tx: Any) -> Any:
@@ -133,7 +151,7 @@ def _masked_extra(value: Any, params: Params, masks: Masks) -> Any:
 
 
 def _zero_pruned_leaf(change: Any, mask: jax.Array, leaf: Any) -> Any:
-    if not is_floating(leaf):
+    if not is_weight(leaf):
         return change
     wide = max(change.dtype, leaf.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
     return jnp.where(mask, change.astype(wide), -leaf.astype(wide))

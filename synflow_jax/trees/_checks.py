@@ -4,6 +4,7 @@ Numbers and keys come first, then params, then trees that must fit the params.
 """
 
 import math
+from decimal import ROUND_FLOOR, Context
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import tree_flatten_with_path
 
-from synflow_jax.trees._leaves import is_floating, named_leaves, path_string
+from synflow_jax.trees._leaves import is_floating, is_weight, named_leaves, path_string
 
 
 def is_traced(*trees: Any) -> bool:
@@ -49,9 +50,9 @@ def check_rho(rho: Any, name: str = "rho") -> None:
     if not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, at least 1, got {value}")
     if value < 1:
-        hint = f"; for the density {value:g} pass rho={1 / value:g}" if value > 0 else ""
+        hint = f"; for the density {value!r} pass rho={1 / value:.12g}" if value > 0 else ""
         raise ValueError(
-            f"{name} must be at least 1, got {value:g}: it is the compression ratio, "
+            f"{name} must be at least 1, got {value!r}: it is the compression ratio, "
             f"weights before over weights after{hint}"
         )
 
@@ -68,13 +69,19 @@ def check_key(key: Any) -> None:
         raise TypeError(f"key must be one random key, got an array of shape {key.shape}")
 
 
+def write_limit(limit: float) -> str:
+    """Write an upper limit with six digits, rounded down, so that what is written is allowed."""
+    down = Context(prec=6, rounding=ROUND_FLOOR).create_decimal(limit)
+    return f"{float(down):.6g}"
+
+
 # Params.
 
 
 def check_finite(params: Any) -> None:
     """Refuse params with NaN or infinity and name the leaves; traced params pass unread."""
     check_devices(params)
-    pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_floating(leaf)]
+    pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_weight(leaf)]
     found = max_abs([leaf for _, leaf in pairs])
     if is_traced(found):
         return
@@ -131,9 +138,9 @@ def check_structure(params: Any, other: Any, name: str) -> None:
 
 
 def check_masks(params: Any, masks: Any, name: str = "masks") -> None:
-    """Refuse masks that are not bool, do not fit params, or prune a leaf that is not floating.
+    """Refuse masks that are not bool, do not fit params, or prune a leaf of whole numbers or bools.
 
-    Leaves that are not floating are never pruned: their masks must be all True.
+    Leaves that are neither floating nor complex are never pruned: their masks must be all True.
     """
     check_structure(params, masks, name)
     check_bool(masks, name)
@@ -145,9 +152,10 @@ def check_masks(params: Any, masks: Any, name: str = "masks") -> None:
                 f"in params and {tuple(mask.shape)} in {name}"
             )
 
-        if not is_floating(leaf) and not is_traced(mask) and not mask.all():
+        if not is_weight(leaf) and not is_traced(mask) and not mask.all():
             raise ValueError(
-                f"{name} must be True on leaves that are not floating: {path!r} is {leaf.dtype}"
+                f"{name} must be True on leaves that are not floating or complex: {path!r} is "
+                f"{leaf.dtype}"
             )
 
 

@@ -24,6 +24,10 @@ HINTS = {
 }
 
 
+class OutputsError(TypeError):
+    """The argument `outputs` does not fit what apply_fn returns."""
+
+
 @dataclass(frozen=True)
 class Inputs:
     """The pytree of inputs of one example, without the batch axis.
@@ -38,8 +42,9 @@ class Inputs:
 
     @property
     def discrete(self) -> bool:
-        """Whether no input is floating: all are whole numbers, such as token ids."""
-        return all(dtype is not None for _, dtype in self.specs)
+        """Whether no input is floating or complex: all are whole numbers, such as token ids."""
+        fixed = [dtype for _, dtype in self.specs]
+        return not any(dtype is None or jnp.issubdtype(dtype, jnp.inexact) for dtype in fixed)
 
     def ones(self, dtype: Any) -> Any:
         """Make ones of shape (1, *shape), floating leaves in `dtype`."""
@@ -73,6 +78,8 @@ def call_network(apply_fn: ApplyFn, params: Params, x: Any) -> Any:
     saw = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(x))
     try:
         outputs = apply_fn(params, x)
+    except OutputsError:
+        raise
     except Exception as error:  # the user's network may raise anything
         usual = SHAPE if type(error) in (TypeError, ValueError) else "it must run under jax.jit"
         hint = HINTS.get(type(error).__name__, usual)

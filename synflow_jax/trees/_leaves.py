@@ -39,6 +39,11 @@ def is_floating(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
+def is_weight(leaf: Any) -> bool:
+    """Whether a leaf has a real or complex floating dtype, so that it can be scored and pruned."""
+    return jnp.issubdtype(leaf.dtype, jnp.inexact)
+
+
 def pick(tree: Any, flags: tuple[bool, ...]) -> list[Any]:
     """List the leaves whose flag is True."""
     return [leaf for leaf, flag in zip(jax.tree.leaves(tree), flags, strict=True) if flag]
@@ -78,6 +83,11 @@ def widen(tree: Any) -> Any:
 
 
 def floating_dtype(tree: Any) -> Any:
-    """Return the widest floating dtype among the leaves, float32 if no leaf is floating."""
-    found = [leaf.dtype for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
+    """Return the widest floating dtype among the leaves, float32 if no leaf is floating.
+
+    Where all weights are complex, it is the dtype of their parts.
+    """
+    leaves = jax.tree.leaves(tree)
+    found = [leaf.dtype for leaf in leaves if is_floating(leaf)]
+    found = found or [jnp.finfo(leaf.dtype).dtype for leaf in leaves if is_weight(leaf)]
     return max(found, key=lambda dtype: jnp.finfo(dtype).bits, default=jnp.dtype(jnp.float32))

@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax.trees._checks import check_masks
-from synflow_jax.trees._leaves import is_floating
+from synflow_jax.trees._leaves import is_weight
 from synflow_jax.trees._types import Masks, Params
 
 
 def masked(params: Params, masks: Masks) -> Params:
-    """Return m ⊙ θ without checking the masks; leaves that are not floating are unchanged."""
+    """Return m ⊙ θ without checking the masks; leaves of whole numbers and bools are unchanged."""
 
     def one(leaf: Any, mask: Any) -> Any:
-        return jnp.where(mask, leaf, jnp.zeros_like(leaf)) if is_floating(leaf) else leaf
+        return jnp.where(mask, leaf, jnp.zeros_like(leaf)) if is_weight(leaf) else leaf
 
     return jax.tree.map(one, params, masks)
 

@@ -20,7 +20,18 @@ def slim(**other):
 SCHEDULE = "schedule must be a function such as"
 UNITS = "saliency must tell units apart"
 SLIM = [
-    ("out of reach", slim(rho=100.0), ValueError, "rho must be at most 19.6364 here", "got 100"),
+    ("out of reach", slim(rho=100.0), ValueError, "rho must be at most 19.6363 here", "got 100"),
+    (
+        "complex weights",
+        slim(
+            params={"v": jnp.ones((2, 3), jnp.complex64), "w": jnp.ones((3, 1))},
+            apply_fn=lambda p, x: jnp.abs(x.astype(jnp.complex64) @ p["v"]) @ p["w"],
+            shape=(2,),
+        ),
+        TypeError,
+        "params must be real for slim",
+        "'v' is complex",
+    ),
     ("a density", slim(rho=0.5), ValueError, "rho must be at least 1", "got 0.5", "rho=2"),
     (
         "a name for a budget",

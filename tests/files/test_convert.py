@@ -149,6 +149,24 @@ def test_csr_is_the_masked_leaf_and_multiplies_as_it_does():
     assert sf.files.to_csr(wide, KEPT)["linear"]["w"].dtype == np.float64
 
 
+def test_complex_leaves_are_sparse_as_real_ones_are(tmp_path):
+    leaf = (RNG.standard_normal((6, 4)) + 1j * RNG.standard_normal((6, 4))).astype(np.complex64)
+    mask = np.kron(RNG.random((3, 2)) < 0.5, np.ones((2, 2), bool))
+    params, masks = {"w": leaf, "n": np.int32(3)}, {"w": mask, "n": np.array(True)}
+    want = np.where(mask, leaf, 0)
+    x = np.ones(6, np.complex64)
+    np.testing.assert_array_equal(sf.files.to_bcoo(params, masks)["w"].todense(), want)
+    np.testing.assert_array_equal(sf.files.to_csr(params, masks)["w"].toarray(), want)
+    blocks = sf.files.to_blocks(params, masks, sf.plan.blocks(2))["w"]
+    np.testing.assert_allclose(x @ blocks, x @ want, rtol=1e-5)
+    sf.save_masks(tmp_path / "masks", masks)
+    np.testing.assert_array_equal(sf.load_masks(tmp_path / "masks", params)["w"], mask)
+    sf.files.save_sparse(tmp_path / "sparse", params, masks)
+    loaded, found = sf.files.load_sparse(tmp_path / "sparse", params)
+    np.testing.assert_array_equal(loaded["w"], want)
+    np.testing.assert_array_equal(found["w"], mask)
+
+
 def test_a_leaf_without_kept_weights():
     params, masks = {"w": np.ones((3, 2), np.float32)}, {"w": np.zeros((3, 2), bool)}
     for convert, xp in ((sf.files.to_bcoo, jnp), (sf.files.to_csr, np)):

@@ -215,3 +215,105 @@ def test_routing_is_uniform():
     )
     best = lambda x: jax.nn.one_hot(jax.lax.top_k(x, 2)[1], 8).sum(1) * x
     np.testing.assert_allclose(run_flow(best, Y)[0], Y / 4, rtol=RTOL)
+
+
+def total_flow(network, params, shape):
+    """The sum of the outputs in flow mode, on ones."""
+    return 2.0 ** float(sf.log2_flow(params, sf.flow_mode(network), shape))
+
+
+def test_stack_unstack_and_tile_move_flow():
+    params = {"w": jnp.array([[1.0, -2.0, 0.5], [3.0, 1.0, -1.0]]), "v": jnp.full((6, 1), -2.0)}
+
+    def network(p, x):
+        h = x @ p["w"]
+        first, second = jnp.unstack(jnp.stack([h, 2 * h], axis=1), axis=1)
+        return jnp.tile(first + second, (1, 2)) @ p["v"]
+
+    h = np.abs(np.asarray(params["w"])).sum(0)
+    want = (np.tile(3 * h, 2) * 2).sum()
+    np.testing.assert_allclose(total_flow(network, params, (2,)), want, rtol=RTOL)
+    flows = sf.measure.layer_flow(params, sf.flow_mode(network), (2,))
+    np.testing.assert_allclose([flows["w"], flows["v"]], [want, want], rtol=RTOL)
+    assert float(sf.measure.conservation_gap(params, sf.flow_mode(network), (2,))) < 1e-6
+
+
+def test_a_class_token_that_is_stacked_becomes_the_mean_of_tokens():
+    params = {"w": jnp.array([[1.0, -2.0], [3.0, 4.0]]), "cls": jnp.array([[100.0, 100.0]])}
+
+    def network(p, x):
+        h = x @ p["w"]
+        return jnp.stack([p["cls"], h, 3 * h], axis=1)
+
+    np.testing.assert_allclose(total_flow(network, params, (2,)), 10 + 30 + 20, rtol=RTOL)
+
+
+def test_parts_of_complex_numbers_carry_the_flow_of_their_modulus():
+    params = {"w": jnp.array([[1.0, -2.0], [3.0, 4.0]])}
+
+    def network(p, x):
+        h = x @ p["w"]
+        z = jnp.conj(jax.lax.complex(h, -h)) * (3 + 4j)  # a modulus of |h| + |h|, times 5
+        return {"real": z.real, "imag": z.imag, "modulus": jnp.abs(z)}
+
+    np.testing.assert_allclose(total_flow(network, params, (2,)), 3 * 10 * 2 * 5, rtol=RTOL)
+    assert float(sf.measure.conservation_gap(params, sf.flow_mode(network), (2,))) < 1e-6
+
+
+def test_parts_of_complex_weights_carry_the_flow_of_their_modulus():
+    params = {"w": jnp.array([[3 + 4j, 1j], [-2.0, 0]])}
+
+    def network(p, x):
+        return x @ p["w"].real + x @ p["w"].imag, x @ jnp.abs(p["w"])
+
+    np.testing.assert_allclose(total_flow(network, params, (2,)), 3 * (5 + 1 + 2), rtol=RTOL)
+    scores = sf.synflow_saliency(sf.flow_mode(network), (2,))(params, {"w": jnp.ones((2, 2), bool)})
+    np.testing.assert_allclose(scores["w"], 3 * np.array([[5, 1], [2, 0]]), rtol=RTOL)
+
+
+TRANSFORMS = {
+    "fft": (lambda z: jnp.fft.fft(z), 8 * 8),
+    "ifft": (lambda z: jnp.fft.ifft(z), 8),
+    "fft2": (lambda z: jnp.fft.fft2(z.reshape(1, 2, 4)), 8 * 8),
+    "ifft2": (lambda z: jnp.fft.ifft2(z.reshape(1, 2, 4)), 8),
+    "rfft": (lambda z: jnp.fft.rfft(z.real), 5 * 8),
+    "rfft2": (lambda z: jnp.fft.rfft2(z.real.reshape(1, 2, 4)), 2 * 3 * 8),
+    # Frequencies 0 and N/2 count once, the others twice, over N, at each of N places.
+    "irfft of even length": (lambda z: jnp.fft.irfft(z, 14), 1 + 2 * 6 + 1),
+    "irfft of odd length": (lambda z: jnp.fft.irfft(z, 15), 1 + 2 * 7),
+    "irfft2": (lambda z: jnp.fft.irfft2(z.reshape(1, 2, 4)), 2 * (1 + 2 * 2 + 1)),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_fourier_transform_is_the_matrix_of_its_moduli(name):
+    transform, wanted = TRANSFORMS[name]
+
+    def network(p, x):
+        return jnp.abs(transform(jax.lax.complex(x * p["w"], jnp.zeros_like(x))))
+
+    params = {"w": jnp.array([[1.0]])}
+    np.testing.assert_allclose(total_flow(network, params, (8,)), wanted, rtol=RTOL)
+
+
+@pytest.mark.parametrize("kind", ["fft", "rfft"])
+def test_moduli_of_a_transform_are_those_of_its_columns(kind):
+    """The entries of the matrix are what the transform makes of unit vectors, by NumPy."""
+    size = 6
+    columns = getattr(np.fft, kind)(np.eye(size))
+    weights = np.arange(1.0, size + 1)
+
+    def network(p, x):
+        signal = x * p["w"]
+        return jnp.abs(getattr(jnp.fft, kind)(signal))
+
+    got = total_flow(network, {"w": jnp.asarray(weights, jnp.float32)}, (size,))
+    np.testing.assert_allclose(got, (weights @ np.abs(columns)).sum(), rtol=RTOL)
+
+
+def test_the_report_names_transforms():
+    table = sf.flow.homogeneity_report({}, lambda p, x: jnp.abs(jnp.fft.rfft(x)), (8,))
+    assert [(row.breaks, row.operation, row.count) for row in table.rows] == [
+        ("transform", "fft", 1)
+    ]
+    assert table.rows[0].stands_in == "the moduli of its matrix"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import synflow_jax as sf
+from synflow_jax.plan import is_prunable
 from tests.support.nets import (
     CONV_SHAPE,
     WIDTHS,
@@ -89,7 +90,23 @@ def test_collapsed_layers_and_dead_branches():
     )
     masks["head"]["kernel"] = jnp.zeros_like(masks["head"]["kernel"])
     assert sf.collapsed_layers(masks) == ("head/kernel", "up/kernel")
-    assert sf.measure.dead_branches(params, masks, residual, CONV_SHAPE) == ()
+    pairs = jax.tree_util.tree_flatten_with_path(params)[0]
+    named = [(jax.tree_util.keystr(at, simple=True, separator="/"), leaf) for at, leaf in pairs]
+    every = tuple(path for path, leaf in named if is_prunable(path, leaf))
+    assert sf.measure.dead_branches(params, masks, residual, CONV_SHAPE) == every
+    table = sf.report(params, masks, residual, CONV_SHAPE)
+    assert {row.state for row in table.rows} == {"dead", "collapsed"}
+    assert "no path is left" in str(table)
+
+
+@pytest.mark.parametrize("empty", [0, 1, 2])
+def test_one_empty_layer_cuts_all_of_a_chain(empty):
+    params = mlp_params(0)
+    masks = all_true(params)
+    kernel = masks[f"layer{empty}"]["kernel"]
+    masks[f"layer{empty}"] = masks[f"layer{empty}"] | {"kernel": jnp.zeros_like(kernel)}
+    dead = sf.measure.dead_branches(params, masks, mlp, (WIDTHS[0],))
+    assert dead == ("layer0/kernel", "layer1/kernel", "layer2/kernel")
 
 
 def live_by_hand(masks):

@@ -114,9 +114,10 @@ def test_the_answers_of_how_to_run():
 
 
 def test_the_questions_run():
-    session = run_blocks(DOCS / "faq.md", 2)
+    session = run_blocks(DOCS / "faq.md", 3)
     assert {float(one) for one in session["flows"].values()} == {64.0}  # 4 · 8 · 2 paths of ones
     assert "pass rho=100" in session["said"]
+    assert kept(session["chosen"]) == (32 + 16) // 2 + 16
 
 
 def test_the_numbers_of_the_answers_are_those_measured():

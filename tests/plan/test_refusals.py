@@ -45,7 +45,7 @@ LEAVES = [
             f"prunable chose leaf 'table' of dtype {jnp.dtype(dtype)}",
             "exclude it",
         )
-        for dtype in (jnp.int32, jnp.complex64, jnp.bool_)
+        for dtype in (jnp.int32, jnp.bool_)
     ),
     (
         "a name for prunable",
@@ -147,6 +147,13 @@ RATIOS = [
         "got 0",
     ),
     ("a density in a group", keep({"*": 0.5}), ValueError, "rho['*'] must be at least 1", "rho=2"),
+    (
+        "just below 1",
+        keep(0.9999999999),
+        ValueError,
+        "rho must be at least 1, got 0.9999999999:",
+        "for the density 0.9999999999 pass rho=1.0000000001",
+    ),
     ("no number in a group", keep({"*": "2"}), TypeError, "rho['*'] must be a number", "a str"),
     (
         "an index for a floor",
@@ -161,7 +168,7 @@ RATIOS = [
         ValueError,
         "rho leaves 3 weights",
         "min_keep asks for 12",
-        "at most 8.41667 as rho",
+        "at most 8.41666 as rho",
     ),
     (
         "too high a floor of a group",
@@ -318,6 +325,12 @@ SCOPES = [
         "scope=runs(…)",
         "min_keep=0",
     ),
+    (
+        "runs just out of reach",
+        weigh(rho=2.0000001, scope=sf.runs(2)),
+        ValueError,
+        "rho must be at most 2, got 2.0000001:",
+    ),
     ("runs of 1", lambda: sf.runs(1), ValueError, "length must be at least 2", "got 1"),
     ("runs along axis 0", lambda: sf.runs(4, axis=0), ValueError, "axis", "below 0", "got 0"),
     ("runs along -2.0", lambda: sf.runs(4, axis=-2.0), TypeError, "axis must be an int", "float"),
@@ -379,7 +392,7 @@ def test_it_is_refused(call, error, named):
 
 
 def test_whole_numbers_are_kept_where_nothing_chooses_them():
-    for dtype in (jnp.int32, jnp.complex64, jnp.bool_):
+    for dtype in (jnp.int32, jnp.bool_):
         params = {"table": jnp.ones((2, 2), dtype), "w": jnp.ones((2, 2))}
         assert bool(sf.magnitude(params, 2.0)["table"].all())
 

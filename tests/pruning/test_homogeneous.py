@@ -8,7 +8,7 @@ import pytest
 
 import synflow_jax as sf
 from synflow_jax.flow import FlowWarning
-from tests.support.nets import WIDTHS, mlp, mlp_params, residual, residual_params
+from tests.support.nets import CONV_SHAPE, WIDTHS, mlp, mlp_params, residual, residual_params
 
 relu, normal, key = jax.nn.relu, jax.random.normal, jax.random.key
 
@@ -54,7 +54,7 @@ def test_flow_mode_is_quiet_and_keeps_all_layers():
 @pytest.mark.parametrize("method", [sf.synflow, sf.synflow_l2])
 def test_homogeneous_networks_are_quiet(method):
     assert not caught(lambda: method(mlp_params(0), mlp, WIDTHS[:1], 3.0))[1]
-    assert not caught(lambda: method(residual_params(0), residual, (5,), 2.0))[1]
+    assert not caught(lambda: method(residual_params(0), residual, CONV_SHAPE, 2.0))[1]
 
     def tied(p, x):
         for _ in range(3):
@@ -105,12 +105,15 @@ def test_weight_standardisation_is_told_apart():
         return relu(x @ w) @ p["o"]
 
     params = {"a": normal(key(0), (12, 32)), "o": normal(key(2), (32, 4))}
-    with pytest.warns(FlowWarning, match=r"normalises weights .*\(a\).*pruned weights nonzero"):
-        try:
-            sf.synflow(params, standardised, (12,), 4)
-        except ValueError as error:
-            assert "standardised" in str(error)
-            warnings.warn(FlowWarning(f"normalises weights (a) pruned weights nonzero"))
+    # The columns of centred weights sum to 0, and so does the flow, but for rounding.
+    with pytest.raises(ValueError, match=r"not homogeneous: .*\(.*standardised\)"):
+        sf.synflow(params, standardised, (12,), 4)
+
+    def normalised(p, x):
+        return relu(x @ (p["a"] / jnp.sqrt((p["a"] ** 2).sum()))) @ p["o"]
+
+    _, found = caught(lambda: sf.synflow(params, normalised, (12,), 4))
+    assert "normalises weights before it uses them (a)" in str(found[0].message)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,35 @@ def update_without_params(make):
 
 
 NEEDS_PARAMS = ("update needs params", "tx.update(gradients, state, params)")
+
+
+def inside(wrap):
+    """Call init of a transform that has keep_masks inside of another one."""
+    return lambda: wrap(sf.keep_masks(optax.adam(0.1), MASKS)).init(PARAMS)
+
+
+LABELS = {name: "first" if name == "layer0" else "rest" for name in PARAMS}
+FLAGS = {name: name == "layer0" for name in PARAMS}
+OUTERMOST = ("put keep_masks outermost: keep_masks(optax.multi_transform(...), masks)",)
 ROWS = [
+    (
+        "keep_masks inside of multi_transform",
+        inside(lambda tx: optax.multi_transform({"first": tx, "rest": optax.sgd(0.1)}, LABELS)),
+        ValueError,
+        *OUTERMOST,
+    ),
+    (
+        "keep_masks inside of masked",
+        inside(lambda tx: optax.masked(tx, FLAGS)),
+        ValueError,
+        *OUTERMOST,
+    ),
+    (
+        "keep_masks deep inside of masked",
+        inside(lambda tx: optax.masked(optax.chain(optax.clip(1.0), tx), FLAGS)),
+        ValueError,
+        *OUTERMOST,
+    ),
     ("a density", gradual(rho=0.5), ValueError, "rho must be at least 1", "got 0.5", "rho=2"),
     (
         "an end that is the beginning",

@@ -1,0 +1,109 @@
+"""Which outputs count: the flow is that of the chosen ones, in every function that takes them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import synflow_jax as sf
+from synflow_jax import measure, saliency
+from synflow_jax.flow import choose_outputs
+from tests.support.nets import all_true
+
+PARAMS = {
+    "w": jnp.array([[1.0, -2.0], [3.0, 0.5]]),
+    "v": jnp.array([[1.0], [-1.0]]),
+    "aside": jnp.full((2, 3), 50.0),
+}
+SHAPE = (2,)
+TRACES = []
+
+
+def model(params, x):
+    """A model with a cache beside its logits."""
+    TRACES.append(1)
+    h = jnp.tanh(x @ params["w"]) + x
+    return {"logits": h @ params["v"], "cache": [h, x @ params["aside"]]}
+
+
+def logits(y):
+    return y["logits"]
+
+
+def alone(params, x):
+    return model(params, x)["logits"]
+
+
+def rows_of(*args, **options):
+    table = sf.report(PARAMS, all_true(PARAMS), *args[1:], **options)
+    return [[row.kept, row.flow, row.state == "dead"] for row in table.rows]
+
+
+KEPT = {"prunable": sf.matching(but=["aside"]), "rounds": 3}  # leaves without flow are warned of
+MEASURES = {
+    "log2_flow": sf.log2_flow,
+    "layer_flow": measure.layer_flow,
+    "neuron_flow": measure.neuron_flow,
+    "conservation_gap": measure.conservation_gap,
+    "effective_density": lambda p, *a, **k: sf.effective_density(p, all_true(p), *a, **k),
+    "report": rows_of,
+    "synflow": lambda *a, **k: sf.synflow(*a, 1.5, **KEPT, **k),
+    "synflow_l2": lambda *a, **k: sf.synflow_l2(*a, 1.5, **KEPT, **k),
+    "scores": lambda p, *a, **k: saliency.synflow_saliency(*a, **k)(p, all_true(p)),
+    "scores_l2": lambda p, *a, **k: saliency.synflow_l2_saliency(*a, **k)(p, all_true(p)),
+}
+# Of a cache whose flow is as well conserved, and of masks of few weights, all outputs tell nothing.
+ALIKE = {"synflow", "synflow_l2", "conservation_gap"}
+
+
+def same(left, right):
+    pairs = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    return all(np.allclose(np.asarray(a), np.asarray(b), rtol=1e-5) for a, b in pairs)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, sf.flow_mode], ids=["plain", "flow mode"])
+@pytest.mark.parametrize("name", MEASURES)
+def test_the_flow_is_that_of_the_chosen_outputs(name, wrap):
+    run = MEASURES[name]
+    want = run(PARAMS, wrap(alone), SHAPE)
+    assert same(run(PARAMS, wrap(model), SHAPE, outputs=logits), want)
+    if name not in ALIKE:
+        assert not same(run(PARAMS, wrap(model), SHAPE), want)
+
+
+def test_flow_by_hand_counts_logits_alone():
+    flow = 2.0 ** float(sf.log2_flow(PARAMS, sf.flow_mode(model), SHAPE, outputs=logits))
+    gate = np.tanh([4.0, 2.5]) / [4.0, 2.5]
+    assert flow == pytest.approx(np.sum(np.array([4.0, 2.5]) * gate + 1), rel=1e-5)
+    dead = measure.dead_branches(PARAMS, all_true(PARAMS), model, SHAPE, outputs=logits)
+    assert dead == ("aside",)
+    assert measure.dead_branches(PARAMS, all_true(PARAMS), model, SHAPE) == ()
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, sf.flow_mode], ids=["plain", "flow mode"])
+def test_equal_choices_are_equal_and_share_a_program(wrap):
+    first, second = (choose_outputs(wrap(model), logits) for _ in range(2))
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != choose_outputs(wrap(model), lambda y: y["logits"])
+    assert choose_outputs(model, None) is model
+    sf.synflow(PARAMS, wrap(model), SHAPE, 1.5, **KEPT, outputs=logits)
+    before = len(TRACES)
+    sf.synflow(PARAMS, wrap(model), SHAPE, 1.5, **KEPT, outputs=logits)
+    assert len(TRACES) == before
+
+
+REFUSALS = {
+    "a name": ("logits", "outputs must be a function .*got 'logits'"),
+    "a key that is not there": (lambda y: y["logit"], "and it failed: KeyError: 'logit'"),
+    "no array": (lambda y: None, "outputs must return a floating array"),
+    "whole numbers": (lambda y: y["logits"] > 0, "outputs must return a floating array"),
+}
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, sf.flow_mode], ids=["plain", "flow mode"])
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_chooses_nothing_is_refused(name, wrap):
+    outputs, message = REFUSALS[name]
+    with pytest.raises(TypeError, match=message):
+        sf.synflow(PARAMS, wrap(model), SHAPE, 2.0, outputs=outputs)
