@@ -8,7 +8,7 @@ flow among their factors, attention becomes linear, and routing uniform.
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,8 @@ class FlowMode(Network):
 
     apply_fn: Function
     sources: bool
+
+    opens: ClassVar[bool] = True
 
     @property
     def plain(self) -> ApplyFn:

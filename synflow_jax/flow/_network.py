@@ -4,7 +4,7 @@ import abc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -19,9 +19,11 @@ class Network(abc.ABC):
 
     Attributes:
       sources: whether flow starts at leaves that are added to a signal (biases, means).
+      opens: whether `prepare` opens closed branches, so that what has flow may have no signal.
     """
 
     sources: bool = True
+    opens: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod

@@ -4,11 +4,20 @@ import jax
 import numpy as np
 
 from synflow_jax.measure import explain_flow
-from synflow_jax.plan import Certified
+from synflow_jax.plan import Certified, Plan
 from synflow_jax.pruning._info import PruneInfo
+from synflow_jax.pruning._losses import emptied_layers
+from synflow_jax.pruning._rounds import Rows
 from synflow_jax.saliency import Saliency
 from synflow_jax.selection import sum_counts
-from synflow_jax.trees import CollapseWarning, Params, UncertifiedWarning, all_true, warn
+from synflow_jax.trees import (
+    CollapseWarning,
+    Params,
+    UncertifiedWarning,
+    all_true,
+    listed_names,
+    warn,
+)
 
 SOURCELESS = (
     " The certified schedule leaves out what it takes for sources: means, embeddings and leaves of "
@@ -18,14 +27,15 @@ SOURCELESS = (
 
 def check_run(
     info: PruneInfo,
-    idle: list[bool],
+    rows: Rows,
     params: Params,
     saliency: Saliency,
+    plan: Plan,
     schedule: Certified | None = None,
     target: int = 0,
 ) -> None:
     """Check the measurements of a run: flow and scores, standstill, collapse, guarantee."""
-    info = jax.tree.map(np.asarray, info)  # NumPy has nothing to compile
+    info, rows = jax.tree.map(np.asarray, (info, rows))  # NumPy has nothing to compile
     measured = saliency.measures_flow
     if measured and not np.isfinite(info.log2_flow[0]):
         said = explain_flow(saliency, params, jax.tree.map(all_true, params))
@@ -34,11 +44,12 @@ def check_run(
         first = int(info.finite.argmin()) + 1
         raise ValueError(f"saliency must return finite scores: round {first} had NaN or infinity")
     if measured or saliency.on_host:
-        _check_idle([path for path, none in zip(info.layers, idle, strict=True) if none], info)
+        idle = zip(info.layers, rows.idle[0], strict=True)
+        _check_idle([path for path, none in idle if none], info)
     if schedule:
         _check_target(info, schedule, target)
     if int(info.collapsed_at):
-        _warn_dead(info)
+        _warn_dead(info, emptied_layers(info, rows, plan))
     elif measured and not schedule and not info.certified:
         _warn_uncertified(info)
 
@@ -62,12 +73,13 @@ def _check_target(info: PruneInfo, schedule: Certified, target: int) -> None:
     )
 
 
-def _warn_dead(info: PruneInfo) -> None:
-    """Warn of the round from which on no flow is left."""
+def _warn_dead(info: PruneInfo, emptied: list[str]) -> None:
+    """Warn of the round from which on no flow is left, and of the layers that are empty."""
     died = int(info.collapsed_at)
+    where = f", and no weight is left in {listed_names(emptied)}" if emptied else ""
     warn(
         f"the flow is 0 from round {died} of {len(info.share)} on: the network as pruned "
-        "computes a constant; use schedule=certified(), more rounds or a smaller rho",
+        f"computes a constant{where}; use schedule=certified(), more rounds or a smaller rho",
         CollapseWarning,
     )
 

@@ -15,12 +15,14 @@ from synflow_jax.trees._checks import is_traced as is_traced
 from synflow_jax.trees._checks import max_abs as max_abs
 from synflow_jax.trees._functions import Function as Function
 from synflow_jax.trees._functions import as_function as as_function
+from synflow_jax.trees._functions import call as call
 from synflow_jax.trees._inputs import Inputs as Inputs
 from synflow_jax.trees._inputs import call_on_ones as call_on_ones
 from synflow_jax.trees._inputs import read_shape as read_shape
 from synflow_jax.trees._leaves import all_true as all_true
 from synflow_jax.trees._leaves import floating_dtype as floating_dtype
 from synflow_jax.trees._leaves import is_floating as is_floating
+from synflow_jax.trees._leaves import listed_names as listed_names
 from synflow_jax.trees._leaves import named_leaves as named_leaves
 from synflow_jax.trees._leaves import path_string as path_string
 from synflow_jax.trees._leaves import pick as pick

@@ -65,3 +65,9 @@ def as_function(fn: Callable[..., Any], name: str) -> Function:
     except TypeError:
         return Function(lambda *args: fn(*args))
     return Function(fn)
+
+
+@jax.jit
+def call(fn: Function, *args: Any) -> Any:
+    """Call a function inside of a trace, and keep its trace for other programs that call it so."""
+    return fn(*args)
