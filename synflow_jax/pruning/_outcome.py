@@ -4,15 +4,20 @@ import jax
 import numpy as np
 
 from synflow_jax.measure import explain_flow
-from synflow_jax.plan import Certified
+from synflow_jax.plan import Certified, Plan
 from synflow_jax.pruning._info import PruneInfo
+from synflow_jax.pruning._losses import emptied_layers
+from synflow_jax.pruning._rounds import Rows
 from synflow_jax.saliency import Saliency
 from synflow_jax.selection import sum_counts
+from synflow_jax.structure import Reading, describe
 from synflow_jax.trees import (
     CollapseWarning,
     Params,
     UncertifiedWarning,
     all_true,
+    listed_names,
+    named_leaves,
     warn,
     write_limit,
 )
@@ -25,14 +30,15 @@ SOURCELESS = (
 
 def check_run(
     info: PruneInfo,
-    idle: list[bool],
+    rows: Rows,
     params: Params,
     saliency: Saliency,
+    plan: Plan,
     schedule: Certified | None = None,
     target: int = 0,
 ) -> None:
     """Check the measurements of a run: flow and scores, standstill, collapse, guarantee."""
-    info = jax.tree.map(np.asarray, info)  # NumPy has nothing to compile
+    info, rows = jax.tree.map(np.asarray, (info, rows))  # NumPy has nothing to compile
     measured = saliency.measures_flow
     if measured and not np.isfinite(info.log2_flow[0]):
         said = explain_flow(saliency, params, jax.tree.map(all_true, params))
@@ -41,11 +47,12 @@ def check_run(
         first = int(info.finite.argmin()) + 1
         raise ValueError(f"saliency must return finite scores: round {first} had NaN or infinity")
     if measured or saliency.on_host:
-        _check_idle([path for path, none in zip(info.layers, idle, strict=True) if none], info)
+        idle = zip(info.layers, rows.idle[0], strict=True)
+        _check_idle([path for path, none in idle if none], info, params, saliency)
     if schedule:
         _check_target(info, schedule, target)
     if int(info.collapsed_at):
-        _warn_dead(info)
+        _warn_dead(info, emptied_layers(info, rows, plan))
     elif measured and not schedule and not info.certified:
         _warn_uncertified(info)
 
@@ -70,12 +77,13 @@ def _check_target(info: PruneInfo, schedule: Certified, target: int) -> None:
     )
 
 
-def _warn_dead(info: PruneInfo) -> None:
-    """Warn of the round from which on no flow is left."""
+def _warn_dead(info: PruneInfo, emptied: list[str]) -> None:
+    """Warn of the round from which on no flow is left, and of the layers that are empty."""
     died = int(info.collapsed_at)
+    where = f", and no weight is left in {listed_names(emptied)}" if emptied else ""
     warn(
         f"the flow is 0 from round {died} of {len(info.share)} on: the network as pruned "
-        "computes a constant; use schedule=certified(), more rounds or a smaller rho",
+        f"computes a constant{where}; use schedule=certified(), more rounds or a smaller rho",
         CollapseWarning,
     )
 
@@ -91,17 +99,56 @@ def _warn_uncertified(info: PruneInfo) -> None:
     )
 
 
-def _check_idle(idle: list[str], info: PruneInfo) -> None:
+def _check_idle(idle: list[str], info: PruneInfo, params: Params, saliency: Saliency) -> None:
     """Report layers whose scores are all 0: they are pruned first, in an order of no meaning."""
+    if not idle:
+        return
+    reading = saliency.reading(params)
     if len(idle) == len(info.layers):
         raise ValueError(
             "every score of the dense network is 0: the objective does not feel the prunable "
-            "leaves. A head that is all zero, or a function that ignores its params?"
+            f"leaves. {_why_nothing(reading, saliency)}"
         )
-    if idle:
-        warn(
-            f"all scores are 0 in {', '.join(idle)}, which therefore go first: is something on "
-            "their path initialised to 0 (a norm's scale, a head)? Score them at another value, or "
-            "leave them out by `prunable`",
-            CollapseWarning,
+    warn(
+        f"all scores are 0 in {listed_names(idle)}, which therefore go first: "
+        f"{_why_idle(idle, params, reading, saliency)}. Leave them out by `prunable`, or score "
+        "them at other values",
+        CollapseWarning,
+    )
+
+
+def _why_nothing(reading: Reading | None, saliency: Saliency) -> str:
+    """Say why no layer scores."""
+    if reading is None or saliency.homogeneous or not reading.breaks:
+        return "A head that is all zero, or a function that ignores its params?"
+    return (
+        f"apply_fn is not homogeneous, and saturates at |θ|: {describe(reading.breaks)}; pass "
+        "flow_mode(apply_fn), or leave out a function at the output that changes no ranking"
+    )
+
+
+def _why_idle(idle: list[str], params: Params, reading: Reading | None, saliency: Saliency) -> str:
+    """Say why some layers do not score."""
+    leaves = dict(named_leaves(params))
+    uses = {} if reading is None else reading.by_path
+    flow_mode = saliency.measures_flow and saliency.homogeneous
+    added = [p for p in idle if flow_mode and p in uses and uses[p].role == "added"]
+    unused = [p for p in idle if p in uses and uses[p].role == "unused"]
+    zero = [p for p in idle if p in leaves and p not in added and not leaves[p].any()]
+    said = [
+        f"{listed_names(names)} {what}"
+        for names, what in (
+            (added, "is added to a signal, and flow mode leaves out what is added"),
+            (unused, "meets no signal"),
+            (zero, "is all zero"),
         )
+        if names
+    ]
+    if len(added) + len(unused) + len(zero) < len(idle):
+        breaks = () if reading is None or saliency.homogeneous else reading.breaks
+        said.append(
+            f"the network is not homogeneous ({describe(breaks)}): pass flow_mode(apply_fn)"
+            if breaks
+            else "something on their path is initialised to 0 (a norm's scale, a head)"
+        )
+    return ", ".join(said)

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from synflow_jax.plan import (
     Certified,
@@ -22,6 +21,7 @@ from synflow_jax.plan import (
 )
 from synflow_jax.pruning._homogeneous import warn_of_breaks
 from synflow_jax.pruning._info import PruneInfo
+from synflow_jax.pruning._losses import warn_of_losses
 from synflow_jax.pruning._outcome import check_run
 from synflow_jax.pruning._rounds import (
     Rows,
@@ -114,7 +114,10 @@ def prune(
 
     Warns:
       CollapseWarning: fewer weights than layers are asked for, every score of a layer is 0, a
-        round left no flow, or kept weights lie on no path even after the sweep.
+        round left no flow, or kept weights lie on no path even after the sweep; or the network as
+        pruned has lost parts of the dense one (layers without a kept weight, branches, outputs or
+        inputs without flow, all signal or gradients at its own values), or negative scores make
+        them unreliable. Outside of jit and vmap only.
       UncertifiedWarning: a round pruned as much flow as there was, though some flow is left.
       FlowWarning: scores are shares of the flow of a network that is not homogeneous, such as one
         with LayerNorm or softmax, and is not in `flow_mode`.
@@ -153,14 +156,18 @@ def prune(
     check_finite(params)
     saliency = saliency.fitted(params, plan.prunable)
     if isinstance(schedule, Certified):
-        masks, info = _run_certified(params, saliency, plan, counts[0, 0], schedule, progress)
+        masks, info, rows = _run_certified(params, saliency, plan, counts[0, 0], schedule, progress)
     else:
-        masks, info = run_rounds(params, saliency, plan, counts, nested, progress)
+        masks, info, rows = _run_rounds(params, saliency, plan, counts, nested, progress)
     if progress and not is_traced(info):
         jax.effects_barrier()  # all progress is printed before the result is returned
     if reading is not None and not saliency.homogeneous and not is_traced(info, masks):
         warn_of_breaks(reading, pick([path for path, _ in named_leaves(params)], plan.prunable))
-    return _sweep(params, saliency, plan, masks, info) if sweep else (masks, info)
+    if sweep:
+        masks, info = _sweep(params, saliency, plan, masks, info)
+    if not is_traced(info, masks):
+        warn_of_losses(info, rows, masks, params, saliency, plan, sweep)
+    return masks, info
 
 
 def _check_kinds(schedule: Any, scope: Any) -> None:
@@ -190,13 +197,23 @@ def _check_fit(
 
 
 def run_rounds(
+    params: Params, saliency: Saliency, plan: Plan, counts: jax.Array
+) -> tuple[Masks, PruneInfo]:
+    """Run the rounds of a plan whose counts are given, and check the result."""
+    masks, info, rows = _run_rounds(params, saliency, plan, counts, False, False)
+    if not is_traced(info, masks):
+        warn_of_losses(info, rows, masks, params, saliency, plan)
+    return masks, info
+
+
+def _run_rounds(
     params: Params,
     saliency: Saliency,
     plan: Plan,
     counts: jax.Array,
-    nested: bool = False,
-    progress: bool = False,
-) -> tuple[Masks, PruneInfo]:
+    nested: bool,
+    progress: bool,
+) -> tuple[Masks, PruneInfo, Rows]:
     """Run the rounds, in one compiled loop or (for saliencies that read data) on the host."""
     start = first_masks(params, plan)
     if saliency.on_host:
@@ -209,8 +226,8 @@ def run_rounds(
     masks = _laid_masks(params, plan, kept)
     info = _info(plan, rows, jnp.int32(len(counts)))
     if not is_traced(info, masks):
-        check_run(info, np.asarray(rows.idle)[0].tolist(), params, saliency)
-    return masks, info
+        check_run(info, rows, params, saliency, plan)
+    return masks, info, rows
 
 
 def _run_certified(
@@ -220,7 +237,7 @@ def _run_certified(
     target: jax.Array,
     schedule: Certified,
     progress: bool,
-) -> tuple[Masks, PruneInfo]:
+) -> tuple[Masks, PruneInfo, Rows]:
     """Run certified rounds on params whose flow starts at the input alone."""
     start = first_masks(params, plan)
     held = as_function(saliency, "saliency")
@@ -230,10 +247,11 @@ def _run_certified(
     )
     masks = _laid_masks(params, plan, kept)
     if is_traced(rows, masks):
-        return masks, _info(plan, rows, rounds)
-    info = _info(plan, _trimmed(rows, int(rounds)), rounds)
-    check_run(info, np.asarray(rows.idle)[0].tolist(), plain, saliency, schedule, int(target))
-    return masks, info
+        return masks, _info(plan, rows, rounds), rows
+    rows = _trimmed(rows, int(rounds))
+    info = _info(plan, rows, rounds)
+    check_run(info, rows, plain, saliency, plan, schedule, int(target))
+    return masks, info, rows
 
 
 def _laid_masks(params: Params, plan: Plan, kept: Leaves) -> Masks:
@@ -243,7 +261,7 @@ def _laid_masks(params: Params, plan: Plan, kept: Leaves) -> Masks:
 
 def _info(plan: Plan, rows: Rows, rounds: jax.Array) -> PruneInfo:
     columns = rows._asdict()
-    del columns["idle"]
+    del columns["idle"], columns["negative"]
     named = {"layers": plan.paths, "sizes": plan.sizes, "units": plan.counted}
     return PruneInfo(rounds=rounds, **named, **columns)
 

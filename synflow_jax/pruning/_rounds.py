@@ -36,13 +36,17 @@ class State(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Measurements, one row a round; log2_flow has one more, after the last round."""
+    """Measurements, one row a round; log2_flow has one more, after the last round.
+
+    So has idle in a fixed loop whose saliency measures flow.
+    """
 
     kept: jax.Array  # int[layers], kept units of each layer
     log2_flow: jax.Array  # before the round; NaN where the saliency measures no flow
     share: jax.Array  # ΣS of the pruned units over the flow
     finite: jax.Array  # whether every score was finite
     idle: jax.Array  # bool[layers], whether all scores of a layer were 0
+    negative: jax.Array  # bool[layers], whether a score of a layer was below 0
 
 
 def first_state(plan: Plan, masks: Leaves) -> State:
@@ -114,17 +118,22 @@ def _round_or_measure(
         return _select_and_measure(scores, state, counts, flow, plan, nested)
 
     def keep_all() -> tuple[State, Rows]:
-        return state, _flow_alone(flow, scores, plan)
+        return state, _flow_alone(flow, scores, state.kept, plan)
 
     return lax.cond(measure_only, keep_all, prune_some)
 
 
-def _flow_alone(flow: Scaled, scores: Leaves, plan: Plan) -> Rows:
-    """Make the row of a turn that only measures the flow; the other columns are not read."""
+def _flow_alone(flow: Scaled, scores: Leaves, kept: Leaves, plan: Plan) -> Rows:
+    """Make the row of a turn that only measures the flow; only log2_flow and idle are read."""
     count, none = len(plan.sizes), jnp.zeros((), scores[0].dtype)
     with jax.enable_x64(True):
-        kept = lax.full((count,), 0, count_dtype(max(plan.sizes)))
-    return Rows(kept, log2(flow), none, jnp.array(True), jnp.zeros(count, bool))
+        nothing = lax.full((count,), 0, count_dtype(max(plan.sizes)))
+    flows = [
+        jnp.any((score != 0) & mask, axis=tuple(range(1, score.ndim)))
+        for score, mask in zip(scores, kept, strict=True)
+    ]
+    idle = ~plan.packing.in_order(flows)
+    return Rows(nothing, log2(flow), none, jnp.array(True), idle, jnp.zeros(count, bool))
 
 
 def _select_and_measure(
@@ -132,19 +141,20 @@ def _select_and_measure(
 ) -> tuple[State, Rows]:
     """Keep counts[competitions] of the scores, and measure what that did."""
     new, trail = compete(scores, state.kept, counts, state.trail, flow.exponent, plan)
-    kept, lost, top = measure(scores, state.kept, new, nested)
+    kept, lost, top, negative = measure(scores, state.kept, new, nested)
     whole = _in_unit(flow, scores)
     # 0 * whole makes the share NaN where no flow was measured.
     share = 0 * whole + lost / jnp.where(whole > 0, whole, jnp.ones_like(whole))
     highest = plan.packing.in_order(top)
     finite = jnp.all(jnp.isfinite(highest))
-    rows = Rows(plan.packing.in_order(kept), log2(flow), share, finite, highest == 0)
+    in_order = plan.packing.in_order
+    rows = Rows(in_order(kept), log2(flow), share, finite, highest == 0, in_order(negative))
     return State(new, trail), rows
 
 
 def measure(
     scores: Leaves, before: Leaves, after: Leaves, nested: bool = False
-) -> tuple[Leaves, jax.Array, Leaves]:
+) -> tuple[Leaves, jax.Array, Leaves, Leaves]:
     """Measure, in one pass over scores and masks, what a round kept and what it cost.
 
     Args:
@@ -156,21 +166,24 @@ def measure(
     Returns:
       Kept units of each layer, in arrays of int32, or int64 where a layer has more than int32 can
       count; the sum, taken in float64, of the scores of what was pruned, a scalar of their dtype;
-      and the largest |score| of each layer, NaN where one is NaN, in arrays.
+      the largest |score| of each layer, NaN where one is NaN, in arrays; and, in arrays, whether
+      a score of each layer is below 0.
     """
     with jax.enable_x64(True):
         triples = zip(scores, before, after, strict=True)
-        kept, lost, top = zip(*(_measure_pack(*triple, nested) for triple in triples), strict=True)
+        measured = (_measure_pack(*triple, nested) for triple in triples)
+        kept, lost, top, negative = zip(*measured, strict=True)
         costs = [jnp.sum(part) for part in lost]
         cost = reduce(lax.add, costs)
         most = max(kept, key=lambda count: count.dtype.itemsize).dtype
         kept = [lax.convert_element_type(count, most) for count in kept]
-        return kept, lax.convert_element_type(cost, scores[0].dtype), list(top)
+        cost = lax.convert_element_type(cost, scores[0].dtype)
+        return kept, cost, list(top), list(negative)
 
 
 def _measure_pack(
     score: jax.Array, before: jax.Array, after: jax.Array, nested: bool
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     # The bits of |score| order as it does, NaN last; and XLA wants the floats of one pass alike.
     none = jnp.zeros_like(score)
     lost = jnp.where(before & ~after, score, none)
@@ -180,14 +193,16 @@ def _measure_pack(
         lax.convert_element_type(lost, jnp.float64),
         lax.convert_element_type(after, dtype),
         lax.bitcast_convert_type(jnp.abs(known), unsigned_of(score.dtype)),
+        known < none,
     )
     zeros = tuple(lax.full((), 0, part.dtype) for part in parts)
-    cost, kept, bits = lax.reduce(parts, zeros, _combine, tuple(range(1, score.ndim)))
-    return kept, cost, lax.bitcast_convert_type(bits, score.dtype)
+    cost, kept, bits, negative = lax.reduce(parts, zeros, _combine, tuple(range(1, score.ndim)))
+    return kept, cost, lax.bitcast_convert_type(bits, score.dtype), negative
 
 
 def _combine(a: tuple[jax.Array, ...], b: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-    return lax.add(a[0], b[0]), lax.add(a[1], b[1]), lax.max(a[2], b[2])
+    sums = lax.add(a[0], b[0]), lax.add(a[1], b[1])
+    return *sums, lax.max(a[2], b[2]), lax.bitwise_or(a[3], b[3])
 
 
 @partial(jax.jit, static_argnames=("plan", "nested", "progress"))
@@ -215,7 +230,8 @@ def fixed_loop(
     turns = (jnp.concatenate([counts, counts[-1:]]), measure_only)
     state, rows = scan(lambda s, now: _round_or_measure(*parts, s, *now), state, turns)
     rounds = jax.tree.map(lambda column: column[:-1], rows)
-    return plan.packing.unpack(state.kept), rounds._replace(log2_flow=rows.log2_flow)
+    whole = {"log2_flow": rows.log2_flow, "idle": rows.idle}
+    return plan.packing.unpack(state.kept), rounds._replace(**whole)
 
 
 def _scan_with_progress(plan: Plan, rounds: int, turn: Any, state: Any, xs: Any) -> Any:
@@ -323,6 +339,7 @@ def _fill(table: Rows, rounds: jax.Array, after: jax.Array) -> Rows:
         share=table.share,
         finite=table.finite | ~ran,
         idle=table.idle,
+        negative=table.negative,
     )
 
 

@@ -4,6 +4,7 @@ Each batch goes through one jitted step, so that memory is that of one batch, an
 summed: the objective is that of the sum of the batches' mean losses, as in the reference.
 """
 
+import abc
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.plan import choose, find_layers
+from synflow_jax.plan import Layers, choose, find_layers
 from synflow_jax.saliency._gradient import highest_precision, times_slope, zero_scores
 from synflow_jax.saliency._protocol import Saliency
 from synflow_jax.structure import Reading, read_loss
@@ -23,11 +24,13 @@ from synflow_jax.trees import (
     Params,
     Prunable,
     Scores,
+    all_true,
     as_function,
     call_traced,
     is_floating,
     is_traced,
     is_weight,
+    listed_names,
     masked,
     pick,
     place,
@@ -59,6 +62,39 @@ class DataSaliency(Saliency):
             return None if batch is None else read_loss(self.loss_fn, params, batch)
         except Exception:  # a loss that fails is refused, in words, where it is scored
             return None
+
+    def losses(
+        self,
+        params: Params,
+        masks: Masks,
+        layers: Layers,
+        known: frozenset[str],
+        log2_flows: tuple[float, float],
+    ) -> tuple[str, ...]:
+        """Name the layers whose kept weights have no gradient of the loss on the first batch."""
+        del log2_flows
+        batch = next(self.read())
+
+        def without_gradient(some: Masks) -> set[str]:
+            gradients = self.layer_gradients(params, some, layers, batch)
+            triples = zip(layers.paths, gradients, pick(masks, layers.prunable), strict=True)
+            return {path for path, g, kept in triples if not bool(jnp.any((g != 0) & kept))}
+
+        names = without_gradient(masks) - known
+        if names:
+            names -= without_gradient(jax.tree.map(all_true, params))
+        listed = listed_names([path for path in layers.paths if path in names])
+        said = (
+            f"on the first batch the loss has no gradient in {listed}, so that training cannot "
+            "change them (pass min_keep=1, more rounds or a smaller rho)"
+        )
+        return (said,) if names else ()
+
+    @abc.abstractmethod
+    def layer_gradients(
+        self, params: Params, masks: Masks, layers: Layers, batch: Any
+    ) -> list[jax.Array]:
+        """Differentiate the loss of one batch by each layer, in the program that scores."""
 
     def read(self) -> Iterator[Any]:
         """Yield all batches, half precision widened; refuse batches that are used up."""
@@ -141,6 +177,15 @@ class SnipSaliency(DataSaliency):
         scores = [jnp.abs(times_slope(*pair)) for pair in pairs]
         return place(wide, floating, scores, zero_scores)
 
+    def layer_gradients(
+        self, params: Params, masks: Masks, layers: Layers, batch: Any
+    ) -> list[jax.Array]:
+        """Differentiate by every floating leaf, and pick the layers."""
+        start = masked(widen(params), masks)
+        floating = tuple(is_floating(leaf) for leaf in jax.tree.leaves(start))
+        found = _loss_gradient(self.loss_fn, pick(start, floating), start, batch, floating)[1]
+        return pick(place(start, floating, found, lambda leaf: leaf), layers.prunable)
+
 
 @dataclass(frozen=True, eq=False)
 class GraspSaliency(DataSaliency):
@@ -169,6 +214,15 @@ class GraspSaliency(DataSaliency):
             total = jax.block_until_ready(jax.tree.map(jnp.add, total, _hessian_product(*args)))
         scores = [times_slope(*pair) for pair in zip(start, total, strict=True)]
         return place(wide, flags, scores, zero_scores)
+
+    def layer_gradients(
+        self, params: Params, masks: Masks, layers: Layers, batch: Any
+    ) -> list[jax.Array]:
+        """Differentiate by the prunable leaves of the objective; others count as without one."""
+        start = masked(widen(params), masks)
+        flags = find_layers(params, self.prunable, self.reading(params)).prunable
+        found = _loss_gradient(self.loss_fn, pick(start, flags), start, batch, flags)[1]
+        return pick(place(start, flags, found, jnp.zeros_like), layers.prunable)
 
 
 def snip_saliency(loss_fn: LossFn, batches: Iterable[Any]) -> SnipSaliency:

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax.flow import Network, as_network, choose_outputs, even_rows, without_sources
+from synflow_jax.plan import Layers
 from synflow_jax.saliency._gradient import highest_precision, value_and_scores
+from synflow_jax.saliency._losses import find_losses
 from synflow_jax.saliency._objectives import absolute, squared, synaptic_flow
 from synflow_jax.saliency._protocol import Saliency
 from synflow_jax.scaled import Scaled, scaled, unit_exponent, unscale
@@ -110,21 +112,32 @@ class FlowSaliency(Saliency):
     @highest_precision
     def flow(self, params: Params, masks: Masks) -> Scaled:
         """Return R of the masked network."""
-        return _flow(self._entering_weights(params, masks), self.held, self.inputs, self.sizes)
+        return _flow(self.entering_weights(params, masks), self.held, self.inputs, self.sizes)
 
     @highest_precision
     def flow_and_scores(self, params: Params, masks: Masks) -> tuple[Scaled, Scores]:
         """Return R and, from the same gradient, the scores in units of 2^exponent."""
         # With |m ⊙ θ| as the factor, a pruned weight scores 0 whatever the slope of |·| at 0 is.
-        start = absolute(self._entering_weights(params, masks))
+        start = absolute(self.entering_weights(params, masks))
         rest = (self.held, self.inputs, self.sizes)
         return value_and_scores(lambda p: _flow(p, *rest), start, start)
 
-    def _entering_weights(self, params: Params, masks: Masks) -> Params:
+    def entering_weights(self, params: Params, masks: Masks) -> Params:
         """Return m ⊙ θ, or its square; the objective takes absolute values itself."""
         # Masked first, then widened: what XLA finds the same in every round it holds in memory.
         start = widen(masked(self.network.prepare(params, self.inputs), masks))
         return squared(start) if self.power == 2 else start
+
+    def losses(
+        self,
+        params: Params,
+        masks: Masks,
+        layers: Layers,
+        known: frozenset[str],
+        log2_flows: tuple[float, float],
+    ) -> tuple[str, ...]:
+        """Say which outputs, inputs, signals and gradients the network as pruned has lost."""
+        return find_losses(self, params, masks, layers, known, log2_flows)
 
     def from_input_alone(self, params: Params, prunable: tuple[bool, ...]) -> Params:
         """Set sources to 0, so that all flow starts at the input."""

@@ -19,6 +19,7 @@ from synflow_jax.trees import (
     Params,
     as_function,
     call_on_ones,
+    call_traced,
     floating_dtype,
     is_floating,
     is_weight,
@@ -26,13 +27,13 @@ from synflow_jax.trees import (
 )
 
 
-def synaptic_flow(params: Params, apply_fn: ApplyFn, inputs: Inputs) -> jax.Array:
+def synaptic_flow(params: Params, apply_fn: Function, inputs: Inputs) -> jax.Array:
     """Return the synaptic flow R_SF = 1ᵀ (∏ₗ |θˡ|) 1: the network at |θ| on ones, outputs summed.
 
     Every floating leaf is replaced by its absolute value, biases and buffers included, as in the
     reference. Source: Tanaka et al. 2020 (arXiv 2006.05467), equation 4 of section 6.
     """
-    return sum_outputs(call_on_ones(apply_fn, absolute(params), inputs))
+    return sum_outputs(call_on_ones(partial(call_traced, apply_fn), absolute(params), inputs))
 
 
 def absolute(params: Params) -> Params:

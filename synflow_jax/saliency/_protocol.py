@@ -144,6 +144,26 @@ class Saliency(abc.ABC):
         del prunable
         return params
 
+    def losses(
+        self,
+        params: Params,
+        masks: Masks,
+        layers: Layers,
+        known: frozenset[str],
+        log2_flows: tuple[float, float],
+    ) -> tuple[str, ...]:
+        """Say what the network as pruned has lost, a clause each; by default nothing is looked for.
+
+        Args:
+          params: the dense ones, not traced.
+          masks: found for them.
+          layers: the prunable leaves.
+          known: paths of layers that have no weight or no flow left, which are told already.
+          log2_flows: log2 of the flow of the dense network and of the pruned one.
+        """
+        del params, masks, layers, known, log2_flows
+        return ()
+
     def candidate_scores(self, params: Params, kept: Leaves, prunable: tuple[bool, ...]) -> Leaves:
         """Score every prunable weight by the flow through it if it were added to those kept."""
         raise NotImplementedError

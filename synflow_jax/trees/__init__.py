@@ -26,6 +26,7 @@ from synflow_jax.trees._leaves import all_true as all_true
 from synflow_jax.trees._leaves import floating_dtype as floating_dtype
 from synflow_jax.trees._leaves import is_floating as is_floating
 from synflow_jax.trees._leaves import is_weight as is_weight
+from synflow_jax.trees._leaves import listed_names as listed_names
 from synflow_jax.trees._leaves import named_leaves as named_leaves
 from synflow_jax.trees._leaves import path_string as path_string
 from synflow_jax.trees._leaves import pick as pick

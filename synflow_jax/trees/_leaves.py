@@ -3,7 +3,7 @@
 Which leaves are meant is given by flags, one bool a leaf in tree order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +32,12 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
                 "keep values that are not arrays outside of params (in Equinox: eqx.partition)"
             )
     return pairs
+
+
+def listed_names(names: Sequence[str], most: int = 8) -> str:
+    """Write names for a message, at most `most` of them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def is_floating(leaf: Any) -> bool:
