@@ -1,5 +1,6 @@
 """Scopes: which weights compete with which, and how many of each competition stay."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from synflow_jax.trees import Shape, check_int, is_traced
 
 Shapes = tuple[Shape, ...]
+Axes = tuple[int | None, ...]
 
 
 def sizes_of(shapes: Shapes) -> np.ndarray:
@@ -31,7 +33,7 @@ def globally(shapes: Shapes, density: Any) -> Any:
     """Count what stays where all weights compete together: ⌈N·d⌉ in the whole network.
 
     Args:
-      shapes: of the prunable leaves.
+      shapes: of the layers: prunable leaves, or slices of a stack of layers.
       density: d, of shape (n,), one a round.
 
     Returns:
@@ -49,7 +51,7 @@ def layerwise(shapes: Shapes, density: Any) -> Any:
     """Count what stays where weights compete within their layer: ⌈N_l·d⌉ of each.
 
     Args:
-      shapes: of the prunable leaves.
+      shapes: of the layers: prunable leaves, or slices of a stack of layers.
       density: d, of shape (n,), one a round.
 
     Returns:
@@ -73,7 +75,8 @@ def erk(shapes: Shapes, density: Any) -> Any:
     to the layers with the largest remainders, the first of equals first.
 
     Args:
-      shapes: of the prunable leaves; dims are all axes of a leaf, kernel sizes included.
+      shapes: of the layers, prunable leaves or slices of a stack of layers; dims are all axes of
+        a layer, kernel sizes included.
       density: d, of shape (n,), one a round; of known value.
 
     Returns:
@@ -119,9 +122,15 @@ class Runs:
     """What `runs` returns; equal settings share a compiled program."""
 
     length: int
-    axis: int
+    axis: int | None = None
 
     def __call__(self, shapes: Shapes, density: Any) -> Any:
+        """Count what each layer keeps, where layers have the layout of Flax, (…, in, out)."""
+        axis = -2 if self.axis is None else self.axis
+        sides = [(axis + len(shape),) if axis >= -len(shape) else () for shape in shapes]
+        return self.count(shapes, density, self.axes_of(shapes, sides))
+
+    def count(self, shapes: Shapes, density: Any, axes: Axes) -> Any:
         """Count what each layer keeps: ⌈M·d⌉ of every run; a layer without runs keeps all."""
         if not is_traced(density) and density.min() * self.length < 1 - 1e-9:
             raise ValueError(
@@ -129,26 +138,37 @@ class Runs:
                 f"runs({self.length}) keep a weight each"
             )
         of_each = whole(density * self.length)[:, None]
-        cut, sizes = np.array([self.cuts(shape) for shape in shapes]), sizes_of(shapes)
+        cut, sizes = np.array([axis is not None for axis in axes]), sizes_of(shapes)
         return (cut * sizes / self.length)[None] * of_each + (~cut * sizes)[None]
 
-    def cuts(self, shape: Shape) -> bool:
-        """Whether a leaf of this shape can be cut in runs."""
-        there = -len(shape) <= self.axis < len(shape)
-        return there and shape[self.axis] % self.length == 0
+    def axes_of(self, shapes: Shapes, sums: Sequence[tuple[int, ...]]) -> Axes:
+        """Return the axis of each layer along which its runs lie; None where it has no runs.
+
+        Args:
+          shapes: of the layers.
+          sums: of each, the axes that a product sums over; the last one is taken by default.
+        """
+        return tuple(self._axis_of(*pair) for pair in zip(shapes, sums, strict=True))
+
+    def _axis_of(self, shape: Shape, sums: tuple[int, ...]) -> int | None:
+        if self.axis is not None:
+            sums = (self.axis + len(shape),) if self.axis >= -len(shape) else ()
+        return sums[-1] if sums and shape[sums[-1]] % self.length == 0 else None
 
 
-def runs(length: int, axis: int = -2) -> Runs:
+def runs(length: int, axis: int | None = None) -> Runs:
     """Keep N of every M neighbours: N:M sparsity, at ρ = M/N.
 
     With rho=2, runs(4) is 2:4, which tensor cores multiply at twice the speed: 2 of every 4
     neighbours along the axis that a product sums over. In a leaf whose axis is no multiple of M,
-    such as the kernel of a first convolution, all weights stay.
+    such as the kernel of a first convolution, all weights stay. Runs never span layers of a stack.
 
     Args:
       length: M.
-      axis: along which neighbours stand; −2 is that of inputs, where leaves end in inputs by
-        outputs, as Flax has it. It is counted from the end.
+      axis: along which neighbours stand, counted from the end of a layer's axes. By default it is
+        the last axis that a product sums over (of a convolution, that of input features), which
+        the trace of the network shows; without a network (`magnitude`, `random`) it is −2, where
+        leaves end in inputs by outputs, as Flax has it.
 
     Returns:
       A value for the argument `scope` (or `densities` of `random`).
@@ -168,6 +188,8 @@ def runs(length: int, axis: int = -2) -> Runs:
     Source: Mishra et al. 2021 (arXiv 2104.08378), section 3.
     """
     check_int("length", length, 2)
+    if axis is None:
+        return Runs(int(length))
     check_int("axis", axis, None)
     if axis >= 0:
         raise ValueError(f"axis must be counted from the end, so below 0, got {axis}")

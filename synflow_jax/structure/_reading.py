@@ -50,6 +50,7 @@ class Use:
       layers: the axis along which layers are stacked, None for a leaf of one layer.
       inputs: the axes that lie along the inputs of a unit.
       outputs: the axes that lie along the units.
+      sums: the axes that a product sums over for one unit, those of a filter's window left out.
       order: how many leaves meet a signal before this one; None if it meets none.
       where: the line where it first does, as file:line (function).
     """
@@ -60,6 +61,7 @@ class Use:
     layers: int | None = None
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
+    sums: tuple[int, ...] = ()
     order: int | None = None
     where: str = ""
 
@@ -201,7 +203,8 @@ def _as_break(noted: Noted, paths: list[str]) -> Break:
 def _use(path: str, leaf: Any, found: Found) -> Use:
     role = next((role for role in ROLES if role in found.roles), "unused")
     layers = found.layers
-    inputs, outputs = found.sides or _flax_sides(leaf.ndim, layers)
+    inputs, outputs = found.sides or flax_sides(leaf.ndim, layers)
+    sums = found.sums if found.sides else inputs
     if role == "kernel" and leaf.ndim - (layers is not None) < 2:
         role = "vector"
     if not leaf.size:
@@ -210,10 +213,10 @@ def _use(path: str, leaf: Any, found: Found) -> Use:
         role = "type"
     where = "" if found.eqn is None else source_line(found.eqn)
     shape = tuple(leaf.shape)
-    return Use(path, shape, role, layers, inputs, outputs, found.order, where)
+    return Use(path, shape, role, layers, inputs, outputs, sums, found.order, where)
 
 
-def _flax_sides(rank: int, layers: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def flax_sides(rank: int, layers: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the axes of inputs and outputs of a leaf in Flax's layout, (…, in, out)."""
     axes = [axis for axis in range(rank) if axis != layers]
     return tuple(axes[-2:-1]), tuple(axes[-1:])

@@ -24,8 +24,8 @@ class Found:
     Attributes:
       roles: how the leaf was met: "kernel", "table", "added", "scale".
       layers: its axis of layers, None if it has none.
-      inputs: its axes of inputs where it was first contracted.
-      outputs: its axes of outputs there.
+      sides: its axes of inputs and of outputs where it was first contracted.
+      sums: its axes that were summed over there.
       order: how many leaves met a signal before it; None if it met none.
       eqn: the equation where it did.
     """
@@ -33,6 +33,7 @@ class Found:
     roles: set[str] = field(default_factory=set)
     layers: int | None = None
     sides: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    sums: tuple[int, ...] = ()
     order: int | None = None
     eqn: Any = None
 
@@ -113,7 +114,11 @@ class Walk:
         return 1 << list(self.notes).index(key)
 
     def meet(self, leaf: int, part: Part, role: str, eqn: Any, *sides: Axes) -> None:
-        """Note that a leaf meets a signal: its role, its layers, and the axes of its sides."""
+        """Note that a leaf meets a signal: its role, its layers, and the axes of its sides.
+
+        The sides are the axes of inputs, of outputs and, where a product does not sum over all of
+        the inputs that are no outputs, those that it does sum over.
+        """
         found = self.found[leaf]
         if found.order is None:
             found.order, self.met = self.met, self.met + 1
@@ -122,8 +127,9 @@ class Walk:
         if part.layers is not None:
             found.layers = part.layers
         if role == "kernel" and found.sides is None:
-            inputs, outputs = (tuple(sorted(side)) for side in sides)
+            inputs, outputs, *sums = (tuple(sorted(side)) for side in sides)
             found.sides = inputs, outputs
+            found.sums = sums[0] if sums else tuple(k for k in inputs if k not in outputs)
 
     def meet_all(self, mark: Mark, role: str, eqn: Any) -> None:
         """Note that all leaves inside a value meet a signal in one role."""
