@@ -20,7 +20,7 @@ from synflow_jax.saliency import (
     synflow_l2_saliency,
     synflow_saliency,
 )
-from synflow_jax.selection import count_kept
+from synflow_jax.selection import count_layers
 from synflow_jax.trees import ApplyFn, LossFn, Masks, Params, Scope, check_masks, pick
 
 
@@ -49,8 +49,8 @@ def synflow(
       sweep: replace kept weights without flow by pruned ones that would have some.
       outputs: y -> the outputs whose flow counts, such as lambda y: y["logits"] for a model that
         returns caches or intermediates as well; None counts every floating output.
-      **options: schedule (certified() provably leaves flow), scope, min_keep, pattern, prunable
-        and progress, as in `prune`.
+      **options: schedule (certified() provably leaves flow), scope, min_keep, pattern, prunable,
+        stacked and progress, as in `prune`.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
@@ -105,8 +105,8 @@ def synflow_l2(
       sweep: replace kept weights without flow by pruned ones that would have some.
       outputs: y -> the outputs whose flow counts, such as lambda y: y["logits"] for a model that
         returns caches or intermediates as well; None counts every floating output.
-      **options: schedule (certified() provably leaves flow), scope, min_keep, pattern, prunable
-        and progress, as in `prune`.
+      **options: schedule (certified() provably leaves flow), scope, min_keep, pattern, prunable,
+        stacked and progress, as in `prune`.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
@@ -137,7 +137,8 @@ def magnitude(params: Params, rho: Any, *, rounds: int = 1, **options: Unpack[Op
       params: any pytree of arrays; not modified.
       rho: compression ratio ρ, prunable weights before over after, or a dict of these by pattern.
       rounds: n; the result is that of one round whatever n is.
-      **options: schedule, scope, min_keep, pattern, prunable and progress, as in `prune`.
+      **options: schedule, scope, min_keep, pattern, prunable, stacked and progress, as in
+        `prune`.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
@@ -174,7 +175,7 @@ def random(
         tree.
       densities: None draws from the whole network; `uniform` gives every layer the same density;
         `erk` the Erdős–Rényi-kernel one; any scope does; of masks, the layer counts are copied.
-      **choice: min_keep, pattern and prunable, as in `prune`.
+      **choice: min_keep, pattern, prunable and stacked, as in `prune`.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
@@ -208,8 +209,8 @@ def random(
             "the counts"
         )
     check_masks(params, densities, "densities")
-    plan = plan_by_layer(params, choice.get("prunable"))
-    counts = count_kept(pick(densities, plan.prunable))[None]
+    plan = plan_by_layer(params, choice.get("prunable"), choice.get("stacked", ()))
+    counts = count_layers(pick(densities, plan.prunable), plan.packing)[None]
     return run_rounds(params, saliency, plan, counts)[0]
 
 
@@ -232,7 +233,8 @@ def snip(
       rho: compression ratio ρ, prunable weights before over after, or a dict of these by pattern.
       rounds: n; 1 in the paper.
       nested: pruned weights stay pruned; else they may come back, as in the reference.
-      **options: schedule, scope, min_keep, pattern, prunable and progress, as in `prune`.
+      **options: schedule, scope, min_keep, pattern, prunable, stacked and progress, as in
+        `prune`.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
@@ -274,7 +276,8 @@ def grasp(
       rho: compression ratio ρ, prunable weights before over after, or a dict of these by pattern.
       rounds: n; 1 in the paper.
       nested: pruned weights stay pruned; else they may come back, as in the reference.
-      **options: schedule, scope, min_keep, pattern, prunable and progress, as in `prune`.
+      **options: schedule, scope, min_keep, pattern, prunable, stacked and progress, as in
+        `prune`.
 
     Returns:
       masks, bool with the treedef of params, True = keep.

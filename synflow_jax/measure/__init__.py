@@ -8,9 +8,9 @@ from synflow_jax.measure._collapse import collapsed_layers as collapsed_layers
 from synflow_jax.measure._collapse import critical_compression as critical_compression
 from synflow_jax.measure._collapse import dead_branches as dead_branches
 from synflow_jax.measure._collapse import effective_density as effective_density
+from synflow_jax.measure._collapse import layers_of as layers_of
 from synflow_jax.measure._collapse import live_weights as live_weights
 from synflow_jax.measure._collapse import max_compression as max_compression
-from synflow_jax.measure._collapse import slices_of_stack as slices_of_stack
 from synflow_jax.measure._flow import NeuronFlow as NeuronFlow
 from synflow_jax.measure._flow import any_log2_flow as any_log2_flow
 from synflow_jax.measure._flow import conservation_gap as conservation_gap

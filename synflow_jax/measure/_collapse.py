@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from synflow_jax.flow import choose_outputs
 from synflow_jax.measure._flow import flow_scores, prepare
-from synflow_jax.plan import Layers, find_layers
+from synflow_jax.measure._structure import read
+from synflow_jax.plan import Layers, find_layers, find_stacks
 from synflow_jax.selection import count_kept, sum_counts
 from synflow_jax.trees import (
     ApplyFn,
@@ -31,18 +32,20 @@ from synflow_jax.trees import (
 DRAWS = 32  # of random weights, in the search for weights on a path
 
 
-def collapsed_layers(masks: Masks, *, stacked: Iterable[str] = ()) -> tuple[str, ...]:
+def collapsed_layers(masks: Masks, *, stacked: Any = ()) -> tuple[str, ...]:
     """List the layers without a kept weight.
 
     Args:
       masks: bool tree, True = keep.
-      stacked: paths of leaves of shape [L, …] that hold L layers, as `stacked_layers` returns them.
+      stacked: leaves that hold several layers: what `stacked_layers` returns, or a list of paths
+        of leaves of shape [layers, …].
 
     Returns:
       Paths, in tree order; path[i] for slice i of a stacked leaf.
 
     Raises:
-      TypeError: a leaf is not bool.
+      TypeError: a leaf is not bool, or stacked is no list of paths.
+      ValueError: stacked names what is no leaf.
 
     Example:
       >>> import jax.numpy as jnp
@@ -52,14 +55,15 @@ def collapsed_layers(masks: Masks, *, stacked: Iterable[str] = ()) -> tuple[str,
     Source: Tanaka et al. 2020, section 3.
     """
     check_bool(masks)
-    pairs = [(path, leaf) for path, leaf in named_leaves(masks) if leaf.size]
-    stacks = set(stacked)
-    layers = [
-        part
-        for path, leaf in pairs
-        for part in (slices_of_stack(path, leaf) if path in stacks else [(path, leaf)])
-    ]
-    return tuple(path for path, leaf in layers if not leaf.any())
+    pairs = named_leaves(masks)
+    stacks = find_stacks(pairs, stacked)
+    full = [(path, leaf) for path, leaf in pairs if leaf.size]
+    return tuple(
+        name
+        for path, leaf in full
+        for name, kept in layers_of(path, leaf, stacks.get(path))
+        if not kept.any()
+    )
 
 
 def effective_density(
@@ -145,18 +149,30 @@ def dead_branches(
     return tuple(path for path, lives in zip(layers.paths, alive, strict=True) if not lives)
 
 
-def max_compression(params: Params, *, prunable: Prunable | None = None) -> float:
+def max_compression(
+    params: Params,
+    apply_fn: ApplyFn | None = None,
+    shape: Any = None,
+    *,
+    prunable: Prunable | None = None,
+    stacked: Any = (),
+) -> float:
     """Compute the largest ρ that a method can reach on a plain chain without collapse, N/L.
 
     Args:
       params: any pytree of arrays.
+      apply_fn: apply_fn(params, x) -> y; with it and shape, the trace shows which leaves are
+        kernels and which hold several layers, each of which counts.
+      shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       prunable: (path, leaf) -> bool, the weights to count.
+      stacked: leaves that hold several layers: what `stacked_layers` returns, or a list of paths
+        of leaves of shape [layers, …]; by default those that the trace shows.
 
     Returns:
       ρ_max, one weight in each of the L layers.
 
     Raises:
-      ValueError: params has no prunable leaf.
+      ValueError: params has no prunable leaf, or only one of apply_fn and shape is given.
 
     Example:
       >>> import jax.numpy as jnp
@@ -165,31 +181,38 @@ def max_compression(params: Params, *, prunable: Prunable | None = None) -> floa
 
     Source: Tanaka et al. 2020, section 3.
     """
-    layers = find_layers(params, prunable)
-    return sum(layers.sizes) / len(layers.sizes)
+    sizes = _layers(params, apply_fn, shape, prunable, stacked).sizes
+    return sum(sizes) / len(sizes)
 
 
 def critical_compression(
     method: Callable[[float], Masks],
     params: Params,
+    apply_fn: ApplyFn | None = None,
+    shape: Any = None,
     *,
     tolerance: float = 0.01,
     prunable: Prunable | None = None,
+    stacked: Any = (),
 ) -> float:
     """Find the largest ρ at which a method leaves every layer a weight, by bisection.
 
     Args:
       method: rho -> masks, such as lambda rho: magnitude(params, rho).
       params: any pytree of arrays.
+      apply_fn: apply_fn(params, x) -> y; with it and shape, the trace shows which leaves are
+        kernels and which hold several layers, each of which must keep a weight.
+      shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       tolerance: width of the bracket, in decades of ρ, at which the search ends.
       prunable: (path, leaf) -> bool, the layers to examine.
+      stacked: leaves that hold several layers, as in `max_compression`.
 
     Returns:
       ρ_cr, at most `tolerance` decades below a ρ with layer collapse, and at most ρ_max. If masks
       collapse in several intervals of ρ, the search may end at any of them.
 
     Raises:
-      ValueError: tolerance is not above 0.
+      ValueError: tolerance is not above 0, or only one of apply_fn and shape is given.
 
     Example:
       >>> import jax.numpy as jnp
@@ -202,22 +225,34 @@ def critical_compression(
     """
     if not tolerance > 0:
         raise ValueError(f"tolerance must be above 0, got {tolerance}")
-    layers = find_layers(params, prunable)
+    layers = _layers(params, apply_fn, shape, prunable, stacked)
 
     def survives(log10_rho: float) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CollapseWarning)
             masks = method(10.0**log10_rho)
         check_masks(params, masks, "method(rho)")
-        return all(bool(leaf.any()) for leaf in pick(masks, layers.prunable))
+        pairs = zip(pick(masks, layers.prunable), layers.layouts, strict=True)
+        parts = [part for leaf, at in pairs for _, part in layers_of("", leaf, at.layers)]
+        return all(bool(part.any()) for part in parts)
 
-    low, high = 0.0, math.log10(max_compression(params, prunable=prunable))
+    low, high = 0.0, math.log10(sum(layers.sizes) / len(layers.sizes))
     if survives(high):
         return 10.0**high
     while high - low > tolerance:
         middle = (low + high) / 2
         low, high = (middle, high) if survives(middle) else (low, middle)
     return 10.0**low
+
+
+def _layers(
+    params: Params, apply_fn: ApplyFn | None, shape: Any, prunable: Prunable | None, stacked: Any
+) -> Layers:
+    """List the layers, by the trace of the network where it is given."""
+    if (apply_fn is None) != (shape is None):
+        raise ValueError("apply_fn and shape must be given together, or neither of them")
+    reading = None if apply_fn is None else read(params, apply_fn, shape)
+    return find_layers(params, prunable, reading, stacked)
 
 
 def live_weights(params: Params, saliency: Any, layers: Layers, masks: Masks) -> list[jax.Array]:
@@ -242,9 +277,12 @@ def live_weights(params: Params, saliency: Any, layers: Layers, masks: Masks) ->
     return live
 
 
-def slices_of_stack(path: str, leaf: Any) -> list[tuple[str, Any]]:
-    """List (path[i], slice i) of a stacked leaf."""
-    return [(f"{path}[{i}]", leaf[i]) for i in range(leaf.shape[0])]
+def layers_of(path: str, leaf: Any, axis: int | None) -> list[tuple[str, Any]]:
+    """List (path[i], layer i) of a leaf with an axis of layers; (path, leaf) without."""
+    if axis is None:
+        return [(path, leaf)]
+    front = jnp.moveaxis(leaf, axis, 0)
+    return [(f"{path}[{i}]", front[i]) for i in range(len(front))]
 
 
 def _live(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax.flow import choose_outputs, is_source
-from synflow_jax.plan import find_layers
+from synflow_jax.plan import Layout, find_layers
 from synflow_jax.saliency import absolute, highest_precision, sum_outputs, synflow_saliency
 from synflow_jax.scaled import log2, scaled, unscale
 from synflow_jax.structure import Reading, describe
@@ -111,11 +111,14 @@ def layer_flow(
 
 
 class NeuronFlow(NamedTuple):
-    """The flow through one kernel of shape (…, in, out), by unit.
+    """The flow through one kernel, by unit.
 
     Attributes:
       into: [out], the flow into each output unit of the kernel.
       out_of: [in], the flow out of each input unit of the kernel.
+
+    A kernel with several axes of outputs or inputs, as those of attention, has as many here; a
+    stack of layers has their axis in front.
     """
 
     into: jax.Array
@@ -133,8 +136,9 @@ def neuron_flow(
 ) -> dict[str, NeuronFlow]:
     """Sum the flow into and out of every unit; the two are equal for a hidden unit.
 
-    Kernels are in Flax's layout, (…, in, out): `into` sums over all axes but the last, `out_of`
-    over all but the second to last. For a hidden unit between kernels W and V, into(W) + S(bias) =
+    The trace of the network shows which axes of a kernel are those of outputs and of inputs: `into`
+    sums over all but the former, `out_of` over all but the latter. Of a grouped convolution both
+    are the axis of outputs. For a hidden unit between kernels W and V, into(W) + S(bias) =
     out_of(V). After a flatten, out_of(V) has an entry a position and channel.
 
     Args:
@@ -142,12 +146,13 @@ def neuron_flow(
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       masks: bool tree with the treedef of params, True = keep; None measures the dense network.
-      prunable: (path, leaf) -> bool, the kernels to measure; those of fewer than two axes are
-        left out.
+      prunable: (path, leaf) -> bool, the kernels to measure; those of fewer than two axes (a layer)
+        are left out.
       outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
 
     Returns:
-      path -> NeuronFlow(into[out], out_of[in]).
+      path -> NeuronFlow(into[out], out_of[in]), of a stack of L layers (into[L, out],
+      out_of[L, in]).
 
     Raises:
       ValueError: an argument makes no sense.
@@ -166,8 +171,8 @@ def neuron_flow(
     layers = find_layers(params, prunable, saliency.reading(params))
     saliency = saliency.fitted(params, layers.prunable)
     scores = pick(flow_scores(saliency, params, masks), layers.prunable)
-    pairs = zip(layers.paths, scores, strict=True)
-    return {path: _neurons(score) for path, score in pairs if score.ndim >= 2}
+    trios = zip(layers.paths, scores, layers.layouts, strict=True)
+    return {path: _neurons(score, at) for path, score, at in trios if _rank(score, at) >= 2}
 
 
 def conservation_gap(
@@ -285,10 +290,19 @@ def _by_path(params: Params, scores: Scores) -> dict[str, jax.Array]:
     return {path: jnp.sum(score) for (path, leaf), score in pairs if is_weight(leaf)}
 
 
-def _neurons(score: jax.Array) -> NeuronFlow:
+def _rank(leaf: Any, layout: Layout) -> int:
+    """Count the axes of one layer of a leaf."""
+    return len(layout.shape_of_layer(leaf.shape))
+
+
+def _neurons(score: jax.Array, layout: Layout) -> NeuronFlow:
     """Sum the scores of one kernel by output unit and by input unit."""
-    axes = tuple(range(score.ndim))
-    return NeuronFlow(jnp.sum(score, axes[:-1]), jnp.sum(score, (*axes[:-2], axes[-1])))
+    if layout.layers is not None:
+        score = jnp.moveaxis(score, layout.layers, 0)
+        return NeuronFlow(*jax.vmap(partial(_neurons, layout=layout.of_layer()))(score))
+    sides = (layout.outputs, layout.inputs)
+    others = [tuple(k for k in range(score.ndim) if k not in side) for side in sides]
+    return NeuronFlow(*(jnp.sum(score, axes) for axes in others))
 
 
 @partial(jax.jit, static_argnames=("sources",))

@@ -10,6 +10,8 @@ from synflow_jax.plan._layers import choose as choose
 from synflow_jax.plan._layers import find_layers as find_layers
 from synflow_jax.plan._layers import is_prunable as is_prunable
 from synflow_jax.plan._layers import kernels as kernels
+from synflow_jax.plan._layout import Layout as Layout
+from synflow_jax.plan._layout import find_stacks as find_stacks
 from synflow_jax.plan._matching import check_matching as check_matching
 from synflow_jax.plan._matching import matching as matching
 from synflow_jax.plan._patterns import blocks as blocks

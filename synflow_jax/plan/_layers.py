@@ -1,11 +1,13 @@
-"""Layers: the leaves of a tree that are prunable, their names and their shapes."""
+"""Layers: the leaves of a tree that are prunable, their names, their shapes and their layouts."""
 
 import abc
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from synflow_jax.flow import as_network
+from synflow_jax.plan._layout import Layout, Stacks, find_stacks, layout_of
 from synflow_jax.structure import Reading, read_network
 from synflow_jax.trees import (
     ApplyFn,
@@ -21,19 +23,50 @@ from synflow_jax.trees import (
 VECTORS = frozenset({"bias", "b", "beta", "offset", "scale", "gamma", "mean", "var", "cls"})
 STATISTICS = frozenset({"running_mean", "running_var", "moving_mean", "moving_variance"})
 TABLES = frozenset({"wte", "wpe", "embed", "embedding", "embeddings"})
+Value = TypeVar("Value")
 
 
 class Layers(NamedTuple):
-    """The prunable leaves of a tree: a static description, so that jit can compare it."""
+    """The prunable leaves of a tree: a static description, so that jit can compare it.
+
+    A leaf is one layer, or a stack of several.
+    """
 
     prunable: tuple[bool, ...]  # one entry a leaf of the tree
     paths: tuple[str, ...]  # one entry a prunable leaf
     shapes: tuple[Shape, ...]
+    layouts: tuple[Layout, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Number of layers in each prunable leaf."""
+        pairs = zip(self.shapes, self.layouts, strict=True)
+        return tuple(1 if at.layers is None else shape[at.layers] for shape, at in pairs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each layer: its path, or path[i] for layer i of a stack."""
+        triples = zip(self.paths, self.counts, self.layouts, strict=True)
+        return tuple(
+            name
+            for path, count, at in triples
+            for name in ([path] if at.layers is None else [f"{path}[{i}]" for i in range(count)])
+        )
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Number of weights of each layer."""
-        return tuple(math.prod(shape) for shape in self.shapes)
+        return tuple(map(math.prod, self.of_layers(self.shapes)))
+
+    def of_layers(self, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
+        """List the shape of each layer, from the shapes of leaves or of grids of their units."""
+        pairs = zip(self.layouts, shapes, strict=True)
+        return self.spread([at.shape_of_layer(shape) for at, shape in pairs])
+
+    def spread(self, values: Sequence[Value]) -> tuple[Value, ...]:
+        """List the value of each layer, from those of the leaves."""
+        pairs = zip(values, self.counts, strict=True)
+        return tuple(value for value, count in pairs for _ in range(count))
 
 
 def is_prunable(path: str, leaf: Any) -> bool:
@@ -73,7 +106,10 @@ def _named_otherwise(path: str) -> bool:
 
 
 def find_layers(
-    params: Params, prunable: Prunable | None = None, reading: Reading | None = None
+    params: Params,
+    prunable: Prunable | None = None,
+    reading: Reading | None = None,
+    stacked: Any = (),
 ) -> Layers:
     """List the prunable leaves, and check that they can be pruned.
 
@@ -81,11 +117,13 @@ def find_layers(
       params: any pytree of arrays.
       prunable: (path, leaf) -> bool; None takes the kernels.
       reading: of the network, which tells kernels from other leaves; None tells them by name.
+      stacked: the leaves that hold several layers; empty takes those that the trace shows.
     """
     if prunable is not None and not callable(prunable):
         raise TypeError(f"prunable must be a function (path, leaf) -> bool, got {prunable!r}")
     pairs = named_leaves(params)
-    chosen = choose(prunable, reading)
+    stacks = find_stacks(pairs, stacked, reading)
+    chosen = choose(prunable, reading, stacks)
     flags = tuple(bool(chosen(path, leaf)) and 0 not in leaf.shape for path, leaf in pairs)
     layers = [pair for pair, hit in zip(pairs, flags, strict=True) if hit]
     for path, leaf in layers:
@@ -97,12 +135,17 @@ def find_layers(
     if not layers:
         raise ValueError(_none_chosen(prunable, [path for path, _ in pairs], reading))
     paths, leaves = zip(*layers, strict=True)
-    return Layers(flags, tuple(paths), tuple(tuple(leaf.shape) for leaf in leaves))
+    shapes = tuple(tuple(leaf.shape) for leaf in leaves)
+    layouts = tuple(layout_of(path, leaf.ndim, stacks, reading) for path, leaf in layers)
+    return Layers(flags, tuple(paths), shapes, layouts)
 
 
-def choose(prunable: Prunable | None, reading: Reading | None) -> Prunable:
+def choose(
+    prunable: Prunable | None, reading: Reading | None, stacks: Stacks | None = None
+) -> Prunable:
     """Return what decides: the user's function, or the trace, or names where there is none."""
-    default = is_prunable if reading is None else Kernels(reading.kernels)
+    default = Named(frozenset(stacks)) if stacks else is_prunable
+    default = default if reading is None else Kernels(reading.kernels)
     if prunable is None:
         return default
     return prunable.above(default) if isinstance(prunable, Narrowing) else prunable
@@ -118,6 +161,17 @@ class Kernels:
         """Whether a leaf is one of them."""
         del leaf
         return path in self.paths
+
+
+@dataclass(frozen=True)
+class Named:
+    """What looks like a kernel by its name, where the leaves of these paths hold several layers."""
+
+    stacked: frozenset[str]
+
+    def __call__(self, path: str, leaf: Any) -> bool:
+        """Whether a leaf is one of them, or each layer of it is."""
+        return is_prunable(path, leaf) and len(leaf.shape) - (path in self.stacked) >= 2
 
 
 class Narrowing(abc.ABC):

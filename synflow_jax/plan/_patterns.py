@@ -3,13 +3,16 @@
 A pattern maps a leaf's path and shape to the shape of its units, which tile the leaf; at the end of
 an axis a unit may be cut short. A unit's score is the sum of the scores of its weights, so that
 for SynFlow it is the flow through the unit, and no more than that is lost with it.
+
+A leaf that holds several layers is given to the pattern as one of them, so that no unit spans two.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+from synflow_jax.plan._layout import Layout
 from synflow_jax.plan._scope import Runs
-from synflow_jax.trees import Shape, check_int
+from synflow_jax.trees import Pattern, Shape, check_int
 
 
 def unstructured(path: str, shape: Shape) -> Shape:
@@ -40,16 +43,27 @@ class Blocks:
     def __call__(self, path: str, shape: Shape) -> Shape:
         """Return the shape of a block of the last two axes."""
         del path
-        wanted = (self.rows, self.columns)[-len(shape) :]
-        return (*(1,) * (len(shape) - 2), *map(min, wanted, shape[-2:]))
+        return self.along(-2, -1, shape)
+
+    def along(self, inputs: int | None, outputs: int, shape: Shape) -> Shape:
+        """Return the shape of a block along an axis of inputs, if there is one, and of outputs."""
+        unit = [1] * len(shape)
+        for axis, size in ((inputs, self.rows), (outputs, self.columns)):
+            if axis is not None and -len(shape) <= axis < len(shape):
+                unit[axis] = min(size, shape[axis])
+        return tuple(unit)
 
 
 def blocks(rows: int, columns: int | None = None) -> Blocks:
-    """Make blocks of the last two axes, inputs by outputs, the units.
+    """Make blocks of inputs by outputs the units.
+
+    Which axes these are, the trace of the network shows: the last one that a product sums over, and
+    the last one of outputs. Without a network (`magnitude`, `random`, `to_blocks`) they are the
+    last two, as Flax has them.
 
     Args:
-      rows: along the last axis but one.
-      columns: along the last axis; as many as rows where it is not given.
+      rows: along the axis of inputs.
+      columns: along the axis of outputs; as many as rows where it is not given.
 
     Returns:
       A value for the argument `pattern`.
@@ -93,7 +107,8 @@ def slices(axis: int) -> Slices:
     """Make all weights at one position of an axis a unit: a channel, a neuron, a head.
 
     Args:
-      axis: −1 for output channels, where leaves have them last, as Flax does.
+      axis: of a layer, without the axis along which layers are stacked; −1 for output channels,
+        where leaves have them last, as Flax does.
 
     Returns:
       A value for the argument `pattern`.
@@ -110,10 +125,11 @@ def slices(axis: int) -> Slices:
 
 
 def channels(path: str, shape: Shape) -> Shape:
-    """Make all weights into one output channel or neuron a unit: slices of the last axis.
+    """Make all weights into one output channel or neuron a unit: slices of the axis of outputs.
 
-    What is left of a network pruned so is dense, and `compact` makes it smaller; the output's own
-    layer is better left out by `prunable`.
+    That is the last axis of outputs which the trace of the network shows, whatever the layout; and
+    without a network (`magnitude`, `random`) the last axis. What is left of a network pruned so is
+    dense, and `compact` makes it smaller; the output's own layer is better left out by `prunable`.
 
     Args:
       path: where the leaf stands.
@@ -127,6 +143,16 @@ def channels(path: str, shape: Shape) -> Shape:
       (3, 3, 64, 1)
     """
     return slices(-1)(path, shape)
+
+
+def in_layout(pattern: Pattern, layout: Layout) -> Pattern:
+    """Return the pattern along the axes of a layer, where it is one of inputs or outputs."""
+    if pattern is channels:
+        return Slices(layout.outputs[-1])
+    if isinstance(pattern, Blocks):
+        inputs = layout.sums[-1] if layout.sums else None
+        return lambda _, shape: pattern.along(inputs, layout.outputs[-1], shape)
+    return pattern
 
 
 def check_pattern(pattern: Any) -> None:

@@ -16,9 +16,18 @@ from jax import lax
 
 from synflow_jax.plan._layers import Layers, find_layers
 from synflow_jax.plan._matching import REST, check_matching, check_patterns, pattern_of
-from synflow_jax.plan._patterns import check_pattern, unstructured
+from synflow_jax.plan._patterns import check_pattern, in_layout, unstructured
 from synflow_jax.plan._schedule import certified, exponential, one_shot
-from synflow_jax.plan._scope import Runs, erk, globally, rounding_of, settle, sizes_of
+from synflow_jax.plan._scope import (
+    Axes,
+    LaidRuns,
+    Runs,
+    erk,
+    globally,
+    rounding_of,
+    settle,
+    sizes_of,
+)
 from synflow_jax.plan._units import count_units, unit_shape
 from synflow_jax.selection import Packing, count_dtype, packing_of
 from synflow_jax.structure import Reading
@@ -72,15 +81,15 @@ class Plan:
     """What is pruned and what competes: static, so that one compiled program has one plan."""
 
     layers: Layers
-    units: tuple[Shape, ...]  # the shape of each layer's units; () where a unit is one weight
+    units: tuple[Shape, ...]  # the shape of each leaf's units; () where a unit is one weight
     competition: Competition
     floors: tuple[int, ...]  # units that each layer keeps at least; () where there are none
     packing: Packing
 
     @property
-    def paths(self) -> tuple[str, ...]:
-        """The paths of the layers."""
-        return self.layers.paths
+    def names(self) -> tuple[str, ...]:
+        """The names of the layers."""
+        return self.layers.names
 
     @property
     def prunable(self) -> tuple[bool, ...]:
@@ -89,13 +98,23 @@ class Plan:
 
     @property
     def grids(self) -> tuple[Shape, ...]:
-        """Number of units of each layer along each axis."""
+        """Number of units of each leaf along each axis."""
         return _grids(self.layers, self.units)
+
+    @property
+    def layer_grids(self) -> tuple[Shape, ...]:
+        """Number of units of each layer along each axis."""
+        return self.layers.of_layers(self.grids)
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Number of units of each layer."""
-        return tuple(math.prod(grid) for grid in self.grids)
+        return tuple(map(math.prod, self.layer_grids))
+
+    def axes_of(self, runs: Runs) -> Axes:
+        """Return the axis of each layer along which its runs lie; None where it has no runs."""
+        sums = self.layers.spread([at.of_layer().sums for at in self.layers.layouts])
+        return runs.axes_of(self.layer_grids, sums)
 
     @property
     def counted(self) -> str:
@@ -114,6 +133,7 @@ def make_plan(
     pattern: Pattern = unstructured,
     prunable: Prunable | None = None,
     reading: Reading | None = None,
+    stacked: Any = (),
 ) -> tuple[Plan, jax.Array]:
     """Check what is asked for, and turn it into a plan and the counts of each round.
 
@@ -127,37 +147,57 @@ def make_plan(
       pattern: (path, shape) -> the shape of a unit.
       prunable: (path, leaf) -> bool; None takes the kernels.
       reading: of the network, where it is known.
+      stacked: the leaves that hold several layers; empty takes those that the trace shows.
 
     Returns:
       The plan, and int[n, competitions] (in runs, int[n, layers]): units kept after each round,
       computed in float64; by default ⌈N·ρ^(−k/n)⌉ after round k (see `_scope.whole`).
     """
-    layers = find_layers(params, prunable, reading)
+    layers = find_layers(params, prunable, reading, stacked)
     units = _units(layers, pattern)
-    grids = _grids(layers, units)
     check_matching(params, prunable, "prunable")
     for name, table in (("rho", rho), ("min_keep", min_keep)):
         check_patterns(layers.paths, table, name)
     groups, ratios = _groups(layers, rho)
-    members = _members(groups)
-    sizes = tuple(math.prod(grid) for grid in grids)
-    floors = _floors(layers, sizes, min_keep)
+    members = _members(layers.spread(groups))
+    plan = Plan(layers, units, Together(), (), Packing(()))
+    floors = _floors(layers, plan.sizes, min_keep)
     check_functions(schedule=schedule, scope=scope)
+    apart: tuple[Any, ...] = groups
     if isinstance(scope, Runs):
-        _check_runs(scope, grids, floors)
-    packing = packing_of(pick(params, layers.prunable), grids, groups)
-    plan = Plan(layers, units, Together(), floors, packing)
+        axes = plan.axes_of(scope)
+        _check_runs(scope, axes, plan.layer_grids, floors)
+        apart = tuple(zip(groups, _first_of(layers, axes), strict=True))
+    packing = _pack(params, layers, plan.grids, apart)
+    plan = replace(plan, floors=floors, packing=packing)
     n = 1 if schedule is one_shot else rounds
     counts, by_layer = _count_all(plan, members, ratios, n, schedule, scope)
     return replace(plan, competition=_competition(scope, members, by_layer)), counts
 
 
-def plan_by_layer(params: Params, prunable: Prunable | None = None) -> Plan:
+def plan_by_layer(params: Params, prunable: Prunable | None = None, stacked: Any = ()) -> Plan:
     """Plan one competition a layer, for counts that are known beforehand."""
-    layers = find_layers(params, prunable)
-    packing = packing_of(pick(params, layers.prunable), layers.shapes)
-    competition = ByLayer() if len(layers.paths) > 1 else Together()
+    layers = find_layers(params, prunable, stacked=stacked)
+    packing = _pack(params, layers, layers.shapes)
+    competition = ByLayer() if len(layers.names) > 1 else Together()
     return Plan(layers, (), competition, (), packing)
+
+
+def _pack(
+    params: Params, layers: Layers, grids: tuple[Shape, ...], groups: tuple[Any, ...] = ()
+) -> Packing:
+    """Choose how the layers are packed: by group, and the layers of a stack together."""
+    stacks = tuple(
+        None if at.layers is None else (at.layers, count)
+        for at, count in zip(layers.layouts, layers.counts, strict=True)
+    )
+    return packing_of(pick(params, layers.prunable), grids, groups, stacks)
+
+
+def _first_of(layers: Layers, values: tuple[Any, ...]) -> list[Any]:
+    """List the value of the first layer of each leaf, from those of all layers."""
+    starts = np.cumsum((0, *layers.counts))[:-1]
+    return [values[at] for at in starts]
 
 
 def check_ratios(rho: Any) -> None:
@@ -178,11 +218,13 @@ def check_functions(**given: Any) -> None:
             )
 
 
-def _check_runs(scope: Runs, grids: tuple[Shape, ...], floors: tuple[int, ...]) -> None:
-    if not any(map(scope.cuts, grids)):
+def _check_runs(scope: Runs, axes: Axes, grids: tuple[Shape, ...], floors: tuple[int, ...]) -> None:
+    if all(axis is None for axis in axes):
+        given = "" if scope.axis is None else f", axis={scope.axis}"
+        which = "the axis of inputs" if scope.axis is None else "that axis"
         raise ValueError(
-            f"scope=runs({scope.length}, axis={scope.axis}) must divide that axis of some prunable "
-            f"leaf, and their shapes are {list(grids)}"
+            f"scope=runs({scope.length}{given}) must divide {which} of some prunable leaf, and "
+            f"their shapes are {list(dict.fromkeys(grids))}"
         )
     if floors:
         raise ValueError("scope=runs(…) says what every run keeps: it needs min_keep=0")
@@ -201,23 +243,25 @@ def _competition(scope: Any, members: Members, by_layer: bool) -> Competition:
 
 
 def _units(layers: Layers, pattern: Pattern) -> tuple[Shape, ...]:
-    """List the shape of each layer's units; () where every weight is one."""
+    """List the shape of each leaf's units, none of which spans layers; () for single weights."""
     check_pattern(pattern)
     if pattern is unstructured:
         return ()
-    pairs = zip(layers.paths, layers.shapes, strict=True)
-    return tuple(unit_shape(pattern, path, shape) for path, shape in pairs)
+    return tuple(
+        at.in_leaf(unit_shape(in_layout(pattern, at.of_layer()), path, at.shape_of_layer(shape)))
+        for path, shape, at in zip(layers.paths, layers.shapes, layers.layouts, strict=True)
+    )
 
 
 def _grids(layers: Layers, units: tuple[Shape, ...]) -> tuple[Shape, ...]:
-    """Count the units of each layer along each axis."""
+    """Count the units of each leaf along each axis."""
     if not units:
         return layers.shapes
     return tuple(map(count_units, layers.shapes, units))
 
 
 def _groups(layers: Layers, rho: Any) -> tuple[tuple[int, ...], tuple[Any, ...]]:
-    """Number the group of each layer, in the order of their first layers, and list a ρ a group."""
+    """Number the group of each leaf, in the order of their first leaves, and list a ρ a group."""
     check_ratios(rho)
     if not isinstance(rho, Mapping):
         return (0,) * len(layers.paths), (rho,)
@@ -244,7 +288,7 @@ def _floors(layers: Layers, sizes: tuple[int, ...], min_keep: Any) -> tuple[int,
     for value in table.values():
         _check_floor(value)
     found = [pattern_of(path, table, "min_keep") for path in layers.paths]
-    asked = [0 if pattern is None else table[pattern] for pattern in found]
+    asked = layers.spread([0 if pattern is None else table[pattern] for pattern in found])
     floors = [
         min(size, int(floor) if floor >= 1 else math.ceil(size * floor - 1e-9))
         for size, floor in zip(sizes, asked, strict=True)
@@ -277,17 +321,22 @@ def _count_all(
     scope: Scope,
 ) -> tuple[jax.Array, bool]:
     """Count what each competition keeps after each round, and tell if there is one a layer."""
-    shapes = [tuple(plan.grids[i] for i in group) for group in members]
-    pairs = list(zip(shapes, ratios, strict=True))
+    grids = plan.layer_grids
+    shapes = [tuple(grids[i] for i in group) for group in members]
+    scopes: list[Scope] = [scope] * len(members)
+    if isinstance(scope, Runs):
+        axes = plan.axes_of(scope)
+        scopes = [LaidRuns(scope, tuple(axes[i] for i in group)) for group in members]
+    trios = list(zip(shapes, ratios, scopes, strict=True))
     dtype = count_dtype(sum(plan.sizes))
     if not is_traced(ratios):
-        parts = [_known_counts(own, rho, n, schedule, scope) for own, rho in pairs]
+        parts = [_known_counts(own, rho, n, schedule, one) for own, rho, one in trios]
         counts, by_layer = _joined(np, parts, members, plan)
         _warn_of_collapse(counts, members, plan)
         with jax.enable_x64(True):
             return jnp.asarray(counts, dtype), by_layer
     with jax.enable_x64(True):  # float32 would miss by several weights in ten million
-        parts = [_traced_counts(own, rho, n, schedule, scope) for own, rho in pairs]
+        parts = [_traced_counts(own, rho, n, schedule, one) for own, rho, one in trios]
         counts, by_layer = _joined(jnp, parts, members, plan)
         return lax.convert_element_type(counts, dtype), by_layer
 
@@ -315,7 +364,7 @@ def _known_counts(shapes: Any, rho: Any, n: int, schedule: Schedule, scope: Scop
         fewer, more = (np.asarray(scope(shapes, densities_of(end))) for end in ends)
         # The layers of ERK share one exact total, which settles them together.
         counts = settle(counts, fewer, more, by_total=scope is erk)
-    if isinstance(scope, Runs):
+    if isinstance(scope, LaidRuns):
         scope.check_reached(shapes, densities[-1], counts[-1], slack)
     return counts
 
@@ -350,7 +399,7 @@ def _check_counts(counts: np.ndarray, shapes: Any, rounds: int) -> None:
 
 def _joined(xp: Any, parts: list[Any], members: Members, plan: Plan) -> tuple[Any, bool]:
     """Join the counts of groups, each raised to its floors, and tell if they are a layer each."""
-    floors = np.array(plan.floors or (0,) * len(plan.paths), np.float64)
+    floors = np.array(plan.floors or (0,) * len(plan.sizes), np.float64)
     if all(part.shape[1] == 1 for part in parts):
         counts = xp.concatenate(parts, axis=1)
         least = np.array([floors[list(group)].sum() for group in members])
@@ -393,5 +442,6 @@ def _warn_of_collapse(counts: np.ndarray, members: Members, plan: Plan) -> None:
 
 
 def _of_group(group: tuple[int, ...], plan: Plan) -> str:
-    whole = len(group) == len(plan.paths)
-    return "" if whole else f" of {', '.join(plan.paths[i] for i in group)}"
+    owners = plan.layers.spread(plan.layers.paths)
+    whole = len(group) == len(owners)
+    return "" if whole else f" of {', '.join(dict.fromkeys(owners[i] for i in group))}"

@@ -1,6 +1,7 @@
 """Scopes: which weights compete with which, and how many of each competition stay."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from synflow_jax.trees import Shape, check_int, is_floating, is_traced, warn
 
 Shapes = tuple[Shape, ...]
 NEAR = 1e-6  # ratios of runs that agree to six digits, as a message shows them, are taken as equal
+Axes = tuple[int | None, ...]
 
 
 def sizes_of(shapes: Shapes) -> np.ndarray:
@@ -60,7 +62,7 @@ def globally(shapes: Shapes, density: Any) -> Any:
     """Count what stays where all weights compete together: ⌈N·d⌉ in the whole network.
 
     Args:
-      shapes: of the prunable leaves.
+      shapes: of the layers: prunable leaves, or slices of a stack of layers.
       density: d, of shape (n,), one a round.
 
     Returns:
@@ -78,7 +80,7 @@ def layerwise(shapes: Shapes, density: Any) -> Any:
     """Count what stays where weights compete within their layer: ⌈N_l·d⌉ of each.
 
     Args:
-      shapes: of the prunable leaves.
+      shapes: of the layers: prunable leaves, or slices of a stack of layers.
       density: d, of shape (n,), one a round.
 
     Returns:
@@ -102,7 +104,8 @@ def erk(shapes: Shapes, density: Any) -> Any:
     to the layers with the largest remainders, the first of equals first.
 
     Args:
-      shapes: of the prunable leaves; dims are all axes of a leaf, kernel sizes included.
+      shapes: of the layers, prunable leaves or slices of a stack of layers; dims are all axes of
+        a layer, kernel sizes included.
       density: d, of shape (n,), one a round; of known value.
 
     Returns:
@@ -148,13 +151,45 @@ class Runs:
     """What `runs` returns; equal settings share a compiled program."""
 
     length: int
-    axis: int
+    axis: int | None = None
 
     def __call__(self, shapes: Shapes, density: Any) -> Any:
+        """Count what each layer keeps, where layers have the layout of Flax, (…, in, out)."""
+        axis = -2 if self.axis is None else self.axis
+        sides = [(axis + len(shape),) if axis >= -len(shape) else () for shape in shapes]
+        return self.count(shapes, density, self.axes_of(shapes, sides))
+
+    def count(self, shapes: Shapes, density: Any, axes: Axes) -> Any:
         """Count what each layer keeps: ⌈M·d⌉ of every run; a layer without runs keeps all."""
         of_each = whole(density * self.length)[:, None]
-        cut, sizes = np.array([self.cuts(shape) for shape in shapes]), sizes_of(shapes)
+        cut, sizes = np.array([axis is not None for axis in axes]), sizes_of(shapes)
         return (cut * sizes / self.length)[None] * of_each + (~cut * sizes)[None]
+
+    def axes_of(self, shapes: Shapes, sums: Sequence[tuple[int, ...]]) -> Axes:
+        """Return the axis of each layer along which its runs lie; None where it has no runs.
+
+        Args:
+          shapes: of the layers.
+          sums: of each, the axes that a product sums over; the last one is taken by default.
+        """
+        return tuple(self._axis_of(*pair) for pair in zip(shapes, sums, strict=True))
+
+    def _axis_of(self, shape: Shape, sums: tuple[int, ...]) -> int | None:
+        if self.axis is not None:
+            sums = (self.axis + len(shape),) if self.axis >= -len(shape) else ()
+        return sums[-1] if sums and shape[sums[-1]] % self.length == 0 else None
+
+
+@dataclass(frozen=True)
+class LaidRuns:
+    """Runs along a known axis of each layer."""
+
+    runs: Runs
+    axes: Axes
+
+    def __call__(self, shapes: Shapes, density: Any) -> Any:
+        """Count what each layer keeps."""
+        return self.runs.count(shapes, density, self.axes)
 
     def check_reached(self, shapes: Shapes, density: Any, counts: Any, slack: float) -> None:
         """Refuse less than one weight a run; warn where runs keep more than a density asks for.
@@ -165,43 +200,39 @@ class Runs:
           counts: the last, one a leaf.
           slack: the relative rounding error of ρ.
         """
-        wanted = density * self.length
+        length = self.runs.length
+        wanted = density * length
         if wanted < 1 - 1e-9:
             raise ValueError(
-                f"rho must be at most {self.length}, got {1 / density:.12g}: "
-                f"runs({self.length}) keep a weight each"
+                f"rho must be at most {length}, got {1 / density:.12g}: "
+                f"runs({length}) keep a weight each"
             )
-        pairs = zip(shapes, counts, strict=True)
-        of_each = [n * self.length / math.prod(shape) for shape, n in pairs if self.cuts(shape)]
+        trios = zip(shapes, counts, self.axes, strict=True)
+        of_each = [n * length / math.prod(s) for s, n, axis in trios if axis is not None]
         if of_each and of_each[0] - wanted > (NEAR + slack) * wanted:
             most = round(of_each[0])
-            near = " or ".join(
-                f"{self.length}/{n} = {self.length / n:.6g}" for n in (most, most - 1)
-            )
+            near = " or ".join(f"{length}/{n} = {length / n:.6g}" for n in (most, most - 1))
             warn(
-                f"rho must be {self.length}/N for a whole N to be reached by "
-                f"scope=runs({self.length}), got {1 / density:.6g}: {most} of every {self.length} "
-                f"weights stay, which is rho={self.length / most:.6g}; pass {near} as rho",
+                f"rho must be {length}/N for a whole N to be reached by "
+                f"scope=runs({length}), got {1 / density:.6g}: {most} of every {length} "
+                f"weights stay, which is rho={length / most:.6g}; pass {near} as rho",
                 UserWarning,
             )
 
-    def cuts(self, shape: Shape) -> bool:
-        """Whether a leaf of this shape can be cut in runs."""
-        there = -len(shape) <= self.axis < len(shape)
-        return there and shape[self.axis] % self.length == 0
 
-
-def runs(length: int, axis: int = -2) -> Runs:
+def runs(length: int, axis: int | None = None) -> Runs:
     """Keep N of every M neighbours: N:M sparsity, at ρ = M/N.
 
     With rho=2, runs(4) is 2:4, which tensor cores multiply at twice the speed: 2 of every 4
     neighbours along the axis that a product sums over. In a leaf whose axis is no multiple of M,
-    such as the kernel of a first convolution, all weights stay.
+    such as the kernel of a first convolution, all weights stay. Runs never span layers of a stack.
 
     Args:
       length: M.
-      axis: along which neighbours stand; −2 is that of inputs, where leaves end in inputs by
-        outputs, as Flax has it. It is counted from the end.
+      axis: along which neighbours stand, counted from the end of a layer's axes. By default it is
+        the last axis that a product sums over (of a convolution, that of input features), which
+        the trace of the network shows; without a network (`magnitude`, `random`) it is −2, where
+        leaves end in inputs by outputs, as Flax has it.
 
     Returns:
       A value for the argument `scope` (or `densities` of `random`).
@@ -224,6 +255,8 @@ def runs(length: int, axis: int = -2) -> Runs:
     Source: Mishra et al. 2021 (arXiv 2104.08378), section 3.
     """
     check_int("length", length, 2)
+    if axis is None:
+        return Runs(int(length))
     check_int("axis", axis, None)
     if axis >= 0:
         raise ValueError(f"axis must be counted from the end, so below 0, got {axis}")

@@ -53,7 +53,7 @@ def compete(
         scores = raise_to_floors(scores, kept, plan)
     match plan.competition:
         case InRuns(runs):
-            return _select_in_runs(scores, kept, counts, runs, plan.packing), trail
+            return _select_in_runs(scores, kept, counts, runs, plan), trail
         case Together():
             return _select_together(scores, kept, counts[0], trail, exponent, plan)
         case ByLayer():
@@ -84,21 +84,26 @@ def _select_together(
         cut = cut_scores(scores, count, trail.cut + trail.drift - unit)
         now = cut.low.astype(jnp.float64) + unit
         trail = Trail(now, now - trail.cut)
-    return select(scores, kept, count, plan.packing.starts(plan.sizes), cut), trail
+    packing = plan.packing
+    scores, kept = packing.in_leaf_axes(scores), packing.in_leaf_axes(kept)
+    new = select(scores, kept, count, packing.starts(plan.sizes), cut)
+    return packing.in_front(new), trail
 
 
 def _select_by_group(
     scores: Leaves, kept: Leaves, counts: jax.Array, groups: Members, plan: Plan
 ) -> Leaves:
+    packing = plan.packing
+    scores, kept = packing.in_leaf_axes(scores), packing.in_leaf_axes(kept)
     new = list(scores)
     for group, members in enumerate(groups):
         sizes = tuple(size * (at in members) for at, size in enumerate(plan.sizes))
-        starts, packs = plan.packing.starts(sizes), plan.packing.of_group(members)
+        starts, packs = packing.starts(sizes), packing.of_group(members)
         mine, before = ([part[at] for at in packs] for part in (scores, kept))
         found = select(mine, before, counts[group], [starts[at] for at in packs])
         for at, mask in zip(packs, found, strict=True):
             new[at] = mask
-    return new
+    return packing.in_front(new)
 
 
 def _select_by_layer(scores: Leaves, kept: Leaves, counts: jax.Array, packing: Packing) -> Leaves:
@@ -110,20 +115,23 @@ def _select_rows(scores: jax.Array, masks: jax.Array, counts: jax.Array) -> jax.
     """Select within each layer of a pack."""
     if len(counts) == 1:
         return select([scores], [masks], counts[0])[0]
-    return jax.vmap(lambda s, m, c: select([s], [m], c)[0])(scores, masks, counts)
+    return as_if_auto(jax.vmap(lambda s, m, c: select([s], [m], c)[0]), scores, masks, counts)
 
 
 def _select_in_runs(
-    scores: Leaves, kept: Leaves, counts: jax.Array, runs: Runs, packing: Packing
+    scores: Leaves, kept: Leaves, counts: jax.Array, runs: Runs, plan: Plan
 ) -> Leaves:
     """Select within each run of neighbours; keep layers without runs whole."""
     new = []
-    for score, mask, count in zip(scores, kept, packing.rows_of(counts), strict=True):
-        if not runs.cuts(score.shape[1:]):
+    axes, packing = plan.axes_of(runs), plan.packing
+    of_packs = (packing.rows_of(counts), packing.layers)
+    for score, mask, count, layers in zip(scores, kept, *of_packs, strict=True):
+        axis = axes[layers[0]]
+        if axis is None:
             new.append(jnp.ones_like(mask))
             continue
         of_each = count // (math.prod(score.shape[1:]) // runs.length)
-        select_some = partial(_select_runs, length=runs.length, axis=runs.axis)
+        select_some = partial(_select_runs, length=runs.length, axis=axis + 1)
         new.append(as_if_auto(select_some, score, mask, of_each))
     return new
 
@@ -138,15 +146,14 @@ def _select_runs(
       kept: the masks so far.
       counts: how many of each run to keep, one number a layer.
       length: M.
-      axis: along which runs lie, from the end.
+      axis: along which runs lie.
     """
-    at = score.ndim + axis
-    cut = (*score.shape[:at], score.shape[at] // length, length, *score.shape[at + 1 :])
+    cut = (*score.shape[:axis], score.shape[axis] // length, length, *score.shape[axis + 1 :])
     keys, before = key_of(score).reshape(cut), kept.reshape(cut)
-    place = jax.lax.broadcasted_iota(jnp.int32, cut, at + 1)
+    place = jax.lax.broadcasted_iota(jnp.int32, cut, axis + 1)
     ahead = jnp.zeros(cut, jnp.int32)
     for j in range(length):
-        key, was = (jax.lax.slice_in_dim(a, j, j + 1, axis=at + 1) for a in (keys, before))
+        key, was = (jax.lax.slice_in_dim(a, j, j + 1, axis=axis + 1) for a in (keys, before))
         first = (was & ~before) | ((was == before) & (place > j))
         ahead += ((key > keys) | ((key == keys) & first)).astype(jnp.int32)
     most = counts.astype(jnp.int32).reshape(-1, *(1,) * (len(cut) - 1))

@@ -25,7 +25,7 @@ class PruneInfo:
     """Measurements of each of n rounds, on L prunable layers.
 
     Attributes:
-      layers: path of each layer.
+      layers: path of each layer; path[i] of layer i of a leaf that holds several.
       sizes: weights of each layer before pruning; units, where a pattern joins weights.
       kept: int32[n, L], of these, kept after each round; int64 where a layer has 2^31 or more.
       log2_flow: float[n + 1], log2 of R_SF before the first round and after each one, −inf where

@@ -12,6 +12,7 @@ class Choice(TypedDict, total=False):
     min_keep: Any
     pattern: Pattern
     prunable: Prunable | None
+    stacked: Any
 
 
 class Options(Choice, total=False):

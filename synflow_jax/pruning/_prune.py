@@ -34,7 +34,7 @@ from synflow_jax.pruning._rounds import (
 from synflow_jax.pruning._sweep import sweep_dead
 from synflow_jax.saliency import Saliency, as_saliency
 from synflow_jax.scaled import log2
-from synflow_jax.selection import Leaves, count_kept
+from synflow_jax.selection import Leaves, count_layers
 from synflow_jax.trees import (
     CollapseWarning,
     Masks,
@@ -68,6 +68,7 @@ def prune(
     min_keep: Any = 0,
     pattern: Pattern = unstructured,
     prunable: Prunable | None = None,
+    stacked: Any = (),
     progress: bool = False,
 ) -> tuple[Masks, PruneInfo]:
     """Score and select, n times: keep the top ⌈N·d_k⌉ weights after round k.
@@ -88,8 +89,8 @@ def prune(
         by the best pruned ones that do, so that density and `effective_density` agree. It needs a
         saliency that measures flow and scope=globally, outside of jit and vmap; biases start no
         path.
-      min_keep: how many weights each prunable leaf keeps at least (its best ones): a number, a
-        share of the leaf below 1, or a dict of these by pattern. The total stays as asked, except
+      min_keep: how many weights each layer keeps at least (its best ones): a number, a share of
+        the layer below 1, or a dict of these by pattern. The total stays as asked, except
         where a scope gives a layer fewer than its minimum, or a traced ρ gives all of them fewer.
       pattern: channels, blocks(4), slices(axis), or pattern(path, shape) -> shape of a unit: the
         weights of a unit stay or go together, by the sum of their scores. ρ, the counts in
@@ -99,6 +100,10 @@ def prune(
         shows: floating leaves of two or more axes that are contracted with a signal, not looked up
         by whole numbers, not added, and no scale. Without a network (`magnitude`, `random`) names
         decide (`is_prunable`). `plan.kernels` makes one choice for several methods.
+      stacked: leaves that hold several layers: what `measure.stacked_layers` returns, or a list of
+        paths of leaves of shape [layers, …]. Each slice then counts as a layer: in scopes, floors,
+        runs, patterns and PruneInfo. By default they are those that the trace of the network shows;
+        without a network there are none.
       progress: print progress to stderr once it takes more than two seconds; also inside of jit.
         Without it, the compiled program contains nothing of it.
 
@@ -146,6 +151,7 @@ def prune(
         pattern=pattern,
         prunable=prunable,
         reading=reading,
+        stacked=stacked,
     )
     if is_certified:
         _check_fit("schedule=certified()", saliency, saliency.measures_flow, scope, plan, rho)
@@ -262,7 +268,7 @@ def _laid_masks(params: Params, plan: Plan, kept: Leaves) -> Masks:
 def _info(plan: Plan, rows: Rows, rounds: jax.Array) -> PruneInfo:
     columns = rows._asdict()
     del columns["idle"], columns["negative"]
-    named = {"layers": plan.paths, "sizes": plan.sizes, "units": plan.counted}
+    named = {"layers": plan.names, "sizes": plan.sizes, "units": plan.counted}
     return PruneInfo(rounds=rounds, **named, **columns)
 
 
@@ -286,6 +292,6 @@ def _sweep(
             CollapseWarning,
         )
     masks = _laid_masks(params, plan, kept)
-    counts = info.kept.at[-1].set(count_kept(kept))
+    counts = info.kept.at[-1].set(count_layers(kept, plan.packing))
     flow = log2(saliency.flow(params, masks)).astype(info.log2_flow.dtype)
     return masks, dataclasses.replace(info, kept=counts, log2_flow=info.log2_flow.at[-1].set(flow))

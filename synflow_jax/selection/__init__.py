@@ -16,6 +16,7 @@ from synflow_jax.selection._keys import unsigned_of as unsigned_of
 from synflow_jax.selection._keys import value_of as value_of
 from synflow_jax.selection._packing import Leaves as Leaves
 from synflow_jax.selection._packing import Packing as Packing
+from synflow_jax.selection._packing import count_layers as count_layers
 from synflow_jax.selection._packing import packing_of as packing_of
 from synflow_jax.selection._prefix import prefix_size as prefix_size
 from synflow_jax.selection._top_k import flat_index as flat_index

@@ -2,11 +2,13 @@
 
 Deep networks have hundreds of small layers of few shapes, and XLA compiles a loop over each of
 them. A pack has a leading axis of layers; a large layer is a pack of one, whose leading axis costs
-nothing. Arrays that may be sharded are never stacked.
+nothing. A leaf that holds the layers of a stack is a pack already, once their axis is in front.
+Arrays that may be sharded are never stacked.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,68 +17,123 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from synflow_jax.selection._counting import count_dtype, count_true
+
 SMALL = 2**17  # entries; stacking larger layers costs more time a round than it saves in compiling
 Leaves = list[jax.Array]
 
 
 class Packing(NamedTuple):
-    """Which layers are stacked: for each pack, the positions of its layers in tree order."""
+    """How leaves become packs of layers.
+
+    Attributes:
+      packs: for each pack, the positions of its leaves in tree order.
+      stacks: of each leaf, (axis, number) of its layers; None for a leaf of one layer. A stack is
+        a pack by itself, with its axis of layers in front. () where no leaf is one.
+    """
 
     packs: tuple[tuple[int, ...], ...]
+    stacks: tuple[tuple[int, int] | None, ...] = ()
+
+    @property
+    def axes(self) -> tuple[int | None, ...]:
+        """The axis of layers of each pack that is a stack; None of the others."""
+        stacks = [self.stacks[pack[0]] if self.stacks else None for pack in self.packs]
+        return tuple(None if stack is None else stack[0] for stack in stacks)
+
+    @property
+    def layers(self) -> tuple[tuple[int, ...], ...]:
+        """The positions, among all layers, of the rows of each pack."""
+        if not self.stacks:
+            return self.packs
+        counts = [1 if stack is None else stack[1] for stack in self.stacks]
+        ends = np.cumsum(counts).tolist()
+        own = [range(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        return tuple(tuple(layer for i in pack for layer in own[i]) for pack in self.packs)
 
     def pack(self, leaves: Leaves) -> Leaves:
-        """Stack the leaves of each pack along a new leading axis."""
+        """Stack the leaves of each pack along a new leading axis, and move layers to the front."""
         members = [[leaves[i] for i in pack] for pack in self.packs]
-        return [jnp.stack(few) if len(few) > 1 else few[0][None] for few in members]
+        return [_rows(few, axis) for few, axis in zip(members, self.axes, strict=True)]
 
     def unpack(self, packed: Leaves) -> Leaves:
-        """List the leaves in the order of the layers, the inverse of `pack`."""
+        """List the leaves in the order of the tree, the inverse of `pack`."""
+        arrays, axes = self.in_leaf_axes(packed), self.axes
         return [
-            lax.squeeze(packed[pack], (0,)) if len(self.packs[pack]) == 1 else packed[pack][row]
-            for pack, row in self._places()
+            arrays[p] if axes[p] is not None else _row(arrays[p], row, len(self.packs[p]))
+            for p, row in self._places()
         ]
+
+    def in_leaf_axes(self, packed: Leaves) -> Leaves:
+        """Move the layers of each stack back to their axis, so that flat order is the leaf's."""
+        pairs = zip(packed, self.axes, strict=True)
+        return [array if axis is None else jnp.moveaxis(array, 0, axis) for array, axis in pairs]
+
+    def in_front(self, arrays: Leaves) -> Leaves:
+        """Move the layers of each stack to the front, the inverse of `in_leaf_axes`."""
+        pairs = zip(arrays, self.axes, strict=True)
+        return [array if axis is None else jnp.moveaxis(array, axis, 0) for array, axis in pairs]
 
     def in_order(self, rows: Leaves) -> jax.Array:
         """Join arrays of one number a layer, one array a pack, in the order of the layers."""
         joined = jnp.concatenate(rows)
-        order = np.argsort([i for pack in self.packs for i in pack])
+        order = np.argsort([i for pack in self.layers for i in pack])
         return joined if (order == np.arange(len(order))).all() else joined[order]
 
     def rows_of(self, numbers: jax.Array) -> Leaves:
         """Split an array of one number a layer into one array a pack, the inverse of `in_order`."""
-        return [numbers[np.array(pack)] for pack in self.packs]
+        return [numbers[np.array(pack)] for pack in self.layers]
 
     def of_group(self, members: Sequence[int]) -> list[int]:
         """List the positions of the packs of a group of layers; each pack is of one group."""
-        return [at for at, pack in enumerate(self.packs) if pack[0] in members]
+        return [at for at, pack in enumerate(self.layers) if pack[0] in members]
 
     def starts(self, sizes: tuple[int, ...]) -> list[np.ndarray]:
-        """Return the flat index of the first entry of each layer, one array a pack."""
+        """Return where the flat indices of each pack begin, whose stacks are in the leaf's axes.
+
+        It is the flat index of the first entry of each layer; of a stack, that of its first entry.
+        """
         first = np.cumsum((0, *sizes))
-        return [first[list(pack)] for pack in self.packs]
+        pairs = zip(self.layers, self.axes, strict=True)
+        return [first[list(own)] if axis is None else first[own[0]] for own, axis in pairs]
 
     def _places(self) -> list[tuple[int, int]]:
-        """List (pack, row in the pack) of each layer."""
+        """List (pack, row in the pack) of each leaf."""
         found = {i: (p, row) for p, pack in enumerate(self.packs) for row, i in enumerate(pack)}
         return [found[i] for i in sorted(found)]
 
 
+def _rows(few: Leaves, axis: int | None) -> jax.Array:
+    if axis is not None:
+        return jnp.moveaxis(few[0], axis, 0)
+    return jnp.stack(few) if len(few) > 1 else few[0][None]
+
+
+def _row(pack: jax.Array, row: int, count: int) -> jax.Array:
+    return lax.squeeze(pack, (0,)) if count == 1 else pack[row]
+
+
 def packing_of(
-    leaves: list[Any], shapes: tuple[tuple[int, ...], ...], groups: tuple[int, ...] = ()
+    leaves: list[Any],
+    shapes: tuple[tuple[int, ...], ...],
+    groups: tuple[Hashable, ...] = (),
+    stacks: tuple[tuple[int, int] | None, ...] = (),
 ) -> Packing:
-    """Choose which layers to stack: small ones of one shape, dtype and group, on one device.
+    """Choose which leaves to stack: small ones of one shape, dtype and group, on one device.
 
     Args:
-      leaves: the layers.
+      leaves: the prunable leaves.
       shapes: the shapes of the arrays that will be stacked: of the leaves, or of their units.
-      groups: the group of each layer; layers of different groups are not stacked.
+      groups: the group of each leaf; leaves of different groups are not stacked.
+      stacks: of each leaf, (axis, number) of its layers; None for a leaf of one layer.
     """
     packs: dict[Any, list[int]] = {}
     for i, leaf in enumerate(leaves):
-        together = math.prod(shapes[i]) <= SMALL and _on_one_device(leaf)
+        single = not stacks or stacks[i] is None
+        together = single and math.prod(shapes[i]) <= SMALL and _on_one_device(leaf)
         key = (shapes[i], leaf.dtype, groups[i] if groups else 0)
         packs.setdefault(key if together else i, []).append(i)
-    return Packing(tuple(map(tuple, packs.values())))
+    return Packing(tuple(map(tuple, packs.values())), stacks if any(stacks) else ())
 
 
 def _on_one_device(leaf: Any) -> bool:
@@ -84,3 +141,13 @@ def _on_one_device(leaf: Any) -> bool:
     if jax.device_count() == 1 or not isinstance(leaf, jax.Array):
         return True
     return not isinstance(leaf, Tracer) and len(leaf.sharding.device_set) == 1
+
+
+@partial(jax.jit, static_argnames=("packing",))
+def count_layers(masks: Leaves, packing: Packing) -> jax.Array:
+    """Count the kept weights of each layer: int32[L], or int64[L] if one has too many entries."""
+    packed = packing.pack(masks)
+    with jax.enable_x64(True):
+        counts = packing.in_order([jax.vmap(lambda m: count_true([(m,)])[0])(p) for p in packed])
+        most = max(math.prod(pack.shape[1:]) for pack in packed)
+        return lax.convert_element_type(counts, count_dtype(most))

@@ -1,7 +1,7 @@
 """The table of a pruned network: one row a layer, with what is kept and how much flow it has."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,7 @@ from synflow_jax.measure import (
     any_log2_flow,
     dead_branches,
     flow_shares,
-    slices_of_stack,
-    stacked_layers,
+    layers_of,
 )
 from synflow_jax.plan import Layers, choose, find_layers
 from synflow_jax.selection import count_kept
@@ -136,6 +135,7 @@ def report(
     *,
     outputs: Callable[[Any], Any] | None = None,
     prunable: Prunable | None = None,
+    stacked: Any = (),
 ) -> Report:
     """Make a table of what is kept in each layer, and of the flow through it.
 
@@ -146,12 +146,14 @@ def report(
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       outputs: y -> the outputs whose flow is measured; None for all.
       prunable: (path, leaf) -> bool, the layers to list.
+      stacked: leaves that hold several layers: what `measure.stacked_layers` returns, or a list of
+        paths of leaves of shape [layers, …]. By default those that the trace of apply_fn shows.
 
     Returns:
       A Report, which prints as a table; `.rows` has the numbers. A layer is marked collapsed if it
       has no kept weight, and dead if it has some but lies on no path from input to output, as all
-      layers of a chain do where one has collapsed. With apply_fn, a leaf that holds the
-      layers of a scan is listed slice by slice, as path[i].
+      layers of a chain do where one has collapsed. A leaf that holds several layers is
+      listed slice by slice, as path[i].
 
     Raises:
       ValueError: masks does not fit params, or only one of apply_fn and shape is given.
@@ -170,19 +172,19 @@ def report(
     if apply_fn is not None:
         apply_fn = choose_outputs(apply_fn, outputs)
         reading = read_network(as_network(apply_fn).plain, params, read_shape(shape))
-    layers = find_layers(params, _with_pruned(params, masks, prunable, reading), reading)
-    flow, dead, shares, stacked = None, (), {}, {}
+    layers = find_layers(params, _with_pruned(params, masks, prunable, reading), reading, stacked)
+    flow, dead, shares = None, (), {}
+    axes = {path: at.layers for path, at in zip(layers.paths, layers.layouts, strict=True)}
     if apply_fn is not None:
         # Not log2_flow: the counts are useful even if the flow is not finite.
         dense, pruned = (any_log2_flow(params, apply_fn, shape, m) for m in (None, masks))
         flow = (float(dense), float(pruned))
         dead = dead_branches(params, masks, apply_fn, shape, prunable=prunable)
-        stacked = stacked_layers(params, apply_fn, shape)
-        shares = _shares(params, apply_fn, shape, masks, stacked)
+        shares = _shares(params, apply_fn, shape, masks, axes)
     rows = [
         Row(name, dims, size, kept, shares.get(name), _state(path, size, kept, dead))
         for path, leaf in zip(layers.paths, pick(masks, layers.prunable), strict=True)
-        for name, dims, size, kept in _layers_of(path, leaf, path in stacked)
+        for name, dims, size, kept in _layers_of(path, leaf, axes[path])
     ]
     return Report(tuple(rows), flow, _left(params, layers, prunable, reading))
 
@@ -225,21 +227,19 @@ def _why(path: str, leaf: Any, prunable: Prunable | None, reading: Reading | Non
 
 
 def _shares(
-    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks, stacked: Mapping[str, int]
+    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks, axes: dict[str, int | None]
 ) -> dict[str, float]:
     """Sum the flow shares of the weights of each layer, and of each slice of a stacked leaf."""
     found = named_leaves(flow_shares(params, apply_fn, shape, masks)[1])
-    parts = [
-        part
-        for path, s in found
-        for part in (slices_of_stack(path, s) if path in stacked else [(path, s)])
-    ]
+    parts = [part for path, share in found for part in layers_of(path, share, axes.get(path))]
     return {name: float(share.sum()) for name, share in parts}
 
 
-def _layers_of(path: str, mask: Any, stacked: bool) -> list[tuple[str, tuple[int, ...], int, int]]:
+def _layers_of(
+    path: str, mask: Any, axis: int | None
+) -> list[tuple[str, tuple[int, ...], int, int]]:
     """List (name, shape, size, kept) of a leaf, or of each slice of a stacked one."""
-    parts = slices_of_stack(path, mask) if stacked else [(path, mask)]
+    parts = layers_of(path, mask, axis)
     return [(name, tuple(m.shape), int(m.size), int(count_kept([m])[0])) for name, m in parts]
 
 

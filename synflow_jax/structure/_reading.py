@@ -50,6 +50,7 @@ class Use:
       inputs: the axes that lie along the inputs of a unit; of a table, its rows.
       outputs: the axes that lie along the units.
       roles: all roles in which it is met.
+      sums: the axes that a product sums over for one unit, those of a filter's window left out.
       order: how many leaves meet a signal before this one; None if it meets none.
       where: the line where it first does, as file:line (function).
     """
@@ -60,6 +61,7 @@ class Use:
     layers: int | None = None
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
+    sums: tuple[int, ...] = ()
     roles: frozenset[str] = frozenset()
     order: int | None = None
     where: str = ""
@@ -203,7 +205,8 @@ def _use(path: str, leaf: Any, found: Found) -> Use:
     role = next((role for role in ROLES if role in found.roles), "unused")
     layers = found.layers
     known = found.rows if role == "table" else found.sides
-    inputs, outputs = known or _flax_sides(leaf.ndim, layers)
+    inputs, outputs = known or flax_sides(leaf.ndim, layers)
+    sums = found.sums if found.sides else inputs
     if role == "kernel" and leaf.ndim - (layers is not None) < 2:
         role = "vector"
     if not leaf.size:
@@ -212,10 +215,10 @@ def _use(path: str, leaf: Any, found: Found) -> Use:
         role = "type"
     shape = tuple(leaf.shape)
     roles = frozenset(found.roles)
-    return Use(path, shape, role, layers, inputs, outputs, roles, found.order, found.where)
+    return Use(path, shape, role, layers, inputs, outputs, sums, roles, found.order, found.where)
 
 
-def _flax_sides(rank: int, layers: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def flax_sides(rank: int, layers: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the axes of inputs and outputs of a leaf in Flax's layout, (…, in, out)."""
     axes = [axis for axis in range(rank) if axis != layers]
     return tuple(axes[-2:-1]), tuple(axes[-1:])

@@ -253,7 +253,8 @@ def convolve(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
         spatial = frozenset().union(*(a for k, a in enumerate(part.axes) if k != out))
         role = "kernel" if spatial or part.summed else "scale"
         if image.kind > Kind.WEIGHT:
-            walk.meet(leaf, part, role, eqn, inputs or part.summed, part.axes[out])
+            over = part.axes[inside] or part.summed
+            walk.meet(leaf, part, role, eqn, inputs or part.summed, part.axes[out], over)
     if kernel.kind > Kind.WEIGHT:
         walk.meet_all(image, "kernel", eqn)
     return _product(walk, eqn, marks)

@@ -26,6 +26,7 @@ class Found:
       layers: its axis of layers, None if it has none.
       sides: its axes of inputs and of outputs where it was first contracted.
       rows: the axes along which it was looked up, and the others.
+      sums: its axes that were summed over there.
       order: how many leaves met a signal before it; None if it met none.
       where: the line where it did.
     """
@@ -34,6 +35,7 @@ class Found:
     layers: int | None = None
     sides: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     rows: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    sums: tuple[int, ...] = ()
     order: int | None = None
     where: str = ""
 
@@ -125,7 +127,11 @@ class Walk:
         return 1 << list(self.notes).index(key)
 
     def meet(self, leaf: int, part: Part, role: str, eqn: Any, *sides: Axes) -> None:
-        """Note that a leaf meets a signal: its role, its layers, and the axes of its sides."""
+        """Note that a leaf meets a signal: its role, its layers, and the axes of its sides.
+
+        The sides are the axes of inputs, of outputs and, where a product does not sum over all of
+        the inputs that are no outputs, those that it does sum over.
+        """
         found = self.found[leaf]
         if found.order is None:
             found.order, self.met = self.met, self.met + 1
@@ -134,11 +140,12 @@ class Walk:
         if part.layers is not None:
             found.layers = part.layers
         if role in ("kernel", "table"):
-            inputs, outputs = (tuple(sorted(side)) for side in sides)
-            if role == "kernel":
-                found.sides = found.sides or (inputs, outputs)
-            else:
+            inputs, outputs, *sums = (tuple(sorted(side)) for side in sides)
+            if role == "table":
                 found.rows = found.rows or (inputs, outputs)
+            elif found.sides is None:
+                found.sides = inputs, outputs
+                found.sums = sums[0] if sums else tuple(k for k in inputs if k not in outputs)
 
     def meet_all(self, mark: Mark, role: str, eqn: Any) -> None:
         """Note that all leaves inside a value meet a signal in one role."""

@@ -53,6 +53,7 @@ class _Settings(NamedTuple):
     schedule: Schedule
     scope: Scope
     prunable: Prunable | None
+    stacked: Any
 
 
 def gradual_magnitude(
@@ -66,6 +67,7 @@ def gradual_magnitude(
     scope: Scope = globally,
     min_keep: Any = 0,
     prunable: Prunable | None = None,
+    stacked: Any = (),
 ) -> optax.GradientTransformationExtraArgs:
     """Prune the smallest weights while training, from density 1 after `begin` to 1/ρ after `end`.
 
@@ -86,9 +88,11 @@ def gradual_magnitude(
       every: the number of updates from one round of pruning to the next.
       schedule: cubic, exponential, linear, or schedule(k, n, rho) -> density after k updates of n.
       scope: globally, layerwise or erk; a pruned weight never returns.
-      min_keep: the fewest weights that each prunable leaf keeps: a number, a share below 1, or a
+      min_keep: the fewest weights that each layer keeps: a number, a share below 1, or a
         dict of these by pattern.
       prunable: (path, leaf) -> bool, the leaves to prune; `matching` builds one from names.
+      stacked: leaves that hold several layers: what `measure.stacked_layers` returns, or a list of
+        paths of leaves of shape [layers, …]; scope and min_keep then count each slice as a layer.
 
     Returns:
       An Optax transform; its update needs params. Its state is a GradualState.
@@ -116,7 +120,7 @@ def gradual_magnitude(
     if not callable(schedule):
         raise TypeError(f"schedule must be a function such as cubic, got {schedule!r}")
     inner = as_transform(tx)
-    settings = _Settings(rho, min_keep, begin, end, every, schedule, scope, prunable)
+    settings = _Settings(rho, min_keep, begin, end, every, schedule, scope, prunable, stacked)
 
     def init(params: Params) -> GradualState:
         _plan_and_counts(settings, params)  # refuses a bad plan before the first update
@@ -177,6 +181,7 @@ def _plan_and_counts(settings: _Settings, params: Params) -> tuple[Plan, jax.Arr
         scope=settings.scope,
         min_keep=settings.min_keep,
         prunable=settings.prunable,
+        stacked=settings.stacked,
     )
     with jax.enable_x64(True):
         # erk rounds its shares anew in each round: the count of a layer could rise.

@@ -308,7 +308,14 @@ SCOPES = [
         "runs that divide nothing",
         weigh(scope=sf.runs(5)),
         ValueError,
-        "scope=runs(5, axis=-2) must divide that axis of some prunable leaf",
+        "scope=runs(5) must divide the axis of inputs of some prunable leaf",
+        "shapes are [(6, 2), (4, 6)]",
+    ),
+    (
+        "runs that divide no last axis",
+        weigh(scope=sf.runs(5, axis=-1)),
+        ValueError,
+        "scope=runs(5, axis=-1) must divide that axis of some prunable leaf",
         "shapes are [(6, 2), (4, 6)]",
     ),
     (
