@@ -56,12 +56,16 @@ class DataSaliency(Saliency):
         return total
 
     def reading(self, params: Params) -> Reading | None:
-        """Read from the trace of the loss on the first batch how it uses the leaves."""
+        """Read from the trace of the loss on the first batch how it uses the leaves.
+
+        A loss in which no leaf is contracted with the data tells nothing.
+        """
         batch = next(iter(self.batches), None)
         try:
-            return None if batch is None else read_loss(self.loss_fn, params, batch)
+            found = None if batch is None else read_loss(self.loss_fn, params, batch)
         except Exception:  # a loss that fails is refused, in words, where it is scored
             return None
+        return found if found is not None and found.kernels else None
 
     def losses(
         self,
