@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from synflow_jax.plan import Layers, choose, find_layers
 from synflow_jax.saliency._gradient import highest_precision, times_slope, zero_scores
+from synflow_jax.saliency._losses import have_gradient
 from synflow_jax.saliency._protocol import Saliency
 from synflow_jax.structure import Reading, read_loss
 from synflow_jax.trees import (
@@ -81,8 +83,8 @@ class DataSaliency(Saliency):
 
         def without_gradient(some: Masks) -> set[str]:
             gradients = self.layer_gradients(params, some, layers, batch)
-            triples = zip(layers.paths, gradients, pick(masks, layers.prunable), strict=True)
-            return {path for path, g, kept in triples if not bool(jnp.any((g != 0) & kept))}
+            found = np.asarray(have_gradient(gradients, pick(masks, layers.prunable)))
+            return {path for path, has in zip(layers.paths, found, strict=True) if not has}
 
         names = without_gradient(masks) - known
         if names:

@@ -131,6 +131,13 @@ def _has_empty_slice(masks: Sequence[jax.Array], axes: tuple[tuple[int, ...], ..
     return jnp.stack(found).any()
 
 
+@jax.jit
+def have_gradient(gradients: Sequence[jax.Array], kept: Sequence[jax.Array]) -> jax.Array:
+    """Tell, for each layer, whether a kept weight has a gradient other than 0."""
+    pairs = zip(gradients, kept, strict=True)
+    return jnp.stack([jnp.any((gradient != 0) & mask) for gradient, mask in pairs])
+
+
 @partial(jax.jit, static_argnames=("prunable",), compiler_options=QUICK)
 @highest_precision
 def _respond(
@@ -172,11 +179,10 @@ def _respond(
     outputs, back = jax.vjp(run, pick(start, prunable), pick(x, floating))
     weights = [jnp.asarray(w, y.dtype) for w, y in zip(cotangents, outputs, strict=True)]
     gradients, slopes = back(weights)
-    kept = zip(gradients, pick(masks, prunable), strict=True)
     return Response(
         [_along(leaf, _example(leaf.shape)) for leaf in outputs],
         [_along(leaf, leaf.shape[1:]) for leaf in slopes],
-        jnp.stack([jnp.any((gradient != 0) & mask) for gradient, mask in kept]),
+        have_gradient(gradients, pick(masks, prunable)),
     )
 
 
