@@ -80,6 +80,10 @@ MODULES = (
     "zoo_nnx",
     "zoo_haiku",
     "zoo_equinox",
+    "zoo_keras",
+    "zoo_hugging_face",
+    "zoo_tunix",
+    "zoo_others",
 )
 
 
@@ -109,7 +113,9 @@ def loss_of(outputs: Any) -> Any:
     """Sum the mean squared distances of all floating outputs from fixed random numbers."""
     leaves = [one for one in jax.tree.leaves(outputs) if jnp.issubdtype(one.dtype, jnp.floating)]
     rng = np.random.default_rng(0)
-    return sum(jnp.mean((one - rng.normal(size=one.shape).astype(one.dtype)) ** 2) for one in leaves)
+    return sum(
+        jnp.mean((one - rng.normal(size=one.shape).astype(one.dtype)) ** 2) for one in leaves
+    )
 
 
 def tokens(length: int) -> jax.ShapeDtypeStruct:

@@ -80,14 +80,6 @@ def convnext(key: Any) -> Any:
     return ConvNeXt(depths=[1, 1], dims=[16, 32], num_classes=10, key=key)
 
 
-def shvit(key: Any) -> Any:
-    """Attention with a single head."""
-    from equimo.models import SHViT
-
-    sizes = {"dim": [16, 24, 32], "pdim": [8, 8, 8], "qk_dim": [8, 8, 8], "depths": [1, 1, 1]}
-    return SHViT(**sizes, num_classes=10, key=key)
-
-
 def mlla(key: Any) -> Any:
     """Linear attention in the manner of Mamba."""
     from equimo.models import Mlla
@@ -107,14 +99,6 @@ def vssd(key: Any) -> Any:
     )
 
 
-def attnet(key: Any) -> Any:
-    """Convolutions as attention."""
-    from equimo.models import AttNet
-
-    sizes = {"dims": [16, 16, 32, 32], "depths": [1, 1, 1, 1], "exp_rates": [2, 2, 2, 2]}
-    return AttNet(3, **sizes, num_classes=10, key=key)
-
-
 NETWORKS = [
     Network("equinox MLP", "equinox", partial(build, mlp, (12,)), (glue,)),
     *(
@@ -122,10 +106,8 @@ NETWORKS = [
         for name, make, shape in (
             ("VisionTransformer", vit, (3, 16, 16)),
             ("ConvNeXt", convnext, (3, 32, 32)),
-            ("SHViT", shvit, (3, 64, 64)),
             ("MLLA", mlla, (3, 16, 16)),
             ("VSSD", vssd, (3, 16, 16)),
-            ("AttNet", attnet, (3, 64, 64)),
         )
     ),
 ]

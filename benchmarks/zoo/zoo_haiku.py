@@ -65,9 +65,7 @@ def mobilenet(x: Any, training: bool) -> Any:
     """MobileNetV1 with a quarter of the channels and few blocks."""
     import haiku as hk
 
-    net = hk.nets.MobileNetV1(
-        strides=(1, 2, 1), channels=(16, 32, 32), num_classes=10, use_bn=True
-    )
+    net = hk.nets.MobileNetV1(strides=(1, 2, 1), channels=(16, 32, 32), num_classes=10, use_bn=True)
     return net(x, training)
 
 

@@ -17,18 +17,20 @@ from synflow_jax import (
     collapsed_layers,
     compact,
     flow_mode,
+    layerwise,
+    magnitude,
     matching,
     prune,
     synflow,
     synflow_saliency,
 )
 from synflow_jax.measure import conservation_gap
-from synflow_jax.plan import channels
 from synflow_jax.trees import named_leaves
 
 RHO = 10
 ROUNDS = 100
 CHANNELS_RHO = 4
+QUICK: Any = {"xla_backend_optimization_level": 0}  # to compile fast what is not timed
 Row = dict[str, Any]
 
 
@@ -46,6 +48,10 @@ def measure(network: Network) -> Row:
     for mode, fn in (("plain", case.apply_fn), ("flow", flow_mode(case.apply_fn))):
         row[mode] = {}
         found[mode] = attempt(row[mode], "failed", lambda m=mode, f=fn: pruned(row[m], case, f))
+    flow = flow_mode(case.apply_fn)
+    attempt(
+        row, "gap", lambda: row.update(gap=float(conservation_gap(case.params, flow, case.shape)))
+    )
     result = found["flow"] or found["plain"]
     if result:
         attempt(row, "gradient", lambda: gradient(row, case, *result))
@@ -96,7 +102,6 @@ def pruned(row: Row, case: Case, fn: Any) -> Any:
     ]
     row["emptied"] = [path for path, mask in pairs if not np.any(mask)]
     row["collapsed at"] = int(info.collapsed_at)
-    row["gap"] = float(conservation_gap(case.params, fn, case.shape))
     return masks, info.layers
 
 
@@ -108,16 +113,23 @@ def gradient(row: Row, case: Case, masks: Any, layers: Any) -> None:
     def loss(leaves: Any, x: Any) -> Any:
         return loss_of(case.apply_fn(rest(leaves), x))
 
-    slope = jax.jit(jax.grad(loss))
+    slope = jax.jit(jax.grad(loss), compiler_options=QUICK)
     reached: Any = None
     for seed in range(3):
         grads = [np.asarray(g) != 0 for g in slope(floating, draw(seed, case.shape))]
         pairs = zip(reached or grads, grads, strict=True)
         reached = [one | other for one, other in pairs]
-    flags = dict(zip([p for p, leaf in named_leaves(weights) if is_float(leaf)], reached, strict=True))
+    flags = dict(
+        zip([p for p, leaf in named_leaves(weights) if is_float(leaf)], reached, strict=True)
+    )
     kept = {path: np.asarray(mask) for path, mask in named_leaves(masks) if path in layers}
-    counts = {path: (int((mask & np.asarray(flags[path])).sum()), int(mask.sum())) for path, mask in kept.items()}
-    row["gradient"] = sum(a for a, _ in counts.values()) / max(1, sum(b for _, b in counts.values()))
+    counts = {
+        path: (int((mask & np.asarray(flags[path])).sum()), int(mask.sum()))
+        for path, mask in kept.items()
+    }
+    row["gradient"] = sum(a for a, _ in counts.values()) / max(
+        1, sum(b for _, b in counts.values())
+    )
     row["without gradient"] = [path for path, (hit, all_of) in counts.items() if hit < all_of]
 
 
@@ -140,9 +152,9 @@ def split_floating(params: Any) -> Any:
 def outputs(row: Row, case: Case, masks: Any, layers: Any) -> None:
     """Compute the share of the outputs that differ between inputs: of the whole, of the pruned."""
     del layers
-    shares = []
+    shares, apply_fn = [], jax.jit(case.apply_fn, compiler_options=QUICK)
     for params in (case.params, apply_masks(case.params, masks)):
-        made = [floating(jax.jit(case.apply_fn)(params, draw(seed, case.shape))) for seed in range(4)]
+        made = [floating(apply_fn(params, draw(seed, case.shape))) for seed in range(4)]
         shares.append(float(np.mean(np.any([one != made[0] for one in made[1:]], axis=0))))
     row["outputs"] = shares
 
@@ -168,11 +180,8 @@ def training(row: Row, case: Case, masks: Any, layers: Any) -> None:
 
 def compaction(row: Row, case: Case) -> None:
     """Prune whole channels, remove them, and compare the outputs."""
-    options: Any = {"pattern": case.pattern}
-    if case.keep:
-        options["prunable"] = matching(but=list(case.keep))
-    network = flow_mode(case.apply_fn)
-    masks = synflow(case.params, network, case.shape, CHANNELS_RHO, rounds=20, **options)
+    options: Any = {"prunable": matching(but=list(case.keep))} if case.keep else {}
+    masks = magnitude(case.params, CHANNELS_RHO, pattern=case.pattern, scope=layerwise, **options)
     start = time.perf_counter()
     small = compact(case.params, masks, case.apply_fn, case.shape)
     seconds = time.perf_counter() - start

@@ -88,9 +88,6 @@ class Convolutions(nnx.Module):
 
 NETWORKS = [
     Network("nnx attention", "flax", partial(build, Encoder, (8, 12)), (glue,)),
-    Network(
-        "nnx LSTM", "flax", partial(build, partial(Recurrent, nnx.LSTMCell), (8, 12)), (glue,)
-    ),
     Network("nnx GRU", "flax", partial(build, partial(Recurrent, nnx.GRUCell), (8, 12)), (glue,)),
     Network("nnx BatchNorm", "flax", partial(build, Convolutions, (12, 12, 3)), (glue,)),
 ]
