@@ -47,6 +47,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Return logits."""
         x = nn.Dense(32)(x)
         for _ in range(2):
             x = x + nn.MultiHeadDotProductAttention(num_heads=4)(nn.LayerNorm()(x))
@@ -61,6 +62,7 @@ class Recurrent(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Return logits."""
         for _ in range(2):
             x = nn.RNN(self.cell(32))(x)
         return nn.Dense(10)(x[:, -1])
@@ -71,6 +73,7 @@ class Normalised(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Return logits."""
         x = nn.relu(nn.SpectralNorm(nn.Conv(16, (3, 3)))(x, update_stats=False))
         x = nn.relu(nn.WeightNorm(nn.Conv(32, (3, 3), strides=2))(x))
         return nn.Dense(10)(x.mean((1, 2)))
@@ -81,6 +84,7 @@ class Residual(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Return logits."""
         norm = partial(nn.BatchNorm, use_running_average=True)
         x = nn.relu(norm()(nn.Conv(16, (3, 3), use_bias=False)(x)))
         for _ in range(2):

@@ -119,18 +119,17 @@ def gradient(row: Row, case: Case, masks: Any, layers: Any) -> None:
         grads = [np.asarray(g) != 0 for g in slope(floating, draw(seed, case.shape))]
         pairs = zip(reached or grads, grads, strict=True)
         reached = [one | other for one, other in pairs]
-    flags = dict(
-        zip([p for p, leaf in named_leaves(weights) if is_float(leaf)], reached, strict=True)
-    )
+    paths = [path for path, leaf in named_leaves(weights) if is_float(leaf)]
+    flags = dict(zip(paths, reached, strict=True))
     kept = {path: np.asarray(mask) for path, mask in named_leaves(masks) if path in layers}
     counts = {
-        path: (int((mask & np.asarray(flags[path])).sum()), int(mask.sum()))
-        for path, mask in kept.items()
+        path: (int((mask & flags[path]).sum()), int(mask.sum())) for path, mask in kept.items()
     }
-    row["gradient"] = sum(a for a, _ in counts.values()) / max(
-        1, sum(b for _, b in counts.values())
-    )
-    row["without gradient"] = [path for path, (hit, all_of) in counts.items() if hit < all_of]
+    hits, total = (sum(column) for column in zip(*counts.values(), strict=True))
+    row["gradient"] = hits / max(1, total)
+    row["without gradient"] = {
+        path: f"{hit} of {total}" for path, (hit, total) in counts.items() if hit < total
+    }
 
 
 def is_float(leaf: Any) -> bool:
