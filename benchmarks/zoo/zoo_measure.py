@@ -30,7 +30,6 @@ from synflow_jax.trees import named_leaves
 RHO = 10
 ROUNDS = 100
 CHANNELS_RHO = 4
-QUICK: Any = {"xla_backend_optimization_level": 0}  # to compile fast what is not timed
 Row = dict[str, Any]
 
 
@@ -47,7 +46,8 @@ def measure(network: Network) -> Row:
     found: dict[str, Any] = {}
     for mode, fn in (("plain", case.apply_fn), ("flow", flow_mode(case.apply_fn))):
         row[mode] = {}
-        found[mode] = attempt(row[mode], "failed", lambda m=mode, f=fn: pruned(row[m], case, f))
+        part = lambda row=row[mode], fn=fn: pruned(row, case, fn)
+        found[mode] = attempt(row[mode], "failed", part, timed=True)
     flow = flow_mode(case.apply_fn)
     attempt(
         row, "gap", lambda: row.update(gap=float(conservation_gap(case.params, flow, case.shape)))
@@ -62,8 +62,12 @@ def measure(network: Network) -> Row:
     return row
 
 
-def attempt(row: Row, name: str, fn: Callable[[], Any]) -> Any:
-    """Call fn; note its error under this name, and its warnings."""
+def attempt(row: Row, name: str, fn: Callable[[], Any], timed: bool = False) -> Any:
+    """Call fn; note its error under this name, and its warnings.
+
+    What is not timed is compiled with few optimisations: that is most of the time it takes.
+    """
+    jax.config.update("jax_disable_most_optimizations", not timed)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
@@ -113,7 +117,7 @@ def gradient(row: Row, case: Case, masks: Any, layers: Any) -> None:
     def loss(leaves: Any, x: Any) -> Any:
         return loss_of(case.apply_fn(rest(leaves), x))
 
-    slope = jax.jit(jax.grad(loss), compiler_options=QUICK)
+    slope = jax.jit(jax.grad(loss))
     reached: Any = None
     for seed in range(3):
         grads = [np.asarray(g) != 0 for g in slope(floating, draw(seed, case.shape))]
@@ -151,7 +155,7 @@ def split_floating(params: Any) -> Any:
 def outputs(row: Row, case: Case, masks: Any, layers: Any) -> None:
     """Compute the share of the outputs that differ between inputs: of the whole, of the pruned."""
     del layers
-    shares, apply_fn = [], jax.jit(case.apply_fn, compiler_options=QUICK)
+    shares, apply_fn = [], jax.jit(case.apply_fn)
     for params in (case.params, apply_masks(case.params, masks)):
         made = [floating(apply_fn(params, draw(seed, case.shape))) for seed in range(4)]
         shares.append(float(np.mean(np.any([one != made[0] for one in made[1:]], axis=0))))
