@@ -1,5 +1,6 @@
 """A network of another package, with its own training loop, and the list of all of them."""
 
+import ast
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,16 +55,11 @@ class Network:
 
 
 def code_lines(fn: Callable[..., Any]) -> int:
-    """Count the lines of a function's body without its docstring, comments and blank lines."""
-    tree = inspect.getsource(fn).strip().splitlines()
-    body, quoted = [], False
-    for line in tree[1:]:
-        text = line.strip()
-        if text.startswith('"""'):
-            quoted = not quoted and text.count('"""') == 1
-        elif not quoted and text and not text.startswith("#"):
-            body.append(text)
-    return len(body)
+    """Count the lines of a function's body without docstring, imports, comments and blank lines."""
+    tree: Any = ast.parse(inspect.getsource(fn)).body[0]
+    tree.body = [part for part in tree.body if not isinstance(part, ast.Import | ast.ImportFrom)]
+    tree.body = tree.body[1:] if ast.get_docstring(tree) else tree.body
+    return sum(1 for line in ast.unparse(tree).splitlines()[1:] if line.strip())
 
 
 def listed() -> dict[str, Network]:
