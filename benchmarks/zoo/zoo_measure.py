@@ -1,5 +1,6 @@
 """What is measured of one network."""
 
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -73,13 +74,19 @@ def attempt(row: Row, name: str, fn: Callable[[], Any], timed: bool = False) -> 
         try:
             return fn()
         except Exception as error:
-            row[name] = f"{type(error).__name__}: {error}".split("\n\n")[0][:600]
+            row[name] = without_paths(f"{type(error).__name__}: {error}").split("\n\n")[0][:600]
             return None
         finally:
             ours = [one for one in caught if "synflow_jax" in type(one.message).__module__]
-            said = [f"{name}: {one.category.__name__}: {one.message}"[:400] for one in ours]
+            said = [f"{one.category.__name__}: {one.message}" for one in ours]
+            said = [without_paths(line)[:400] for line in said]
             if said:
                 row["warnings"] = list(dict.fromkeys([*row.get("warnings", []), *said]))
+
+
+def without_paths(text: str) -> str:
+    """Name files from the folder of their package on."""
+    return re.sub(r"/\S*?/(?=(site-packages|benchmarks|synflow_jax)/)", "", text)
 
 
 def pruned(row: Row, case: Case, fn: Any) -> Any:
