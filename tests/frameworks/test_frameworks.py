@@ -75,7 +75,7 @@ def test_equal_equinox_models_share_a_program():
 
 
 def test_the_page_runs():
-    scope = run_blocks(PAGE, 8)
+    scope = run_blocks(PAGE, 11)
     state = scope["state"]
     pairs = {
         "linen": (state.params, scope["masks"]),
@@ -83,6 +83,7 @@ def test_the_page_runs():
         "nnx": (nnx.state(scope["twin"], nnx.Param), scope["kept"]),
         "equinox": (scope["arrays"], scope["chosen"]),
         "haiku": (scope["tree"], scope["held"]),
+        "keras": (scope["fitted"], scope["keras_masks"]),
         "shard_map": (scope["after"], scope["same"]),
     }
     for name, (params, masks) in pairs.items():
@@ -91,3 +92,9 @@ def test_the_page_runs():
     assert sum(int(mask.sum()) for mask in scope["sparse"].values()) == 150
     kernels = [t["kernel"] for name, t in scope["two_masks"].items() if name.startswith("Dense")]
     assert sum(int(kernel.sum()) for kernel in kernels) == 64  # ⌈(80 + 160 + 16)/4⌉
+    keras_kernels = [mask for path, mask in scope["keras_masks"].items() if "kernel" in path]
+    assert sum(int(mask.sum()) for mask in keras_kernels) == 60  # ⌈(3·3·3·16 + 16·10)/10⌉
+    thin = scope["small"].params["conv"]["kernel"]
+    assert thin.shape == (3, 3, 3, 4)  # 16 / 4 channels
+    assert scope["statistics"]["norm"]["mean"].shape == (4,)
+    assert float(scope["adjusted"].inner_state.hyperparams["learning_rate"]) == np.float32(1e-4)

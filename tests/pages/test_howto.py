@@ -20,6 +20,23 @@ def test_the_blocks_of_a_page_run(page, least):
     run_blocks(PAGES / page, least)
 
 
+def test_the_page_of_networks_runs_and_is_as_said():
+    scope = run_blocks(PAGES / "networks.md", 5)
+    sizes = {"actor_hidden": 512, "critic_hidden": 512, "actor_head": 256, "critic_head": 64}
+    assert {k: v.size for k, v in named_kernels(scope["params"])} == sizes
+    together, apart = scope["together"], scope["apart"]
+    assert sum(together.values()) == 448  # ⌈1344 / 3⌉
+    assert apart["critic_hidden/kernel"] + apart["critic_head/kernel"] == 192  # ⌈576 / 3⌉
+    caches = [sum(counts.values()) for counts in (scope["with_cache"], scope["alone"])]
+    assert caches == [570, 570]  # ⌈(4·32·32 + 32·50) / 10⌉
+    # 8·32 into, 16·16 step, 16·8 b and c, 16·5 out
+    assert sum(int(mask.sum()) for _, mask in named_kernels(scope["state_masks"])) == 144
+
+
+def named_kernels(tree):
+    return [(name, layer["kernel"]) for name, layer in tree.items() if isinstance(layer, dict)]
+
+
 def test_the_table_of_slim_networks_is_what_was_measured():
     rows = json.loads((ROOT / "benchmarks/results/slim.json").read_text())["rows"]
     lines = (PAGES / "slim.md").read_text().splitlines()
