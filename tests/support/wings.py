@@ -9,5 +9,6 @@ PUBLIC_WINGS = (
     "pruning",
     "saliency",
     "show",
+    "structure",
     "training",
 )
