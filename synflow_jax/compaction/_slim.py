@@ -17,16 +17,17 @@ from synflow_jax.compaction._needed import needed
 from synflow_jax.compaction._units import WHOLE, Axes
 from synflow_jax.flow import as_network
 from synflow_jax.plan import (
+    Layers,
     check_functions,
     check_matching,
     exponential,
     find_layers,
     globally,
-    is_prunable,
     layerwise,
     one_shot,
 )
 from synflow_jax.saliency import Saliency, as_saliency, checked_scores, synflow_saliency
+from synflow_jax.structure import read_network
 from synflow_jax.trees import (
     ApplyFn,
     Masks,
@@ -110,9 +111,13 @@ def slim(
     network = network_of(params, plain, read_shape(shape).ones(floating_dtype(params)))
     names = [network.names(number) for number in network.leaves]
     saliency = synflow_saliency(apply_fn, shape) if saliency is None else as_saliency(saliency)
-    score, terms = _unit_scores(params, saliency, names), budget(network)
+    layers = find_layers(params, None, read_network(plain, params, read_shape(shape)))
+    score, terms = _unit_scores(params, saliency, names, layers), budget(network)
     even = groups_of(names, len(network.state.units.parents)) if scope is layerwise else None
-    may_go, n = _candidates(params, network, names, whole), 1 if schedule is one_shot else rounds
+    may_go, n = (
+        _candidates(params, network, names, layers, whole),
+        1 if schedule is one_shot else rounds,
+    )
     shares = schedule(np.arange(1, n + 1, dtype=np.float64), n, np.float64(rho)).tolist()
     while True:
         shown = track(shares, "slim") if progress else shares
@@ -192,9 +197,10 @@ def _masks(params: Params, names: list[Axes], kept: np.ndarray) -> Masks:
     return treedef.unflatten([jnp.asarray(stay, bool) for stay in stays])
 
 
-def _unit_scores(params: Params, saliency: Any, names: list[Axes]) -> Callable[..., np.ndarray]:
+def _unit_scores(
+    params: Params, saliency: Any, names: list[Axes], layers: Layers
+) -> Callable[..., np.ndarray]:
     """Build score(kept) -> Σ S over all weights of each unit, by number of unit."""
-    layers = find_layers(params, is_prunable)
     scored = [axes for axes, hit in zip(names, layers.prunable, strict=True) if hit]
     fitted = saliency.fitted(params, layers.prunable)
     run = fitted.scores if fitted.on_host else jax.jit(fitted.scores)
@@ -226,7 +232,7 @@ def _along(score: jax.Array, axis: int) -> jax.Array:
 
 
 def _candidates(
-    params: Params, network: Network, names: list[Axes], whole: Prunable | None
+    params: Params, network: Network, names: list[Axes], layers: Layers, whole: Prunable | None
 ) -> np.ndarray:
     """Find the units that may be removed.
 
@@ -235,8 +241,8 @@ def _candidates(
     """
     may_go = np.zeros(len(network.state.units.parents), bool)
     pairs = list(zip(named_leaves(params), names, strict=True))
-    for (path, leaf), axes in pairs:
-        if is_prunable(path, leaf):
+    for axes, hit in zip(names, layers.prunable, strict=True):
+        if hit:
             may_go[np.concatenate(axes)] = True
     for (path, leaf), axes in pairs:
         if not is_floating(leaf) or (whole is not None and whole(path, leaf)):

@@ -52,9 +52,9 @@ def check_run(
     if schedule:
         _check_target(info, schedule, target)
     if int(info.collapsed_at):
-        _warn_dead(info, emptied_layers(info, rows, plan))
+        _warn_dead(info, emptied_layers(info, rows, plan), _remedy(params, saliency))
     elif measured and not schedule and not info.certified:
-        _warn_uncertified(info)
+        _warn_uncertified(info, _remedy(params, saliency))
 
 
 def _check_target(info: PruneInfo, schedule: Certified, target: int) -> None:
@@ -77,24 +77,31 @@ def _check_target(info: PruneInfo, schedule: Certified, target: int) -> None:
     )
 
 
-def _warn_dead(info: PruneInfo, emptied: list[str]) -> None:
+def _remedy(params: Params, saliency: Saliency) -> str:
+    """Say what to do against a flow that dies, or may: first of all make it one that means much."""
+    reading = saliency.reading(params)
+    if reading is not None and reading.breaks and not saliency.homogeneous:
+        return "apply_fn is not homogeneous, so pass flow_mode(apply_fn) first"
+    return "use schedule=certified(), more rounds or a smaller rho"
+
+
+def _warn_dead(info: PruneInfo, emptied: list[str], remedy: str) -> None:
     """Warn of the round from which on no flow is left, and of the layers that are empty."""
     died = int(info.collapsed_at)
     where = f", and no weight is left in {listed_names(emptied)}" if emptied else ""
     warn(
         f"the flow is 0 from round {died} of {len(info.share)} on: the network as pruned "
-        f"computes a constant{where}; use schedule=certified(), more rounds or a smaller rho",
+        f"computes a constant{where}; {remedy}",
         CollapseWarning,
     )
 
 
-def _warn_uncertified(info: PruneInfo) -> None:
+def _warn_uncertified(info: PruneInfo, remedy: str) -> None:
     """Warn of the round that pruned the largest share of the flow, all of it or more."""
     worst = int(np.argmax(info.share))
     warn(
         f"round {worst + 1} of {len(info.share)} pruned {float(info.share[worst]):.3g} times the "
-        "flow there was: nothing but luck kept the flow alive; use schedule=certified(), or more "
-        "rounds",
+        f"flow there was: nothing but luck kept the flow alive; {remedy}",
         UncertifiedWarning,
     )
 
