@@ -14,7 +14,6 @@ from synflow_jax.flow._network import as_network as as_network
 from synflow_jax.flow._outputs import choose_outputs as choose_outputs
 from synflow_jax.flow._rows import even_rows as even_rows
 from synflow_jax.flow._sources import is_source as is_source
-from synflow_jax.flow._sources import without_sources as without_sources
 
 __all__ = [
     "FlowWarning",

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import jax.numpy as jnp
-
-from synflow_jax.trees import Inputs, Params, is_weight, named_leaves, pick, place
+from synflow_jax.trees import is_weight
 
 SOURCES = frozenset({"mean", "embedding", "pos_embedding", "cls"})
 FACTORS = ("scale", "var", "gamma", "weight", "gain", "alpha")  # parts of names of factors
@@ -19,24 +17,3 @@ def is_source(path: str, leaf: Any) -> bool:
     name = path.split("/")[-1]
     factor = leaf.ndim == 0 or any(part in name for part in FACTORS)
     return is_weight(leaf) and (name in SOURCES or (leaf.ndim < 2 and not factor))
-
-
-def without_sources(params: Params, prunable: tuple[bool, ...], inputs: Inputs) -> Params:
-    """Set the sources that are not prunable to 0, so that all flow starts at the input.
-
-    If all inputs are whole numbers, the embedding that they look up acts as the input and stays.
-
-    Args:
-      params: any pytree of arrays.
-      prunable: a flag for each leaf; prunable leaves stay.
-      inputs: the inputs of the network.
-    """
-    pairs = zip(named_leaves(params), prunable, strict=True)
-    sources = tuple(
-        is_source(path, leaf)
-        and not stays
-        and not (inputs.discrete and path.split("/")[-1] == "embedding")
-        for (path, leaf), stays in pairs
-    )
-    zeros = [jnp.zeros_like(leaf) for leaf in pick(params, sources)]
-    return place(params, sources, zeros, lambda leaf: leaf)

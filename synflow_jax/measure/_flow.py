@@ -180,8 +180,8 @@ def conservation_gap(
 ) -> jax.Array:
     """Measure how far a network is from conserving flow: |⟨∂R/∂x, x⟩ + ΣS(sources) − R|/R.
 
-    All flow starts at the input or at a source: a bias, a running mean, an embedding (by name, or
-    leaves of one axis whose name holds none of scale, var, gamma, weight, gain and alpha). For a
+    All flow starts at the input or at a source, which the trace shows: a leaf that is added to a
+    signal, such as a bias or a running mean, or that is looked up, as an embedding is. For a
     homogeneous network the gap is therefore 0 up to rounding, at any depth and with skips. Softmax,
     LayerNorm, tanh and GELU are not homogeneous: the gap is larger, and the theorems do not hold.
 
@@ -212,8 +212,8 @@ def conservation_gap(
     saliency = synflow_saliency(apply_fn, shape)
     # Flow mode drops summands, so that only embeddings are sources.
     keeps = saliency.network.sources
-    pairs = named_leaves(params)
-    sources = tuple(is_source(p, v) if keeps else p.endswith("embedding") for p, v in pairs)
+    roles = {"added", "table"} if keeps else {"table"}
+    sources = tuple(use.role in roles for use in saliency.reading(params).uses)
     value, slope = _grown(widen(params), saliency, sources)
     return jnp.abs(slope.astype(value.dtype) - value) / jnp.abs(value)
 

@@ -103,8 +103,8 @@ def certified(alpha: float = 0.5, *, most: int = 1000) -> Certified:
     that prune less than R never cut the network: a plain chain of L layers can be pruned to one
     weight a layer, ρ = N/L. Every round prunes the weights without flow and at least the lowest
     one with flow, unless that one carries all of R. The guarantee is for flow from the input to the
-    output: sources (means, embeddings beside floating inputs, leaves of one axis whose name holds
-    none of scale, var, gamma, weight, gain and alpha) count as 0 while scoring. It needs a
+    output: sources (leaves that are added to a signal, such as biases and means, and embeddings
+    beside floating inputs) count as 0 while scoring. It needs a
     saliency that measures flow (`synflow`, `synflow_l2`) and scope=globally, and does not use
     `rounds`. Rounds end at the target. Where they cannot reach it, eager use raises an error; under
     a trace more weights stay than asked, which `PruneInfo.kept` shows.

@@ -23,8 +23,8 @@ from synflow_jax.trees import (
 )
 
 SOURCELESS = (
-    " The certified schedule leaves out what it takes for sources: means, embeddings and leaves of "
-    "one axis whose name holds none of scale, var, gamma, weight, gain and alpha."
+    " The certified schedule leaves out sources: leaves that are added to a signal, such as biases "
+    "and means, and embeddings beside floating inputs."
 )
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.flow import Network, as_network, choose_outputs, even_rows, without_sources
+from synflow_jax.flow import Network, as_network, choose_outputs, even_rows
 from synflow_jax.plan import Layers
 from synflow_jax.saliency._gradient import highest_precision, value_and_scores
 from synflow_jax.saliency._losses import find_losses
@@ -31,6 +31,8 @@ from synflow_jax.trees import (
     is_weight,
     masked,
     max_abs,
+    pick,
+    place,
     read_shape,
     widen,
 )
@@ -140,8 +142,19 @@ class FlowSaliency(Saliency):
         return find_losses(self, params, masks, layers, known, log2_flows)
 
     def from_input_alone(self, params: Params, prunable: tuple[bool, ...]) -> Params:
-        """Set sources to 0, so that all flow starts at the input."""
-        return without_sources(params, prunable, self.inputs)
+        """Set what is added to a signal to 0, so that all flow starts at the input.
+
+        Tables beside floating inputs are sources as well; where all inputs are whole numbers, the
+        tables that they look up act as the input and stay. Prunable leaves stay.
+        """
+        looked_up = () if self.inputs.discrete else ("table",)
+        uses = self.reading(params).uses
+        sources = tuple(
+            (use.roles == {"added"} or use.role in looked_up) and not stays
+            for use, stays in zip(uses, prunable, strict=True)
+        )
+        zeros = [jnp.zeros_like(leaf) for leaf in pick(params, sources)]
+        return place(params, sources, zeros, lambda leaf: leaf)
 
     def candidate_scores(self, params: Params, kept: Leaves, prunable: tuple[bool, ...]) -> Leaves:
         """Score every prunable weight by the flow through it if it were added to those kept."""
