@@ -281,7 +281,9 @@ def layers_of(path: str, leaf: Any, axis: int | None) -> list[tuple[str, Any]]:
     return [(f"{path}[{i}]", front[i]) for i in range(len(front))]
 
 
-def _live(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable: Prunable) -> Any:
+def _live(
+    params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable: Prunable | None
+) -> Any:
     """Return the layers, and for each the kept weights that lie on a path from input to output."""
     masks, saliency = prepare(params, masks, apply_fn, shape)
     layers = find_layers(params, prunable, saliency.reading(params))

@@ -18,6 +18,7 @@ from jax import lax
 from jax.core import Tracer
 
 from synflow_jax.selection._counting import count_dtype, count_true
+from synflow_jax.trees import as_if_auto, whole_everywhere
 
 SMALL = 2**17  # entries; stacking larger layers costs more time a round than it saves in compiling
 Leaves = list[jax.Array]
@@ -76,7 +77,7 @@ class Packing(NamedTuple):
 
     def in_order(self, rows: Leaves) -> jax.Array:
         """Join arrays of one number a layer, one array a pack, in the order of the layers."""
-        joined = jnp.concatenate(rows)
+        joined = jnp.concatenate(list(map(whole_everywhere, rows)))
         order = np.argsort([i for pack in self.layers for i in pack])
         return joined if (order == np.arange(len(order))).all() else joined[order]
 
@@ -146,8 +147,8 @@ def _on_one_device(leaf: Any) -> bool:
 @partial(jax.jit, static_argnames=("packing",))
 def count_layers(masks: Leaves, packing: Packing) -> jax.Array:
     """Count the kept weights of each layer: int32[L], or int64[L] if one has too many entries."""
-    packed = packing.pack(masks)
+    packed, count = packing.pack(masks), jax.vmap(lambda mask: count_true([(mask,)])[0])
     with jax.enable_x64(True):
-        counts = packing.in_order([jax.vmap(lambda m: count_true([(m,)])[0])(p) for p in packed])
+        counts = packing.in_order([as_if_auto(count, pack, replicated=True) for pack in packed])
         most = max(math.prod(pack.shape[1:]) for pack in packed)
         return lax.convert_element_type(counts, count_dtype(most))
