@@ -45,7 +45,7 @@ class Blocks:
         del path
         return self.along(-2, -1, shape)
 
-    def along(self, inputs: int | None, outputs: int, shape: Shape) -> Shape:
+    def along(self, inputs: int | None, outputs: int | None, shape: Shape) -> Shape:
         """Return the shape of a block along an axis of inputs, if there is one, and of outputs."""
         unit = [1] * len(shape)
         for axis, size in ((inputs, self.rows), (outputs, self.columns)):
@@ -147,11 +147,11 @@ def channels(path: str, shape: Shape) -> Shape:
 
 def in_layout(pattern: Pattern, layout: Layout) -> Pattern:
     """Return the pattern along the axes of a layer, where it is one of inputs or outputs."""
-    if pattern is channels:
-        return Slices(layout.outputs[-1])
+    inputs, outputs = (side[-1] if side else None for side in (layout.sums, layout.outputs))
+    if pattern is channels and outputs is not None:
+        return Slices(outputs)
     if isinstance(pattern, Blocks):
-        inputs = layout.sums[-1] if layout.sums else None
-        return lambda _, shape: pattern.along(inputs, layout.outputs[-1], shape)
+        return lambda _, shape: pattern.along(inputs, outputs, shape)
     return pattern
 
 

@@ -87,8 +87,8 @@ class Plan:
     packing: Packing
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the layers."""
+    def paths(self) -> tuple[str, ...]:
+        """The path of each layer, path[i] for layer i of a stack."""
         return self.layers.names
 
     @property

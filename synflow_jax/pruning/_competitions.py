@@ -1,6 +1,7 @@
 """Competitions: which units stay, by their scores, within a network, a layer, a group or a run.
 
-Scores and masks are packed: lists of arrays whose leading axis is that of layers. Every competition
+Scores and masks are packed: lists of arrays whose leading axis is that of layers, except that a
+stack of layers has its own axes, which competitions by layer move. Every competition
 keeps exactly as many as its count says; ties go to what is kept so far, then to the first.
 """
 
@@ -84,31 +85,27 @@ def _select_together(
         cut = cut_scores(scores, count, trail.cut + trail.drift - unit)
         now = cut.low.astype(jnp.float64) + unit
         trail = Trail(now, now - trail.cut)
-    packing = plan.packing
-    scores, kept = packing.in_leaf_axes(scores), packing.in_leaf_axes(kept)
-    new = select(scores, kept, count, packing.starts(plan.sizes), cut)
-    return packing.in_front(new), trail
+    return select(scores, kept, count, plan.packing.starts(plan.sizes), cut), trail
 
 
 def _select_by_group(
     scores: Leaves, kept: Leaves, counts: jax.Array, groups: Members, plan: Plan
 ) -> Leaves:
-    packing = plan.packing
-    scores, kept = packing.in_leaf_axes(scores), packing.in_leaf_axes(kept)
     new = list(scores)
     for group, members in enumerate(groups):
         sizes = tuple(size * (at in members) for at, size in enumerate(plan.sizes))
-        starts, packs = packing.starts(sizes), packing.of_group(members)
+        starts, packs = plan.packing.starts(sizes), plan.packing.of_group(members)
         mine, before = ([part[at] for at in packs] for part in (scores, kept))
         found = select(mine, before, counts[group], [starts[at] for at in packs])
         for at, mask in zip(packs, found, strict=True):
             new[at] = mask
-    return packing.in_front(new)
+    return new
 
 
 def _select_by_layer(scores: Leaves, kept: Leaves, counts: jax.Array, packing: Packing) -> Leaves:
+    scores, kept = packing.in_front(scores), packing.in_front(kept)
     triples = zip(scores, kept, packing.rows_of(counts), strict=True)
-    return [_select_rows(*triple) for triple in triples]
+    return packing.in_place([_select_rows(*triple) for triple in triples])
 
 
 def _select_rows(scores: jax.Array, masks: jax.Array, counts: jax.Array) -> jax.Array:
@@ -124,6 +121,7 @@ def _select_in_runs(
     """Select within each run of neighbours; keep layers without runs whole."""
     new = []
     axes, packing = plan.axes_of(runs), plan.packing
+    scores, kept = packing.in_front(scores), packing.in_front(kept)
     of_packs = (packing.rows_of(counts), packing.layers)
     for score, mask, count, layers in zip(scores, kept, *of_packs, strict=True):
         axis = axes[layers[0]]
@@ -133,7 +131,7 @@ def _select_in_runs(
         of_each = count // (math.prod(score.shape[1:]) // runs.length)
         select_some = partial(_select_runs, length=runs.length, axis=axis + 1)
         new.append(as_if_auto(select_some, score, mask, of_each))
-    return new
+    return packing.in_place(new)
 
 
 def _select_runs(

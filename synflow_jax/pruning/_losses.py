@@ -42,14 +42,14 @@ def warn_of_losses(
         return
     gone = info.kept[-1] == 0
     idle = rows.idle[-1] if saliency.measures_flow and not swept else np.zeros_like(gone)
-    cut = _named(plan.names, idle & ~rows.idle[0] & ~gone)
+    cut = _named(plan.paths, idle & ~rows.idle[0] & ~gone)
     known = _whole_leaves(plan, np.asarray(gone | idle | rows.idle[0]))
     log2_flows = float(info.log2_flow[0]), float(info.log2_flow[-1])
     said = [
         *_emptied(emptied_layers(info, rows, plan)),
         *_without_flow(cut),
         *saliency.losses(params, masks, plan.layers, known, log2_flows),
-        *_negative(_named(plan.names, rows.negative[0] & saliency.measures_flow)),
+        *_negative(_named(plan.paths, rows.negative[0] & saliency.measures_flow)),
     ]
     if said:
         warn(f"check of the network as pruned: {'; '.join(said)}", CollapseWarning)
@@ -67,7 +67,7 @@ def emptied_layers(info: PruneInfo, rows: Rows, plan: Plan) -> list[str]:
     told = np.asarray(rows.idle)[0].copy()
     for group in competition.members if isinstance(competition, ByGroup) else everything:
         told[list(group)] |= last[list(group)].sum() < len(group)
-    return _named(plan.names, (last == 0) & ~told)
+    return _named(plan.paths, (last == 0) & ~told)
 
 
 def _whole_leaves(plan: Plan, flags: np.ndarray) -> frozenset[str]:

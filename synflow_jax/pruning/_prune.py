@@ -268,7 +268,7 @@ def _laid_masks(params: Params, plan: Plan, kept: Leaves) -> Masks:
 def _info(plan: Plan, rows: Rows, rounds: jax.Array) -> PruneInfo:
     columns = rows._asdict()
     del columns["idle"], columns["negative"]
-    named = {"layers": plan.names, "sizes": plan.sizes, "units": plan.counted}
+    named = {"layers": plan.paths, "sizes": plan.sizes, "units": plan.counted}
     return PruneInfo(rounds=rounds, **named, **columns)
 
 

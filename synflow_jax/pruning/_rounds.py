@@ -128,10 +128,8 @@ def _flow_alone(flow: Scaled, scores: Leaves, kept: Leaves, plan: Plan) -> Rows:
     count, none = len(plan.sizes), jnp.zeros((), scores[0].dtype)
     with jax.enable_x64(True):
         nothing = lax.full((count,), 0, count_dtype(max(plan.sizes)))
-    flows = [
-        jnp.any((score != 0) & mask, axis=tuple(range(1, score.ndim)))
-        for score, mask in zip(scores, kept, strict=True)
-    ]
+    pairs = zip(*map(plan.packing.in_front, (scores, kept)), strict=True)
+    flows = [jnp.any((s != 0) & mask, axis=tuple(range(1, s.ndim))) for s, mask in pairs]
     idle = ~plan.packing.in_order(flows)
     return Rows(nothing, log2(flow), none, jnp.array(True), idle, jnp.zeros(count, bool))
 
@@ -141,7 +139,8 @@ def _select_and_measure(
 ) -> tuple[State, Rows]:
     """Keep counts[competitions] of the scores, and measure what that did."""
     new, trail = compete(scores, state.kept, counts, state.trail, flow.exponent, plan)
-    kept, lost, top, negative = measure(scores, state.kept, new, nested)
+    packs = map(plan.packing.in_front, (scores, state.kept, new))
+    kept, lost, top, negative = measure(*packs, nested)
     whole = _in_unit(flow, scores)
     # 0 * whole makes the share NaN where no flow was measured.
     share = 0 * whole + lost / jnp.where(whole > 0, whole, jnp.ones_like(whole))

@@ -18,6 +18,7 @@ from jax import lax
 from jax.core import Tracer
 
 from synflow_jax.selection._counting import count_dtype, count_true
+from synflow_jax.trees import as_if_auto, whole_everywhere
 
 SMALL = 2**17  # entries; stacking larger layers costs more time a round than it saves in compiling
 Leaves = list[jax.Array]
@@ -29,7 +30,8 @@ class Packing(NamedTuple):
     Attributes:
       packs: for each pack, the positions of its leaves in tree order.
       stacks: of each leaf, (axis, number) of its layers; None for a leaf of one layer. A stack is
-        a pack by itself, with its axis of layers in front. () where no leaf is one.
+        a pack by itself and keeps its axes, so that flat order is the leaf's; `in_front` moves its
+        layers to the front where they are told apart. () where no leaf is one.
     """
 
     packs: tuple[tuple[int, ...], ...]
@@ -52,31 +54,31 @@ class Packing(NamedTuple):
         return tuple(tuple(layer for i in pack for layer in own[i]) for pack in self.packs)
 
     def pack(self, leaves: Leaves) -> Leaves:
-        """Stack the leaves of each pack along a new leading axis, and move layers to the front."""
+        """Stack the leaves of each pack along a new leading axis."""
         members = [[leaves[i] for i in pack] for pack in self.packs]
         return [_rows(few, axis) for few, axis in zip(members, self.axes, strict=True)]
 
     def unpack(self, packed: Leaves) -> Leaves:
         """List the leaves in the order of the tree, the inverse of `pack`."""
-        arrays, axes = self.in_leaf_axes(packed), self.axes
+        axes = self.axes
         return [
-            arrays[p] if axes[p] is not None else _row(arrays[p], row, len(self.packs[p]))
+            packed[p] if axes[p] is not None else _row(packed[p], row, len(self.packs[p]))
             for p, row in self._places()
         ]
 
-    def in_leaf_axes(self, packed: Leaves) -> Leaves:
-        """Move the layers of each stack back to their axis, so that flat order is the leaf's."""
+    def in_front(self, packed: Leaves) -> Leaves:
+        """Move the layers of each stack to the front."""
+        pairs = zip(packed, self.axes, strict=True)
+        return [array if axis is None else jnp.moveaxis(array, axis, 0) for array, axis in pairs]
+
+    def in_place(self, packed: Leaves) -> Leaves:
+        """Move the layers of each stack back to their axis, the inverse of `in_front`."""
         pairs = zip(packed, self.axes, strict=True)
         return [array if axis is None else jnp.moveaxis(array, 0, axis) for array, axis in pairs]
 
-    def in_front(self, arrays: Leaves) -> Leaves:
-        """Move the layers of each stack to the front, the inverse of `in_leaf_axes`."""
-        pairs = zip(arrays, self.axes, strict=True)
-        return [array if axis is None else jnp.moveaxis(array, axis, 0) for array, axis in pairs]
-
     def in_order(self, rows: Leaves) -> jax.Array:
         """Join arrays of one number a layer, one array a pack, in the order of the layers."""
-        joined = jnp.concatenate(rows)
+        joined = jnp.concatenate(list(map(whole_everywhere, rows)))
         order = np.argsort([i for pack in self.layers for i in pack])
         return joined if (order == np.arange(len(order))).all() else joined[order]
 
@@ -89,10 +91,7 @@ class Packing(NamedTuple):
         return [at for at, pack in enumerate(self.layers) if pack[0] in members]
 
     def starts(self, sizes: tuple[int, ...]) -> list[np.ndarray]:
-        """Return where the flat indices of each pack begin, whose stacks are in the leaf's axes.
-
-        It is the flat index of the first entry of each layer; of a stack, that of its first entry.
-        """
+        """Return the flat index of the first entry of each layer, of a stack that of all of it."""
         first = np.cumsum((0, *sizes))
         pairs = zip(self.layers, self.axes, strict=True)
         return [first[list(own)] if axis is None else first[own[0]] for own, axis in pairs]
@@ -105,7 +104,7 @@ class Packing(NamedTuple):
 
 def _rows(few: Leaves, axis: int | None) -> jax.Array:
     if axis is not None:
-        return jnp.moveaxis(few[0], axis, 0)
+        return few[0]
     return jnp.stack(few) if len(few) > 1 else few[0][None]
 
 
@@ -146,8 +145,11 @@ def _on_one_device(leaf: Any) -> bool:
 @partial(jax.jit, static_argnames=("packing",))
 def count_layers(masks: Leaves, packing: Packing) -> jax.Array:
     """Count the kept weights of each layer: int32[L], or int64[L] if one has too many entries."""
-    packed = packing.pack(masks)
+    packed, count = (
+        packing.in_front(packing.pack(masks)),
+        jax.vmap(lambda mask: count_true([(mask,)])[0]),
+    )
     with jax.enable_x64(True):
-        counts = packing.in_order([jax.vmap(lambda m: count_true([(m,)])[0])(p) for p in packed])
+        counts = packing.in_order([as_if_auto(count, pack, replicated=True) for pack in packed])
         most = max(math.prod(pack.shape[1:]) for pack in packed)
         return lax.convert_element_type(counts, count_dtype(most))

@@ -38,6 +38,7 @@ from synflow_jax.trees._shardings import as_if_auto as as_if_auto
 from synflow_jax.trees._shardings import lay_out_as as lay_out_as
 from synflow_jax.trees._shardings import permute_entries as permute_entries
 from synflow_jax.trees._shardings import uniform_like as uniform_like
+from synflow_jax.trees._shardings import whole_everywhere as whole_everywhere
 from synflow_jax.trees._shardings import zeros_as as zeros_as
 from synflow_jax.trees._types import ApplyFn as ApplyFn
 from synflow_jax.trees._types import LossFn as LossFn

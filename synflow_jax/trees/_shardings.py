@@ -35,6 +35,14 @@ def as_if_auto(
     return run(*arrays)
 
 
+def whole_everywhere(array: jax.Array) -> jax.Array:
+    """Bring an array over Explicit mesh axes whole to every device; others are unchanged."""
+    sharding = explicit_sharding(array)
+    if sharding is None:
+        return array
+    return reshard(array, NamedSharding(sharding.mesh, PartitionSpec()))
+
+
 def zeros_as(array: Any) -> jax.Array:
     """Make zeros sharded as an array is: under a trace, zeros_like drops Explicit shardings."""
     return jnp.zeros_like(array, device=explicit_sharding(array))

@@ -80,6 +80,25 @@ ROWS = [
         "got NoneType",
     ),
     (
+        "a network without its shape",
+        lambda: sf.measure.max_compression(PARAMS, mlp),
+        ValueError,
+        "apply_fn and shape must be given together",
+    ),
+    (
+        "a shape without its network",
+        lambda: sf.measure.critical_compression(lambda rho: PARAMS, PARAMS, shape=(5,)),
+        ValueError,
+        "apply_fn and shape must be given together",
+    ),
+    (
+        "a stack that is no leaf",
+        lambda: sf.collapsed_layers({"w": jnp.ones((2, 2), bool)}, stacked=["v"]),
+        ValueError,
+        "stacked must name leaves",
+        "['v'] are none of ['w']",
+    ),
+    (
         "a tolerance of 0",
         lambda: sf.measure.critical_compression(
             lambda rho: sf.magnitude(PARAMS, rho), PARAMS, tolerance=0

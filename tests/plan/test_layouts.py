@@ -21,7 +21,7 @@ CHOICES = {
     "together": {"rho": 10},
     "erk": {"rho": 10, "scope": sf.erk},
     "layerwise": {"rho": 10, "scope": sf.layerwise},
-    "floors": {"rho": 20, "min_keep": 3},
+    "floors": {"rho": 14, "min_keep": 3},
     "shares of layers": {"rho": 10, "min_keep": 0.09},
     "2:4": {"rho": 2, "scope": sf.runs(4)},
     "channels": {"rho": 3, "pattern": sf.channels},
@@ -122,7 +122,7 @@ def test_without_a_network_an_argument_says_what_is_stacked(axis):
     for options in (
         {"rho": 10, "scope": sf.erk},
         {"rho": 2, "scope": sf.runs(4)},
-        {"rho": 20, "min_keep": 3},
+        {"rho": 14, "min_keep": 3},
         {"rho": 3, "pattern": sf.channels, "scope": sf.layerwise},
     ):
         masks = sf.magnitude(params, stacked=given, **options)
@@ -144,7 +144,7 @@ def test_without_a_network_an_argument_says_what_is_stacked(axis):
 
 
 def test_layers_of_one_axis_are_no_kernels():
-    params = {"s": jnp.ones((3, 4, 4)), "g": jnp.ones((3, 4))}
+    params = {"s": jnp.ones((3, 4, 4)), "g": jnp.full((3, 4), 0.5)}
     assert sf.magnitude(params, 2.0, stacked=["s", "g"])["g"].all()
     chosen = sf.matching("*")
     assert sf.magnitude(params, 2.0, stacked=["s", "g"], prunable=chosen)["g"].all()
@@ -202,7 +202,7 @@ def test_the_program_does_not_grow_with_the_layers_of_a_stack():
     def length(layers):
         params = {"s": jnp.ones((layers, 4, 4)), "top": jnp.ones((4, 4))}
         prune = partial(sf.magnitude, scope=sf.layerwise, stacked=["s"])
-        return len(str(jax.make_jaxpr(lambda p: prune(p, 2.0))(params)).splitlines())
+        return str(jax.make_jaxpr(lambda p: prune(p, 2.0))(params)).count(" = ")
 
     assert length(3) == length(30)
 

@@ -19,6 +19,50 @@ def choose(params=PARAMS, **options):
 
 LEAVES = [
     (
+        "one path for a list of stacks",
+        lambda: sf.magnitude(WEIGHTS, 2.0, stacked="w"),
+        TypeError,
+        "stacked must be what stacked_layers returns",
+        "got a str",
+        "pass ['w']",
+    ),
+    (
+        "True for a list of stacks",
+        lambda: sf.magnitude(WEIGHTS, 2.0, stacked=True),
+        TypeError,
+        "stacked must be",
+        "got a bool",
+    ),
+    (
+        "a stack that is no leaf",
+        lambda: sf.magnitude(WEIGHTS, 2.0, stacked=["w", "u"]),
+        ValueError,
+        "stacked must name leaves",
+        "['u'] are none of ['v', 'w']",
+    ),
+    (
+        "a stack of another length",
+        lambda: sf.magnitude(WEIGHTS, 2.0, stacked={"w": 6}),
+        ValueError,
+        "stacked must give the layers along an axis",
+        "'w' has shape (4, 6)",
+        "no 6 layers along axis 0",
+    ),
+    (
+        "a stack of a share of layers",
+        lambda: sf.magnitude(WEIGHTS, 2.0, stacked={"w": 4.0}),
+        TypeError,
+        "stacked['w'] must be an int",
+        "got a float",
+    ),
+    (
+        "a scalar for a stack",
+        lambda: sf.magnitude({**WEIGHTS, "u": jnp.ones(())}, 2.0, stacked=["u"]),
+        ValueError,
+        "stacked must give the layers along an axis",
+        "'u' has shape ()",
+    ),
+    (
         "no prunable leaf",
         choose({"norm": {"scale": jnp.ones(3)}}),
         ValueError,
