@@ -204,7 +204,7 @@ def compaction(row: Row, case: Case) -> None:
     have = floating(small.apply_fn(small.params, x))
     sizes = [sum(leaf.size for leaf in jax.tree.leaves(p)) for p in (case.params, small.params)]
     row["compact"] = {
-        "gap": float(np.abs(have - want).max() / np.abs(want).max()),
+        "gap": float(np.abs(have - want).max() / max(np.abs(want).max(), 1e-30)),
         "entries": sizes,
         "multiply-adds": list(small.multiply_adds),
         "lost": list(small.lost),
