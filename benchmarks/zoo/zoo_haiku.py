@@ -95,7 +95,7 @@ def attention(x: Any, training: bool) -> Any:
     del training
     x = hk.Embed(48, 32)(x)
     y = hk.LayerNorm(-1, True, True)(x)
-    x = x + hk.MultiHeadAttention(4, 8, w_init_scale=1.0)(y, y, y)
+    x = x + hk.MultiHeadAttention(4, 8, w_init=hk.initializers.VarianceScaling())(y, y, y)
     return hk.Linear(48)(x)
 
 

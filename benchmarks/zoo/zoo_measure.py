@@ -1,11 +1,11 @@
 """What is measured of one network."""
 
+import math
 import re
 import time
 import warnings
 from collections.abc import Callable
 from importlib import metadata
-from math import ceil
 from typing import Any
 
 import jax
@@ -50,9 +50,7 @@ def measure(network: Network) -> Row:
         part = lambda row=row[mode], fn=fn: pruned(row, case, fn)
         found[mode] = attempt(row[mode], "failed", part, timed=True)
     flow = flow_mode(case.apply_fn)
-    attempt(
-        row, "gap", lambda: row.update(gap=float(conservation_gap(case.params, flow, case.shape)))
-    )
+    attempt(row, "gap", lambda: conservation(row, case, flow))
     result = found["flow"] or found["plain"]
     if result:
         attempt(row, "gradient", lambda: gradient(row, case, *result))
@@ -104,7 +102,7 @@ def pruned(row: Row, case: Case, fn: Any) -> Any:
     kept = sum(int(np.count_nonzero(mask)) for _, mask in pairs)
     row["prunable"] = sum(info.sizes)
     row["layers"] = len(info.layers)
-    row["kept"], row["asked"] = kept, ceil(sum(info.sizes) / RHO)
+    row["kept"], row["asked"] = kept, math.ceil(sum(info.sizes) / RHO)
     row["same again"] = jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), masks, same))
     row["not pruned"] = [
         path
@@ -114,6 +112,12 @@ def pruned(row: Row, case: Case, fn: Any) -> Any:
     row["emptied"] = [path for path, mask in pairs if not np.any(mask)]
     row["collapsed at"] = int(info.collapsed_at)
     return masks, info.layers
+
+
+def conservation(row: Row, case: Case, network: Any) -> None:
+    """Measure how far flow is from being conserved in flow mode."""
+    gap = float(conservation_gap(case.params, network, case.shape))
+    row["gap"] = gap if math.isfinite(gap) else None
 
 
 def gradient(row: Row, case: Case, masks: Any, layers: Any) -> None:
@@ -200,7 +204,7 @@ def compaction(row: Row, case: Case) -> None:
     have = floating(small.apply_fn(small.params, x))
     sizes = [sum(leaf.size for leaf in jax.tree.leaves(p)) for p in (case.params, small.params)]
     row["compact"] = {
-        "gap": float(np.abs(have - want).max() / np.abs(want).max()),
+        "gap": float(np.abs(have - want).max() / max(np.abs(want).max(), 1e-30)),
         "entries": sizes,
         "multiply-adds": list(small.multiply_adds),
         "lost": list(small.lost),

