@@ -23,7 +23,8 @@ def from_nnx(
     Args:
       model: an NNX module, in training or in evaluation mode.
       method: the name of the method to call.
-      **settings: keyword arguments of the call, such as decode=False.
+      **settings: keyword arguments of the call, such as decode=False; rngs=nnx.Rngs(0) draws the
+        same in every call.
 
     Returns:
       params, the State of nnx.Param, and apply_fn(params, x) -> y. For a model of several
@@ -87,7 +88,12 @@ def to_nnx(model: nnx.Module, params: Params) -> nnx.Module:
 def _apply(static: Any, held: Any, params: Params, inputs: Any, settings: dict[str, Any]) -> Any:
     """Rebuild the model with these params, and call its method."""
     (graphdef, method), rest = static, held
-    # A copy in each call: a model that counts its calls must not change the held Variables.
+    # A copy in each call: a model that counts its calls must not change the held Variables, and
+    # neither may rngs that are passed to it count on.
+    settings = {
+        name: nnx.clone(value) if isinstance(value, nnx.Rngs | nnx.Module) else value
+        for name, value in settings.items()
+    }
     return getattr(nnx.merge(graphdef, params, rest, copy=True), method)(*inputs, **settings)
 
 

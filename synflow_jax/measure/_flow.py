@@ -212,8 +212,8 @@ def conservation_gap(
     saliency = synflow_saliency(apply_fn, shape)
     # Flow mode drops summands, so that only embeddings are sources.
     keeps = saliency.network.sources
-    roles = {"added", "table"} if keeps else {"table"}
-    sources = tuple(use.role in roles for use in saliency.reading(params).uses)
+    uses = saliency.reading(params).uses
+    sources = tuple(use.role == "table" or (keeps and use.roles == {"added"}) for use in uses)
     value, slope = _grown(widen(params), saliency, sources)
     return jnp.abs(slope.astype(value.dtype) - value) / jnp.abs(value)
 
@@ -260,9 +260,11 @@ def _cause(flow: jax.Array, params: Params, reading: Reading | None) -> str:
         pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_weight(leaf)]
         zeros = [p for p, leaf in pairs if not is_source(p, leaf) and not leaf.any()]
         return f"Leaves that are all zero: {', '.join(zeros)}." if zeros else taken if lines else ""
+    found = [] if reading is None else [b for b in reading.breaks if b.breaks == "elementwise"]
+    where = f" ({describe(found)})" if found else ""
     return (
         "Sums over paths of any depth are kept in range, so something else left it: an operation "
-        "such as exp that is evaluated on the value itself, or weights of extreme size."
+        f"such as exp{where} that is evaluated on the value itself, or weights of extreme size."
     )
 
 

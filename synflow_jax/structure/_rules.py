@@ -199,7 +199,14 @@ def gather(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
         taken = [part.axes[k] for k in numbers.collapsed_slice_dims]
         axes = [part.axes[places[k]] if k in places else NONE for k in range(_rank(eqn.outvars[0]))]
         parts[leaf] = replace(part, sliced=part.sliced.union(*taken)).moved(axes)
-    return replace(mark, parts=parts)
+    return replace(mark, kind=max(mark.kind, index.kind), parts=parts)
+
+
+def _settle(walk: Walk, eqn: Any, marks: list[Mark]) -> None:
+    """Note that leaves chosen by a signal, which now go on as a signal, are tables."""
+    for mark in marks:
+        if mark.kind is Kind.ROUTED:
+            walk.meet_all(mark, "table", eqn)
 
 
 def _looked_up(walk: Walk, eqn: Any, mark: Mark, rows: Sequence[int]) -> Mark:
@@ -218,11 +225,18 @@ def dot(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     contracted, batch = eqn.params["dimension_numbers"]
     if not _fed(marks):
         return _product_of_weights(eqn, marks)
+    if {mark.kind for mark in marks} == {Kind.WEIGHT, Kind.ROUTED} and not any(
+        mark.parts for mark in marks if mark.kind is Kind.ROUTED
+    ):
+        return _product_of_weights(eqn, marks)  # a one-hot chooses among them
     for side, (mark, other) in enumerate((tuple(marks), tuple(reversed(marks)))):
         for leaf, part in mark.parts.items():
             over = frozenset().union(*(part.axes[k] for k in contracted[side]))
             along = frozenset().union(*(part.axes[k] for k in batch[side]))
-            one_hot = other.kind is Kind.INDEX
+            # What was chosen by a signal is an expert's kernel where it multiplies a signal, and a
+            # codebook where it goes on as one.
+            chosen = mark.kind is Kind.ROUTED and other.kind is Kind.WEIGHT
+            one_hot = other.kind is Kind.INDEX or chosen
             _meet_product(walk, eqn, leaf, part, over, along, one_hot)
     return _product(walk, eqn, marks)
 
@@ -309,6 +323,7 @@ def mul(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
             number=_folded("mul", marks),
         )
     scales = {}
+    _settle(walk, eqn, marks)
     for mark in _weights(marks):
         walk.meet_all(mark, "scale", eqn)
         scales = dict(mark.parts)
@@ -362,6 +377,7 @@ def add(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     nothing = minus and marks[1].number == 0
     positive = _positive(marks) and (not minus or nothing)
     if _fed(marks):
+        _settle(walk, eqn, marks)
         for mark in _weights(marks):
             walk.meet_all(mark, "added", eqn)
         if minus and not nothing and all(mark.kind is not Kind.INDEX for mark in marks):
@@ -438,6 +454,7 @@ def combined(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     if not _fed(floats):
         parts = join_parts([m for m in marks if _same_rank(m, eqn)])
         return replace(out, parts=parts if out.kind is Kind.WEIGHT else EMPTY)
+    _settle(walk, eqn, marks)
     for mark in _weights(marks):
         walk.meet_all(mark, "added", eqn)
     return out

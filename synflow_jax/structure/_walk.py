@@ -160,8 +160,11 @@ def _read(env: dict[Any, Mark], atom: Any) -> Mark:
 def _spread(mark: Mark, atom: Any, eqn: Any) -> Mark:
     """Drop the leaf from axes of length 1 along which an elementwise function repeats it."""
     before, after = (getattr(v.aval, "shape", ()) for v in (atom, eqn.outvars[0]))
-    if not mark.parts or before == after or len(before) != len(after):
+    if not mark.parts or before == after:
         return mark
+    if len(before) != len(after):  # a scalar
+        blank = {leaf: replace(p, axes=(NONE,) * len(after)) for leaf, p in mark.parts.items()}
+        return replace(mark, parts=blank)
     kept = [a == b for a, b in zip(before, after, strict=True)]
     parts = {
         leaf: replace(

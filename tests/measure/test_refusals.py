@@ -31,7 +31,8 @@ ROWS = [
         ValueError,
         "above 0 and finite",
         "is inf",
-        "such as exp",
+        "not homogeneous: exp at",
+        "flow_mode(apply_fn)",
     ),
     (
         "the score of NaN",

@@ -168,3 +168,29 @@ def test_a_transformer_of_flax():
         "added",
     ]
     assert found["LayerNorm_0/scale"] == "scale"
+
+
+def test_a_codebook_is_a_table():
+    def network(p, x):
+        h = x @ p["in"]
+        nearest = jnp.argmin(((h[:, None] - p["codes"][None]) ** 2).sum(-1), -1)
+        return p["codes"][nearest] @ p["out"]
+
+    found = roles(read(network, (8,), **{"in": (8, 4), "codes": (9, 4), "out": (4, 3)}))
+    assert found == {"in": "kernel", "codes": "table", "out": "kernel"}
+
+    def straight_through(p, x):
+        h = x @ p["in"]
+        nearest = jnp.argmax(h @ p["codes"].T, -1)
+        return (h + jax.lax.stop_gradient(p["codes"][nearest] - h)) @ p["out"]
+
+    found = roles(read(straight_through, (8,), **{"in": (8, 4), "codes": (9, 4), "out": (4, 3)}))
+    assert found == {"in": "kernel", "codes": "table", "out": "kernel"}
+
+
+def test_leaves_of_a_scalar_and_a_vector_are_told_apart():
+    def network(p, x):
+        return p["alpha"] * p["gamma"][None] * (x @ p["w"])
+
+    found = roles(read(network, (8,), alpha=(), gamma=(3,), w=(8, 3)))
+    assert found == {"alpha": "scale", "gamma": "scale", "w": "kernel"}
