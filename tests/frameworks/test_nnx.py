@@ -208,3 +208,24 @@ def test_a_whole_state_with_keys_and_counts():
     graphdef, state = nnx.split(model)
     masks = sf.synflow(state, lambda s, x: nnx.merge(graphdef, s)(x), (6,), 4.0)
     assert sf.report(state, masks).kept == 18
+
+
+class Noisy(nnx.Module):
+    def __init__(self, rngs):
+        self.up = nnx.Linear(8, 16, rngs=rngs)
+        self.down = nnx.Linear(16, 4, rngs=rngs)
+
+    def __call__(self, x, rngs):
+        h = nnx.relu(self.up(x))
+        return self.down(h * (1 + 0.01 * jax.random.uniform(rngs.noise(), h.shape)))
+
+
+def test_rngs_of_the_call_draw_the_same_every_time():
+    rngs = nnx.Rngs(noise=1)
+    params, apply_fn = from_nnx(Noisy(nnx.Rngs(0)), rngs=rngs)
+    x = jnp.ones((1, 8))
+    np.testing.assert_array_equal(apply_fn(params, x), apply_fn(params, x))
+    assert int(rngs.noise.count.get_value()) == 0
+    masks = sf.synflow(params, apply_fn, (8,), 4)
+    kernels = [masks[name]["kernel"].get_value() for name in ("up", "down")]
+    assert sum(int(mask.sum()) for mask in kernels) == 48
