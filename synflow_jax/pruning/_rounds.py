@@ -132,7 +132,8 @@ def _select_and_measure(
 ) -> tuple[State, Rows]:
     """Keep counts[competitions] of the scores, and measure what that did."""
     new, trail = compete(scores, state.kept, counts, state.trail, flow.exponent, plan)
-    kept, lost, top = measure(*map(plan.packing.in_front, (scores, state.kept, new)), nested)
+    front = plan.packing.in_front
+    kept, lost, top = measure(front(scores), front(state.kept), front(new), nested)
     whole = _in_unit(flow, scores)
     # 0 * whole makes the share NaN where no flow was measured.
     share = 0 * whole + lost / jnp.where(whole > 0, whole, jnp.ones_like(whole))
