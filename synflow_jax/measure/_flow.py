@@ -302,7 +302,8 @@ def _neurons(score: jax.Array, layout: Layout) -> NeuronFlow:
     if layout.layers is not None:
         score = jnp.moveaxis(score, layout.layers, 0)
         return NeuronFlow(*jax.vmap(partial(_neurons, layout=layout.of_layer()))(score))
-    sides = (layout.outputs, layout.inputs)
+    known = {*layout.sums, *layout.outputs}  # leaves out the window of a convolution by patches
+    sides = (layout.outputs, [axis for axis in layout.inputs if axis in known])
     others = [tuple(k for k in range(score.ndim) if k not in side) for side in sides]
     return NeuronFlow(*(jnp.sum(score, axes) for axes in others))
 

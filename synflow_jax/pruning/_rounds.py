@@ -139,8 +139,8 @@ def _select_and_measure(
 ) -> tuple[State, Rows]:
     """Keep counts[competitions] of the scores, and measure what that did."""
     new, trail = compete(scores, state.kept, counts, state.trail, flow.exponent, plan)
-    packs = [plan.packing.in_front(leaves) for leaves in (scores, state.kept, new)]
-    kept, lost, top, negative = measure(packs[0], packs[1], packs[2], nested)
+    front = plan.packing.in_front
+    kept, lost, top, negative = measure(front(scores), front(state.kept), front(new), nested)
     whole = _in_unit(flow, scores)
     # 0 * whole makes the share NaN where no flow was measured.
     share = 0 * whole + lost / jnp.where(whole > 0, whole, jnp.ones_like(whole))

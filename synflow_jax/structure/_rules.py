@@ -93,8 +93,11 @@ def _squeezed(eqn: Any, part: Part) -> tuple[Axes, ...]:
 
 def _reshaped(eqn: Any, part: Part) -> tuple[Axes, ...]:
     before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    whole = [a - part.sliced if n == 1 else a for a, n in zip(part.axes, before, strict=True)]
+    groups = _sources(before, after)
     return tuple(
-        frozenset().union(*(part.axes[k] for k in group)) for group in _sources(before, after)
+        frozenset().union(*((whole if len(group) > 1 else part.axes)[k] for k in group))
+        for group in groups
     )
 
 
@@ -128,6 +131,9 @@ def _sources(before: tuple[int, ...], after: tuple[int, ...]) -> list[list[int]]
             if old == new == 0:
                 break
         group = [k for k in range(first, i) if before[k] != 1]
+        while len(group) > 1 and i < len(before) and before[i] == 1 and after[j : j + 1] != (1,):
+            group.append(i)  # such as the one colour of an image, joined with a window
+            i += 1
         found += [list(group) for _ in range(start, j)]
     return found
 
@@ -231,28 +237,31 @@ def dot(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
         return _product_of_weights(eqn, marks)  # a one-hot chooses among them
     for side, (mark, other) in enumerate((tuple(marks), tuple(reversed(marks)))):
         for leaf, part in mark.parts.items():
-            over = frozenset().union(*(part.axes[k] for k in contracted[side]))
             along = frozenset().union(*(part.axes[k] for k in batch[side]))
             # What was chosen by a signal is an expert's kernel where it multiplies a signal, and a
             # codebook where it goes on as one.
             chosen = mark.kind is Kind.ROUTED and other.kind is Kind.WEIGHT
             one_hot = other.kind is Kind.INDEX or chosen
-            _meet_product(walk, eqn, leaf, part, over, along, one_hot)
+            _meet_product(walk, eqn, leaf, part, contracted[side], along, one_hot)
     return _product(walk, eqn, marks)
 
 
 def _meet_product(
-    walk: Walk, eqn: Any, leaf: int, part: Part, over: Axes, along: Axes, one_hot: bool
+    walk: Walk, eqn: Any, leaf: int, part: Part, contracted: Any, along: Axes, one_hot: bool
 ) -> None:
     """Note the role of a leaf in a product with a value that depends on the input.
 
     A factor of a product of leaves, such as LoRA's A and B, has the sums of that product where this
-    one sums over none of its axes.
+    one sums over none of its axes. Of axes that a reshape has joined, as that of a window and its
+    features in a convolution by patches, the last one counts as the sum.
     """
+    joined = [part.axes[k] for k in contracted if part.axes[k]]
+    over = frozenset().union(*joined)
     inputs = over or part.summed
+    sums = frozenset(map(max, joined)) or part.summed
     role = "table" if one_hot and over else "kernel" if inputs else "scale"
     whole = frozenset(range(walk.ranks[leaf])) - {part.layers}
-    walk.meet(leaf, part, role, eqn, inputs | along, whole - inputs)
+    walk.meet(leaf, part, role, eqn, inputs | along, whole - inputs, sums)
 
 
 def convolve(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:

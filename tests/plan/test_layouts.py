@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import synflow_jax as sf
 from tests.support import stacks
 from tests.support.meshes import differ, mesh_of, on_host, same_layout
+from tests.support.nets import conv
 from tests.support.stacks import LAYERS, SHAPE, STACKS, stack, unrolled, unstack
 
 NAMES = [f"s[{i}]" for i in range(LAYERS)]
@@ -394,6 +395,18 @@ def test_attention_has_heads_as_units(x64):
     bricks = quietly(lambda: sf.synflow(params, network, (6,), 2, pattern=sf.plan.blocks(3, 4)))
     cut = np.asarray(bricks["into"]).reshape(2, 3, 4, 2, 4)
     assert (cut.any((1, 4)) == cut.all((1, 4))).all()
+
+
+def test_a_convolution_by_patches_has_features_as_inputs(x64):
+    """A reshape joins the window and the features, also of the one colour of a grey image."""
+    rng = np.random.default_rng(0)
+    params = [jnp.asarray(rng.standard_normal(s)) for s in ((3, 3, 1, 4), (3, 3, 4, 5))]
+    network = lambda p, x: conv(conv(x, p[0]), p[1])
+    flows = sf.measure.neuron_flow(params, network, (6, 6, 1))
+    assert flows["0"].into.shape == (4,) and flows["0"].out_of.shape == (1,)
+    np.testing.assert_allclose(flows["0"].into, flows["1"].out_of)
+    masks = quietly(lambda: sf.synflow(params, network, (6, 6, 1), 2, scope=sf.runs(4)))
+    assert (masks[1].sum(2) == 2).all() and masks[0].all()
 
 
 @pytest.mark.parametrize("kind", STACKS)

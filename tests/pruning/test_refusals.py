@@ -430,6 +430,7 @@ OPTIONS_TAKEN = {
     "min_keep": 1,
     "pattern": sf.channels,
     "prunable": sf.matching("*/kernel"),
+    "stacked": (),
     "progress": False,
 }
 
