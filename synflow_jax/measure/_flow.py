@@ -251,8 +251,8 @@ def _cause(flow: jax.Array, params: Params, reading: Reading | None) -> str:
     """Write what takes the flow of a homogeneous network below 0, to 0, or out of range."""
     lines = describe(reading.subtractions) if reading is not None else ""
     taken = (
-        f"Something is subtracted from the signal, such as a norm's running mean"
-        f"{f': {lines}' if lines else ''}; flow_mode(apply_fn) leaves it out"
+        f"Something is subtracted from the signal, or the signal is negated"
+        f"{f': {lines}' if lines else ''}. flow_mode(apply_fn) leaves running means out"
     )
     if flow < 0:
         return taken

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from synflow_jax.plan import Layers, choose, find_layers
+from synflow_jax.plan import Kernels, Layers, find_layers
 from synflow_jax.saliency._gradient import highest_precision, times_slope, zero_scores
 from synflow_jax.saliency._losses import have_gradient
 from synflow_jax.saliency._protocol import Saliency
@@ -34,6 +34,7 @@ from synflow_jax.trees import (
     is_weight,
     listed_names,
     masked,
+    named_leaves,
     pick,
     place,
     widen,
@@ -200,15 +201,21 @@ class GraspSaliency(DataSaliency):
     prunable: Prunable | None
 
     def fitted(self, params: Params, prunable: tuple[bool, ...] = ()) -> "GraspSaliency":
-        """Find the prunable leaves once."""
-        del prunable
-        return replace(self, prunable=choose(self.prunable, self.reading(params)))
+        """Take the gradient over the leaves that are pruned."""
+        if not any(prunable):
+            return self
+        paths = pick([path for path, _ in named_leaves(params)], prunable)
+        return replace(self, prunable=Kernels(frozenset(paths)))
+
+    def _flags(self, params: Params) -> tuple[bool, ...]:
+        """Tell of each leaf whether the gradient is taken over it."""
+        reading = self.reading(params) if self.prunable is None else None
+        return find_layers(params, self.prunable, reading).prunable
 
     def scores(self, params: Params, masks: Masks) -> Scores:
         """Score every prunable weight; two passes over the batches."""
         wide = widen(params)
-        reading = self.reading(params) if self.prunable is None else None
-        flags = find_layers(params, self.prunable, reading).prunable
+        flags = self._flags(params)
         whole = masked(wide, masks)
         start, kept = pick(whole, flags), pick(masks, flags)
         # The direction ∇L: JAX's gradient by x + iy is ∂L/∂x − i·∂L/∂y, its conjugate.
@@ -226,7 +233,7 @@ class GraspSaliency(DataSaliency):
     ) -> list[jax.Array]:
         """Differentiate by the prunable leaves of the objective; others count as without one."""
         start = masked(widen(params), masks)
-        flags = find_layers(params, self.prunable, self.reading(params)).prunable
+        flags = self._flags(params)
         found = _loss_gradient(self.loss_fn, pick(start, flags), start, batch, flags)[1]
         return pick(place(start, flags, found, jnp.zeros_like), layers.prunable)
 

@@ -230,14 +230,15 @@ FLOWS = [
         ValueError,
         "above 0 and finite",
         "is inf",
-        "such as exp",
+        "not homogeneous: exp at",
+        "(exploding); pass flow_mode(apply_fn)",
     ),
     (
         "flow below 0",
         lambda: synflow(PARAMS, lambda p, x: -mlp(p, x)),
         ValueError,
         "it is -",
-        "ignores its params",
+        "subtracted from the signal, or the signal is negated",
     ),
     (
         "no score",
@@ -376,7 +377,7 @@ ONE_COMPETITION = [
         lambda: synflow(with_empty_kernel("layer1"), rho=2.0, **CERTIFIED),
         ValueError,
         "all zero: layer1/kernel.",
-        "leaves of one axis",
+        "added to a signal",
     ),
     (
         "a sweep under jit",
