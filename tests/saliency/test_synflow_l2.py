@@ -103,6 +103,8 @@ def test_one_strong_path_counts_more_than_two_weak_ones():
     assert L2(net, (1,))(weights, masks)["w"].tolist() == [[2.0, 2.25]]
 
 
+# Tiny networks at these ratios lose outputs and layers, which the check says.
+pytestmark = pytest.mark.filterwarnings("ignore:check of the network")
 CERTIFIED = sf.certified()
 
 
