@@ -13,7 +13,11 @@ import synflow_jax as sf
 from synflow_jax.linen import from_linen
 from synflow_jax.nnx import from_nnx
 
-pytestmark = pytest.mark.usefixtures("flax_promotes")
+pytestmark = [
+    pytest.mark.usefixtures("flax_promotes"),
+    # Tiny networks at these ratios lose outputs, which the check says.
+    pytest.mark.filterwarnings("ignore:check of the network"),
+]
 VOCABULARY, WIDTH, CLASSES = 9, 5, 4
 IDS = jax.ShapeDtypeStruct((4,), jnp.int32)
 

@@ -29,7 +29,7 @@ def test_the_readme_runs_and_prints_what_it_shows():
     lines = [line.rstrip() for line in printed.getvalue().splitlines()]
     assert lines == shown.splitlines()
     kept = sum(int(mask.sum()) for mask in jax.tree.leaves(session["masks"]) if mask.ndim > 1)
-    assert kept == -(-(3 * 3 * 3 * 16 + 16 * 10) // 10)
+    assert kept == -(-(3 * 3 * 3 * 16 + 16 * 10) // 5)
     whole = session["apply_fn"](
         sf.apply_masks(session["params"], session["masks"]), np.ones((4, 8, 8, 3), np.float32)
     )

@@ -16,7 +16,11 @@ import synflow_jax as sf
 from synflow_jax.linen import from_linen
 from tests.support.nets import holds_zeros
 
-pytestmark = pytest.mark.usefixtures("flax_promotes")
+pytestmark = [
+    pytest.mark.usefixtures("flax_promotes"),
+    # Tiny networks at these ratios lose outputs, which the check says.
+    pytest.mark.filterwarnings("ignore:check of the network"),
+]
 CLASSES = 4
 
 
