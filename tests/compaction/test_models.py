@@ -19,6 +19,8 @@ from experiments.models.resnet import Bottleneck, ResNet
 from tests.support.modern import ViT
 
 pytestmark = [
+    # Whole channels at high compression: shortcuts and outputs go.
+    pytest.mark.filterwarnings("ignore:check of the network"),
     pytest.mark.usefixtures("flax_promotes"),
     pytest.mark.filterwarnings("ignore::synflow_jax.UncertifiedWarning"),  # few rounds
 ]

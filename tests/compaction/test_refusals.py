@@ -78,7 +78,11 @@ SLIM = [
     ("no rounds", slim(rounds=0), ValueError, "rounds must be at least 1", "got 0"),
     (
         "no products",
-        slim(params={"w": jnp.ones((2, 2))}, apply_fn=lambda p, x: x * p["w"][:1], shape=(2,)),
+        slim(
+            params={"w": jnp.ones((2, 2))},
+            apply_fn=lambda p, x: jax.lax.scan(lambda h, _: (h @ p["w"], None), x, length=2)[0],
+            shape=(2,),
+        ),
         ValueError,
         "budget finds nothing to save",
         "apply_fn multiplies no matrices",
