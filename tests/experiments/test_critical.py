@@ -15,7 +15,11 @@ from experiments.models import MODELS
 from experiments.records import rows as store
 from synflow_jax import CollapseWarning
 
-pytestmark = pytest.mark.usefixtures("small_fc")
+pytestmark = [
+    pytest.mark.usefixtures("small_fc"),
+    # The ratio is searched at which layers are emptied.
+    pytest.mark.filterwarnings("ignore:check of the network"),
+]
 
 
 @pytest.fixture(scope="module")
