@@ -637,20 +637,23 @@ def _row(part: Part) -> Part:
 def _settled(
     walk: Walk, eqn: Any, body: Any, consts: list[Mark], carry: list[Mark], rows: list[Mark]
 ) -> tuple[list[Mark], list[Mark]]:
-    """Run the body of a loop until the marks of what it carries no longer change."""
-    while True:
+    """Try the body of a loop until the marks of what it carries no longer change; then follow it.
+
+    A state that starts at 0 depends on nothing in the first turn, and on the input in later ones.
+    """
+    start, before = carry, walk.trying
+    walk.trying = True
+    stable = False
+    while not stable:
         out = walk.run_closed(body, [*consts, *carry, *rows])
-        new = [_carried(walk, eqn, a, b) for a, b in zip(carry, out, strict=False)]
-        if new == carry:
-            return carry, out[len(carry) :]
-        carry = new
-
-
-def _carried(walk: Walk, eqn: Any, before: Mark, after: Mark) -> Mark:
-    """Join a carried value with what the body makes of it; leaves in its start are sources."""
-    if before.kind is Kind.WEIGHT and after.kind > Kind.WEIGHT:
-        walk.meet_all(before, "added", eqn)
-    return alike(before, after)
+        new = [alike(a, b) for a, b in zip(carry, out, strict=False)]
+        stable, carry = new == carry, new
+    walk.trying = before
+    for first, last in zip(start, carry, strict=True):
+        if first.kind is Kind.WEIGHT and last.kind > Kind.WEIGHT:  # a learned start is a source
+            walk.meet_all(first, "added", eqn)
+    out = walk.run_closed(body, [*consts, *carry, *rows])
+    return carry, out[len(carry) :]
 
 
 def loop(walk: Walk, eqn: Any, marks: list[Mark]) -> list[Mark]:

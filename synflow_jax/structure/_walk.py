@@ -63,6 +63,8 @@ class Walk:
       outer: the call of a library function inside of which the pass is.
       calls: all calls inside of which it is, from the outside to the inside.
       met: how many leaves have met a signal.
+      trying: whether the body of a loop is tried out, with marks that may still change: leaves then
+        meet nothing.
     """
 
     rules: Mapping[str, Rule]
@@ -72,6 +74,7 @@ class Walk:
     outer: Any = None
     calls: list[Any] = field(default_factory=list)
     met: int = 0
+    trying: bool = False
 
     def run(self, jaxpr: Any, consts: Sequence[Mark], inputs: Sequence[Mark]) -> list[Mark]:
         """Follow a jaxpr on the marks of its constants and inputs."""
@@ -132,6 +135,8 @@ class Walk:
         The sides are the axes of inputs, of outputs and, where a product does not sum over all of
         the inputs that are no outputs, those that it does sum over.
         """
+        if self.trying:
+            return
         found = self.found[leaf]
         if found.order is None:
             found.order, self.met = self.met, self.met + 1

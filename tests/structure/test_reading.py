@@ -194,3 +194,36 @@ def test_leaves_of_a_scalar_and_a_vector_are_told_apart():
 
     found = roles(read(network, (8,), alpha=(), gamma=(3,), w=(8, 3)))
     assert found == {"alpha": "scale", "gamma": "scale", "w": "kernel"}
+
+
+def recurrent(cell):
+    def network(p, x):
+        start = jnp.zeros((x.shape[0], 8))
+        return jax.lax.scan(lambda h, now: (cell(p, h, now), None), start, x.swapaxes(0, 1))[0]
+
+    return network
+
+
+def plain_cell(p, h, x):
+    return jax.nn.relu(x @ p["in"] + h @ p["state"])
+
+
+def learned_start(p, x):
+    start = jnp.broadcast_to(p["start"][None], (x.shape[0], 8))
+    return jax.lax.scan(lambda h, now: (plain_cell(p, h, now), None), start, x.swapaxes(0, 1))[0]
+
+
+def test_the_kernel_of_a_state_that_starts_at_zero_is_a_kernel():
+    found = read(recurrent(plain_cell), (5, 4), **{"in": (4, 8), "state": (8, 8)})
+    assert roles(found) == {"in": "kernel", "state": "kernel"}
+    assert found.by_path["state"].roles == {"kernel"}
+    shapes = {"in": (4, 8), "state": (8, 8), "start": (8,)}
+    assert roles(read(learned_start, (5, 4), **shapes))["start"] == "added"
+
+
+@pytest.mark.parametrize("cell", [nn.GRUCell, nn.OptimizedLSTMCell, nn.SimpleCell])
+def test_all_kernels_of_flax_cells_are_kernels(cell):
+    model = nn.RNN(cell(8))
+    params = model.init(jax.random.key(0), jnp.ones((1, 5, 4)))["params"]
+    reading = read_network(lambda p, x: model.apply({"params": p}, x), params, read_shape((5, 4)))
+    assert {use.path for use in reading.uses if use.path.endswith("kernel")} == reading.kernels
