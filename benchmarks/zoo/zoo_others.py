@@ -169,7 +169,7 @@ def autoregressive() -> Case:
 
 
 def image_and_noise(model: Any, params: Any) -> Any:
-    """Give a time and no text, and choose the sample."""
+    """Call the network at a fixed time, without a text, and return the sample alone."""
 
     def apply_fn(params: Any, x: Any) -> Any:
         steps, text = jnp.ones(len(x), jnp.int32), jnp.ones((len(x), 4, 16))

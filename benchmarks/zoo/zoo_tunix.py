@@ -15,7 +15,7 @@ LENGTH = 8
 
 
 def glue(model: Any) -> Any:
-    """Give positions and a causal mask, and choose the logits: the cache is no output."""
+    """Call the model with positions and a causal mask, and return the logits without the cache."""
     params, call = from_nnx(model)
 
     def apply_fn(params: Any, x: Any) -> Any:

@@ -80,7 +80,7 @@ def _evaluate(closed: ClosedJaxpr, arrays: list[Any], rows: dict[int, Axes]) -> 
 
 
 def _sum_rows(table: jax.Array, axes: Axes) -> jax.Array:
-    """Put the sum of all rows in the place of each row."""
+    """Replace each row of a table by the sum of all rows."""
     return jnp.broadcast_to(jnp.sum(table, axes, keepdims=True), table.shape)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from synflow_jax.plan import ByGroup, Plan
 from synflow_jax.pruning._info import PruneInfo
 from synflow_jax.pruning._rounds import Rows
-from synflow_jax.saliency import Saliency
+from synflow_jax.saliency import Pruned, Saliency
 from synflow_jax.trees import CollapseWarning, Masks, Params, listed_names, warn
 
 
@@ -48,7 +48,7 @@ def warn_of_losses(
     said = [
         *_emptied(emptied_layers(info, rows, plan)),
         *_without_flow(cut),
-        *saliency.losses(params, masks, plan.layers, known, log2_flows),
+        *saliency.losses(Pruned(params, masks, plan.layers, known, log2_flows)),
         *_negative(_named(plan.paths, rows.negative[0] & saliency.measures_flow)),
     ]
     if said:

@@ -78,7 +78,7 @@ def _check_target(info: PruneInfo, schedule: Certified, target: int) -> None:
 
 
 def _remedy(params: Params, saliency: Saliency) -> str:
-    """Say what to do against a flow that dies, or may: first of all make it one that means much."""
+    """Write the remedy for a flow that is lost: flow mode for a network that is not homogeneous."""
     reading = saliency.reading(params)
     if reading is not None and reading.breaks and not saliency.homogeneous:
         return "apply_fn is not homogeneous, so pass flow_mode(apply_fn) first"
@@ -125,7 +125,7 @@ def _check_idle(idle: list[str], info: PruneInfo, params: Params, saliency: Sali
 
 
 def _why_nothing(reading: Reading | None, saliency: Saliency) -> str:
-    """Say why no layer scores."""
+    """Write the likely cause of scores that are 0 in all layers."""
     if reading is None or saliency.homogeneous or not reading.breaks:
         return "A head that is all zero, or a function that ignores its params?"
     return (
@@ -135,7 +135,7 @@ def _why_nothing(reading: Reading | None, saliency: Saliency) -> str:
 
 
 def _why_idle(idle: list[str], params: Params, reading: Reading | None, saliency: Saliency) -> str:
-    """Say why some layers do not score."""
+    """Write the likely causes of scores that are 0 in some layers."""
     leaves = dict(named_leaves(params))
     uses = {} if reading is None else reading.by_path
     flow_mode = saliency.measures_flow and saliency.homogeneous

@@ -19,6 +19,7 @@ from synflow_jax.saliency._objectives import cross_entropy as cross_entropy
 from synflow_jax.saliency._objectives import gradient_norm as gradient_norm
 from synflow_jax.saliency._objectives import sum_outputs as sum_outputs
 from synflow_jax.saliency._objectives import weight_energy as weight_energy
+from synflow_jax.saliency._protocol import Pruned as Pruned
 from synflow_jax.saliency._protocol import Saliency as Saliency
 from synflow_jax.saliency._protocol import as_saliency as as_saliency
 from synflow_jax.saliency._protocol import checked_scores as checked_scores

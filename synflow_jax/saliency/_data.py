@@ -17,7 +17,7 @@ import numpy as np
 from synflow_jax.plan import Kernels, Layers, find_layers
 from synflow_jax.saliency._gradient import highest_precision, times_slope, zero_scores
 from synflow_jax.saliency._losses import have_gradient
-from synflow_jax.saliency._protocol import Saliency
+from synflow_jax.saliency._protocol import Pruned, Saliency
 from synflow_jax.structure import Reading, read_loss
 from synflow_jax.trees import (
     Function,
@@ -70,26 +70,19 @@ class DataSaliency(Saliency):
             return None
         return found if found is not None and found.kernels else None
 
-    def losses(
-        self,
-        params: Params,
-        masks: Masks,
-        layers: Layers,
-        known: frozenset[str],
-        log2_flows: tuple[float, float],
-    ) -> tuple[str, ...]:
+    def losses(self, pruned: Pruned) -> tuple[str, ...]:
         """Name the layers whose kept weights have no gradient of the loss on the first batch."""
-        del log2_flows
-        batch = next(self.read())
+        batch, layers = next(self.read()), pruned.layers
+        kept = pick(pruned.masks, layers.prunable)
 
-        def without_gradient(some: Masks) -> set[str]:
-            gradients = self.layer_gradients(params, some, layers, batch)
-            found = np.asarray(have_gradient(gradients, pick(masks, layers.prunable)))
+        def without_gradient(masks: Masks) -> set[str]:
+            gradients = self.layer_gradients(pruned.params, masks, layers, batch)
+            found = np.asarray(have_gradient(gradients, kept))
             return {path for path, has in zip(layers.paths, found, strict=True) if not has}
 
-        names = without_gradient(masks) - known
+        names = without_gradient(pruned.masks) - pruned.known
         if names:
-            names -= without_gradient(jax.tree.map(all_true, params))
+            names -= without_gradient(jax.tree.map(all_true, pruned.params))
         listed = listed_names([path for path in layers.paths if path in names])
         said = (
             f"on the first batch the loss has no gradient in {listed}, so that training cannot "
@@ -189,7 +182,7 @@ class SnipSaliency(DataSaliency):
     ) -> list[jax.Array]:
         """Differentiate by every floating leaf, and pick the layers."""
         start = masked(widen(params), masks)
-        floating = tuple(is_floating(leaf) for leaf in jax.tree.leaves(start))
+        floating = tuple(is_weight(leaf) for leaf in jax.tree.leaves(start))
         found = _loss_gradient(self.loss_fn, pick(start, floating), start, batch, floating)[1]
         return pick(place(start, floating, found, lambda leaf: leaf), layers.prunable)
 
@@ -208,7 +201,7 @@ class GraspSaliency(DataSaliency):
         return replace(self, prunable=Kernels(frozenset(paths)))
 
     def _flags(self, params: Params) -> tuple[bool, ...]:
-        """Tell of each leaf whether the gradient is taken over it."""
+        """Return, for each leaf, whether the gradient is taken over it."""
         reading = self.reading(params) if self.prunable is None else None
         return find_layers(params, self.prunable, reading).prunable
 

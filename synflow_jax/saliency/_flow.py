@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax.flow import Network, as_network, choose_outputs, even_rows
-from synflow_jax.plan import Layers
 from synflow_jax.saliency._gradient import highest_precision, value_and_scores
 from synflow_jax.saliency._losses import find_losses
 from synflow_jax.saliency._objectives import absolute, squared, synaptic_flow
-from synflow_jax.saliency._protocol import Saliency
+from synflow_jax.saliency._protocol import Pruned, Saliency
 from synflow_jax.scaled import Scaled, scaled, unit_exponent, unscale
 from synflow_jax.selection import Leaves
 from synflow_jax.structure import Reading, read_network
@@ -130,16 +129,9 @@ class FlowSaliency(Saliency):
         start = widen(masked(self.network.prepare(params, self.inputs), masks))
         return squared(start) if self.power == 2 else start
 
-    def losses(
-        self,
-        params: Params,
-        masks: Masks,
-        layers: Layers,
-        known: frozenset[str],
-        log2_flows: tuple[float, float],
-    ) -> tuple[str, ...]:
-        """Say which outputs, inputs, signals and gradients the network as pruned has lost."""
-        return find_losses(self, params, masks, layers, known, log2_flows)
+    def losses(self, pruned: Pruned) -> tuple[str, ...]:
+        """Describe what pruning cut: outputs, inputs, signals and gradients, one phrase each."""
+        return find_losses(self, pruned)
 
     def from_input_alone(self, params: Params, prunable: tuple[bool, ...]) -> Params:
         """Set what is added to a signal to 0, so that all flow starts at the input.

@@ -19,6 +19,7 @@ from synflow_jax.flow import as_network, closed_leaves
 from synflow_jax.plan import Layers
 from synflow_jax.saliency._gradient import highest_precision
 from synflow_jax.saliency._objectives import absolute
+from synflow_jax.saliency._protocol import Pruned
 from synflow_jax.trees import (
     Inputs,
     Masks,
@@ -33,6 +34,7 @@ from synflow_jax.trees import (
     path_string,
     pick,
     place,
+    widen,
 )
 
 DRAWS = 9  # of inputs: in one draw alone, ReLUs may happen to be closed
@@ -47,42 +49,25 @@ class Response(NamedTuple):
     gradients: Any  # of the derivatives by the kept weights of each layer
 
 
-def find_losses(
-    saliency: Any,
-    params: Params,
-    masks: Masks,
-    layers: Layers,
-    known: frozenset[str],
-    log2_flows: tuple[float, float],
-) -> tuple[str, ...]:
-    """Say what the masked network of a flow saliency has lost, a clause each; see `Saliency`."""
+def find_losses(saliency: Any, pruned: Pruned) -> tuple[str, ...]:
+    """Describe what the masks cut of a network, one phrase each; see `Saliency.losses`."""
+    params = pruned.params
     if not all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(params)):
         return ()  # other hosts hold a part of it
     shapes = _output_shapes(saliency, params)
-    parts = saliency, params, layers
     said: tuple[str, ...] = ()
-    if known or _may_be_cut(masks, layers, saliency.inputs, shapes):
-        said += _without_flow(*parts, masks, shapes, log2_flows)
+    if pruned.known or _may_be_cut(pruned.masks, pruned.layers, saliency.inputs, shapes):
+        said += _without_flow(saliency, pruned, shapes)
     closed = closed_leaves(params) if saliency.network.homogeneous else ()
-    if known or closed:  # else what has flow has a signal, but for chance
-        said += _without_signal(*parts, masks, shapes, known, closed)
+    if pruned.known or closed:  # else what has flow has a signal, but for chance
+        said += _without_signal(saliency, pruned, shapes, closed)
     return said
-
-
-def _described(params: Params) -> Params:
-    """Describe the params as they enter the network, half precision widened."""
-
-    def one(leaf: Any) -> Any:
-        half = is_floating(leaf) and jnp.finfo(leaf.dtype).bits < 32
-        return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if half else leaf.dtype)
-
-    return jax.tree.map(one, params)
 
 
 @highest_precision
 def _output_shapes(saliency: Any, params: Params) -> list[tuple[str, Shape]]:
     """List (path, shape) of the floating outputs; the network has been traced already."""
-    wide = _described(params)
+    wide = jax.eval_shape(widen, params)
     outputs = jax.eval_shape(
         call_traced, saliency.held, wide, saliency.inputs.ones(floating_dtype(wide))
     )
@@ -195,15 +180,11 @@ def _along(leaf: jax.Array, example: Shape) -> jax.Array:
 
 
 def _without_flow(
-    saliency: Any,
-    params: Params,
-    layers: Layers,
-    masks: Masks,
-    shapes: list[tuple[str, Shape]],
-    log2_flows: tuple[float, float],
+    saliency: Any, pruned: Pruned, shapes: list[tuple[str, Shape]]
 ) -> tuple[str, ...]:
     """Name outputs that flow no longer reaches, and inputs that no longer have an effect."""
-    x = saliency.inputs.ones(floating_dtype(_described(params)))
+    params, layers = pruned.params, pruned.layers
+    x = saliency.inputs.ones(floating_dtype(jax.eval_shape(widen, params)))
     ones = [np.ones(shape, np.float32) for _, shape in shapes]
     saliency = replace(saliency, sizes=())
 
@@ -214,16 +195,16 @@ def _without_flow(
         found = _respond(saliency, params, masks, x, ones, *rest, layers.prunable)
         return jax.tree.map(np.asarray, found)
 
-    dense = respond(jax.tree.map(all_true, params), log2_flows[0])
-    pruned = respond(masks, log2_flows[1])
+    dense = respond(jax.tree.map(all_true, params), pruned.log2_flows[0])
+    after_masks = respond(pruned.masks, pruned.log2_flows[1])
     said = []
-    for (path, _), before, after in zip(shapes, dense.outputs, pruned.outputs, strict=True):
+    for (path, _), before, after in zip(shapes, dense.outputs, after_masks.outputs, strict=True):
         lost = before & ~after
         name = f"output {path!r}" if path else "the output"
         if lost.any():
             said.append(f"no flow reaches {_entries(lost, name)}")
     examples = _floating_inputs(saliency.inputs)
-    for shape, before, after in zip(examples, dense.inputs, pruned.inputs, strict=True):
+    for shape, before, after in zip(examples, dense.inputs, after_masks.inputs, strict=True):
         lost = before & ~after
         # Some entries of a vector are cut at any usual compression, as hidden units are.
         if lost.all() or (lost.any() and len(shape) > 1):
@@ -242,24 +223,19 @@ def _entries(lost: Any, name: str) -> str:
 
 
 def _without_signal(
-    saliency: Any,
-    params: Params,
-    layers: Layers,
-    masks: Masks,
-    shapes: list[tuple[str, Shape]],
-    known: frozenset[str],
-    closed: tuple[str, ...],
+    saliency: Any, pruned: Pruned, shapes: list[tuple[str, Shape]], closed: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Say whether the network at its own values passes no signal, or which layers no gradient."""
+    """Describe a network that, at its own values, passes no signal or lacks gradients in layers."""
+    params, layers = pruned.params, pruned.layers
     own = replace(saliency, sizes=())
     if saliency.network.homogeneous:
         own = replace(own, held=as_function(as_network(saliency.network.plain), "apply_fn"))
     everything = jax.tree.map(all_true, params)
-    open_layers = np.array([path not in known for path in layers.paths])
+    open_layers = np.array([path not in pruned.known for path in layers.paths])
     signals, gradients = np.zeros((2, 1), bool), np.zeros((2, len(layers.paths)), bool)
     for draw in range(DRAWS):
         x, cotangents = _draw(saliency.inputs, params, shapes, draw)
-        for at, some in enumerate((masks, everything)):
+        for at, some in enumerate((pruned.masks, everything)):
             rest = (np.bool_(False), np.float32(1))
             found = _respond(own, params, some, x, cotangents, *rest, layers.prunable)
             signals[at] |= any(bool(np.any(part)) for part in found.inputs)
@@ -287,7 +263,7 @@ def _without_signal(
 def _draw(inputs: Inputs, params: Params, shapes: list[tuple[str, Shape]], seed: int) -> Any:
     """Draw normal inputs, whole numbers being ones, and a weight for each output."""
     rng = np.random.default_rng(seed)
-    ones = inputs.ones(floating_dtype(_described(params)))
+    ones = inputs.ones(floating_dtype(jax.eval_shape(widen, params)))
 
     def one(leaf: Any) -> Any:
         return (

@@ -30,6 +30,25 @@ from synflow_jax.trees import (
 )
 
 
+@dataclass(frozen=True)
+class Pruned:
+    """A network and the masks that were found for it, none of them traced.
+
+    Attributes:
+      params: the dense ones.
+      masks: found for them.
+      layers: the prunable leaves.
+      known: paths of the leaves without a weight or without flow, which are reported already.
+      log2_flows: log2 of the flow of the dense network and of the pruned one.
+    """
+
+    params: Params
+    masks: Masks
+    layers: Layers
+    known: frozenset[str]
+    log2_flows: tuple[float, float]
+
+
 class Saliency(abc.ABC):
     """Scores of weights, higher = keep.
 
@@ -144,24 +163,9 @@ class Saliency(abc.ABC):
         del prunable
         return params
 
-    def losses(
-        self,
-        params: Params,
-        masks: Masks,
-        layers: Layers,
-        known: frozenset[str],
-        log2_flows: tuple[float, float],
-    ) -> tuple[str, ...]:
-        """Say what the network as pruned has lost, a clause each; by default nothing is looked for.
-
-        Args:
-          params: the dense ones, not traced.
-          masks: found for them.
-          layers: the prunable leaves.
-          known: paths of layers that have no weight or no flow left, which are told already.
-          log2_flows: log2 of the flow of the dense network and of the pruned one.
-        """
-        del params, masks, layers, known, log2_flows
+    def losses(self, pruned: "Pruned") -> tuple[str, ...]:
+        """Describe what pruning cut, one phrase each; the check after a run reports them."""
+        del pruned
         return ()
 
     def candidate_scores(self, params: Params, kept: Leaves, prunable: tuple[bool, ...]) -> Leaves:

@@ -214,7 +214,7 @@ def _left(
 
 
 def _why(path: str, leaf: Any, prunable: Prunable | None, reading: Reading | None) -> str:
-    """Say why a leaf was left whole."""
+    """Return the reason why a leaf was left whole."""
     if not is_weight(leaf):
         return f"its dtype is {leaf.dtype}"
     if not leaf.size:

@@ -457,7 +457,7 @@ def select(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
 
 
 def combined(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
-    """Put values side by side or choose among them: leaves beside a signal are sources."""
+    """Concatenate or choose among values: a leaf beside a signal is a source."""
     floats = [m for m, a in zip(marks, eqn.invars[-len(marks) :], strict=True) if _is_float(a)]
     out = replace(join(marks), positive=_positive(floats or marks))
     if not _fed(floats):
