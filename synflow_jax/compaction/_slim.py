@@ -25,9 +25,9 @@ from synflow_jax.plan import (
     globally,
     layerwise,
     one_shot,
+    read_structure,
 )
 from synflow_jax.saliency import Saliency, as_saliency, checked_scores, synflow_saliency
-from synflow_jax.structure import read_network
 from synflow_jax.trees import (
     ApplyFn,
     Masks,
@@ -111,7 +111,7 @@ def slim(
     network = network_of(params, plain, read_shape(shape).ones(floating_dtype(params)))
     names = [network.names(number) for number in network.leaves]
     saliency = synflow_saliency(apply_fn, shape) if saliency is None else as_saliency(saliency)
-    layers = find_layers(params, None, read_network(plain, params, read_shape(shape)))
+    layers = find_layers(params, None, read_structure(params, apply_fn, shape))
     score, terms = _unit_scores(params, saliency, names, layers), budget(network)
     even = groups_of(names, len(network.state.units.parents)) if scope is layerwise else None
     may_go, n = (

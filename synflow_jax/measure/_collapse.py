@@ -10,8 +10,7 @@ import jax.numpy as jnp
 
 from synflow_jax.flow import choose_outputs
 from synflow_jax.measure._flow import flow_scores, prepare
-from synflow_jax.measure._structure import read
-from synflow_jax.plan import Layers, find_layers, find_stacks
+from synflow_jax.plan import Layers, find_layers, find_stacks, read_structure
 from synflow_jax.selection import count_kept, sum_counts
 from synflow_jax.trees import (
     ApplyFn,
@@ -251,7 +250,7 @@ def _layers(
     """List the layers, by the trace of the network where it is given."""
     if (apply_fn is None) != (shape is None):
         raise ValueError("apply_fn and shape must be given together, or neither of them")
-    reading = None if apply_fn is None else read(params, apply_fn, shape)
+    reading = None if apply_fn is None else read_structure(params, apply_fn, shape)
     return find_layers(params, prunable, reading, stacked)
 
 

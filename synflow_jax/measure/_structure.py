@@ -2,15 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from synflow_jax.flow import as_network
-from synflow_jax.plan import find_layers
-from synflow_jax.structure import Reading, Stack, read_network
-from synflow_jax.trees import ApplyFn, Params, Prunable, read_shape
-
-
-def read(params: Params, apply_fn: ApplyFn, shape: Any) -> Reading:
-    """Read the user's own network, whether in flow mode or not."""
-    return read_network(as_network(apply_fn).plain, params, read_shape(shape))
+from synflow_jax.plan import find_layers, read_structure
+from synflow_jax.structure import Stack
+from synflow_jax.trees import ApplyFn, Params, Prunable
 
 
 def stacked_layers(params: Params, apply_fn: ApplyFn, shape: Any) -> dict[str, Stack]:
@@ -35,7 +29,7 @@ def stacked_layers(params: Params, apply_fn: ApplyFn, shape: Any) -> dict[str, S
       >>> found, found["w"].axis
       ({'w': 3}, 0)
     """
-    return read(params, apply_fn, shape).stacks
+    return read_structure(params, apply_fn, shape).stacks
 
 
 def layer_order(
@@ -66,7 +60,7 @@ def layer_order(
       >>> layer_order(weights, lambda p, x: x @ p["in"] @ p["a_head"], (2,))
       ('in', 'a_head')
     """
-    reading = read(params, apply_fn, shape)
+    reading = read_structure(params, apply_fn, shape)
     layers = find_layers(params, prunable, reading)
     order = tuple(path for path in reading.order if path in layers.paths)
     if not order:
@@ -86,4 +80,7 @@ def find_sides(params: Params, apply_fn: ApplyFn, shape: Any) -> dict[str, Sides
 
     A leaf that is used in none is taken to be in Flax's layout, (…, in, out).
     """
-    return {use.path: Sides(use.inputs, use.outputs) for use in read(params, apply_fn, shape).uses}
+    return {
+        use.path: Sides(use.inputs, use.outputs)
+        for use in read_structure(params, apply_fn, shape).uses
+    }

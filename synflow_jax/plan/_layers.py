@@ -210,8 +210,12 @@ def kernels(params: Params, apply_fn: ApplyFn, shape: Any) -> Kernels:
       >>> sorted(found.paths)
       ['out']
     """
-    plain = as_network(apply_fn).plain
-    return Kernels(read_network(plain, params, read_shape(shape)).kernels)
+    return Kernels(read_structure(params, apply_fn, shape).kernels)
+
+
+def read_structure(params: Params, apply_fn: ApplyFn, shape: Any) -> Reading:
+    """Read the structure of the user's own network, whether it is in flow mode or not."""
+    return read_network(as_network(apply_fn).plain, params, read_shape(shape))
 
 
 def _none_chosen(prunable: Prunable | None, paths: list[str], reading: Reading | None) -> str:

@@ -8,16 +8,16 @@ from typing import Any
 import jax
 
 from synflow_jax._table import Shown, new_table
-from synflow_jax.flow import as_network, choose_outputs
+from synflow_jax.flow import choose_outputs
 from synflow_jax.measure import (
     any_log2_flow,
     dead_branches,
     flow_shares,
     layers_of,
 )
-from synflow_jax.plan import Layers, choose, find_layers
+from synflow_jax.plan import Layers, choose, find_layers, read_structure
 from synflow_jax.selection import count_kept
-from synflow_jax.structure import Reading, read_network
+from synflow_jax.structure import Reading
 from synflow_jax.trees import (
     ApplyFn,
     Masks,
@@ -27,7 +27,6 @@ from synflow_jax.trees import (
     is_weight,
     named_leaves,
     pick,
-    read_shape,
 )
 
 
@@ -171,7 +170,7 @@ def report(
     reading = None
     if apply_fn is not None:
         apply_fn = choose_outputs(apply_fn, outputs)
-        reading = read_network(as_network(apply_fn).plain, params, read_shape(shape))
+        reading = read_structure(params, apply_fn, shape)
     layers = find_layers(params, _with_pruned(params, masks, prunable, reading), reading, stacked)
     flow, dead, shares = None, (), {}
     axes = {path: at.layers for path, at in zip(layers.paths, layers.layouts, strict=True)}
