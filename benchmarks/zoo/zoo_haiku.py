@@ -54,11 +54,17 @@ def build(forward: Callable[..., Any], shape: Any) -> Case:
 
 
 def resnet(x: Any, training: bool) -> Any:
-    """ResNet-18 of a sixteenth of the width, pre-activation."""
+    """ResNet-18, pre-activation, with a quarter of the channels or less."""
     import haiku as hk
 
-    widths = (16, 16, 32, 32)
-    return hk.nets.ResNet18(10, resnet_v2=True, channels_per_group=widths)(x, training)
+    return hk.nets.ResNet(
+        (2, 2, 2, 2),
+        10,
+        resnet_v2=True,
+        bottleneck=False,
+        channels_per_group=(16, 16, 32, 32),
+        initial_conv_config={"output_channels": 16},
+    )(x, training)
 
 
 def mobilenet(x: Any, training: bool) -> Any:
@@ -103,7 +109,7 @@ TOKENS = jax.ShapeDtypeStruct((8,), jnp.int32)
 NETWORKS = [
     Network(f"haiku {name}", "dm-haiku", partial(build, forward, shape), (glue,))
     for name, forward, shape in (
-        ("ResNet18", resnet, (32, 32, 3)),
+        ("ResNet", resnet, (32, 32, 3)),
         ("MobileNetV1", mobilenet, (16, 16, 3)),
         ("VectorQuantizer", quantized, (12,)),
         ("DeepRNN", recurrent, (6, 12)),

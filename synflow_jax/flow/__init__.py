@@ -8,12 +8,14 @@ from synflow_jax.flow._homogeneity import Homogeneity as Homogeneity
 from synflow_jax.flow._homogeneity import homogeneity_report as homogeneity_report
 from synflow_jax.flow._mode import FlowWarning as FlowWarning
 from synflow_jax.flow._mode import closed_leaves as closed_leaves
+from synflow_jax.flow._mode import find_closed as find_closed
 from synflow_jax.flow._mode import flow_mode as flow_mode
 from synflow_jax.flow._network import Network as Network
 from synflow_jax.flow._network import as_network as as_network
 from synflow_jax.flow._outputs import choose_outputs as choose_outputs
+from synflow_jax.flow._rows import Untied as Untied
 from synflow_jax.flow._rows import even_rows as even_rows
-from synflow_jax.flow._sources import is_source as is_source
+from synflow_jax.flow._sources import only_added as only_added
 
 __all__ = [
     "FlowWarning",

@@ -120,4 +120,4 @@ def homogeneity_report(params: Params, apply_fn: ApplyFn, shape: Any) -> Homogen
     jax.eval_shape(trace, widen(params))
     counted = Counter(walk.notes)
     rows = [Break(n.rule, n.operation, n.where, times) for n, times in counted.items()]
-    return Homogeneity(tuple(rows), closed_leaves(params))
+    return Homogeneity(tuple(rows), closed_leaves(params, apply_fn, shape))

@@ -10,6 +10,7 @@ from synflow_jax.flow._rules import (
     as_factors,
     chain,
     elementwise_without_signal,
+    in_shape_of,
     kind_of,
     one_root,
     signals,
@@ -105,8 +106,10 @@ def maximum(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     a, b = as_factors(walk, [a, b])
     if a.is_signal and b.is_signal:
         return signal(jnp.maximum(walk.flow(a), walk.flow(b)))
+    if not a.is_signal:
+        return walk.without_signal(eqn, [a, b])
     walk.note("source", eqn)
-    return signal(walk.flow(a), a) if a.is_signal else walk.without_signal(eqn, [a, b])
+    return signal(in_shape_of(eqn, walk.flow(a)), a)
 
 
 def select(walk: Walk, eqn: Any, values: list[Value]) -> Any:
@@ -153,11 +156,33 @@ def reduced(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     return signal(out, value, reduced=value.reduced + steps, maxed=over == "reduce_max")
 
 
+def lookup(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Look up entries; by routed indices, of which each is as likely, their mean is found.
+
+    So each row of a codebook, each expert and each token has the same flow.
+    """
+    array, *indices = as_factors(walk, values)
+    routed = [v.kind is Kind.ROUTED for v in indices]
+    if not any(routed) or not is_weight(eqn.outvars[0].aval):
+        return linear(walk, eqn, values)
+    walk.note("routing", eqn, "lookup")
+    flow = walk.flow(array) if array.is_signal else coefficient(array.array)
+    axes, sizes = range(flow.ndim), eqn.params["slice_sizes"]
+    if eqn.primitive.name == "gather":
+        axes = eqn.params["dimension_numbers"].start_index_map
+    else:
+        axes = [axis for axis in axes if routed[axis]]
+    over = tuple(axis for axis in axes if sizes[axis] < flow.shape[axis])
+    mean = jnp.broadcast_to(jnp.mean(flow, over, keepdims=True), flow.shape)
+    out = bind(eqn, [mean, *(walk.flow(v) for v in indices)])[0]
+    return signal(out, count=array.count) if array.is_signal else Value(array.kind, out)
+
+
 def linear(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     """Evaluate a homogeneous function on the flows, with weights and constants set to 0."""
     values = as_factors(walk, values)
     if not signals(values):
-        routed = [v for v in values if v.kind is Kind.ROUTED]
+        routed = any(v.kind is Kind.ROUTED for v in values) and is_weight(eqn.outvars[0].aval)
         return walk.without_rule(eqn, values) if routed else walk.without_signal(eqn, values)
     if any(v.kind is Kind.ROUTED for v in values):
         return walk.without_rule(eqn, values)
@@ -238,3 +263,17 @@ def top_k(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         return walk.without_signal(eqn, [value])
     largest, index = bind(eqn, [walk.flow(value)])
     return [signal(largest, value), Value(Kind.ROUTED, index)]
+
+
+def ordered(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Sort: sorted signals are signals, and positions that go with them are routed."""
+    values = as_factors(walk, values)
+    if not signals(values):
+        return walk.without_signal(eqn, values)
+    pairs = zip(bind(eqn, [walk.flow(v) for v in values]), values, strict=True)
+    return [
+        signal(array, v)
+        if v.is_signal
+        else Value(v.kind if is_weight(array) else Kind.ROUTED, freeze(array))
+        for array, v in pairs
+    ]

@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.flow._network import Network
+from synflow_jax.flow._network import Network, as_network
 from synflow_jax.flow._primitives import RULES
-from synflow_jax.flow._sources import is_source
+from synflow_jax.flow._sources import only_added
 from synflow_jax.flow._values import Kind, Value, signal
 from synflow_jax.flow._walk import Walk
-from synflow_jax.structure import read_network, read_trace
+from synflow_jax.structure import Reading, read_network, read_trace
 from synflow_jax.trees import (
     ApplyFn,
     Function,
@@ -31,6 +31,7 @@ from synflow_jax.trees import (
     named_leaves,
     pick,
     place,
+    read_shape,
     warn,
 )
 
@@ -107,12 +108,9 @@ class FlowMode(Network):
         tells, without them names do. In params that hold pruned weights, exact zeros among others,
         a kernel that is all zero is an emptied one, and stays so.
         """
-        pairs = named_leaves(params)
-        added = [_is_added(path, leaf) for path, leaf in pairs]
-        if inputs is not None:
-            uses = read_network(self.plain, params, inputs).uses
-            added = [use.roles == {"added"} for use in uses]
-        kinds = [is_weight(leaf) and bool(leaf.size) for _, leaf in pairs]
+        reading = None if inputs is None else read_network(self.plain, params, inputs)
+        added = only_added(params, reading)
+        kinds = [is_weight(leaf) and bool(leaf.size) for leaf in jax.tree.leaves(params)]
         flags = tuple(kind and not source for kind, source in zip(kinds, added, strict=True))
         leaves = pick(params, flags)
         pruned = is_pruned(leaves)
@@ -150,14 +148,19 @@ def _open_if_closed(leaf: Any, pruned: Any) -> Any:
     return jnp.where(closed, jnp.full_like(leaf, inputs**-0.5), leaf)
 
 
-def closed_leaves(params: Params) -> tuple[str, ...]:
+def closed_leaves(
+    params: Params, apply_fn: ApplyFn | None = None, shape: Any = None
+) -> tuple[str, ...]:
     """List the leaves that close a branch at initialisation: all 0, or all one number below 0.01.
 
     Examples are a zero-initialised last scale of a residual block, a layer scale of 1e-6, ReZero's
-    α, LoRA's B, and a head of zeros. Biases and other sources close no branch and are not listed.
+    α, LoRA's B, and a head of zeros. What is only added to a signal closes no branch and is not
+    listed: the trace of the network tells, or names where there is no network.
 
     Args:
       params: any pytree of arrays.
+      apply_fn: apply_fn(params, x) -> y, in evaluation mode, or flow_mode of it.
+      shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
 
     Returns:
       Paths, in tree order.
@@ -167,13 +170,18 @@ def closed_leaves(params: Params) -> tuple[str, ...]:
       >>> closed_leaves({"gamma": jnp.full(3, 1e-6), "bias": jnp.zeros(3), "kernel": jnp.eye(3)})
       ('gamma',)
     """
-    pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_weight(leaf) and leaf.size]
-    return tuple(path for path, p in pairs if not _is_added(path, p) and bool(is_closed(p)))
+    if apply_fn is None:
+        return find_closed(params, None)
+    return find_closed(params, read_network(as_network(apply_fn).plain, params, read_shape(shape)))
 
 
-def _is_added(path: str, leaf: Any) -> bool:
-    # By name as well: attention's biases have two axes.
-    return path.split("/")[-1] in ("bias", "b") or is_source(path, leaf)
+def find_closed(params: Params, reading: Reading | None) -> tuple[str, ...]:
+    """List the leaves that close a branch, given the reading of the network if there is one."""
+    triples = zip(named_leaves(params), only_added(params, reading), strict=True)
+    some = [(path, leaf) for (path, leaf), added in triples if not added]
+    return tuple(
+        path for path, leaf in some if is_weight(leaf) and leaf.size and bool(is_closed(leaf))
+    )
 
 
 def flow_mode(apply_fn: ApplyFn, *, sources: bool = False) -> FlowMode:

@@ -10,9 +10,11 @@ from synflow_jax.flow._mixing import (
     concatenate,
     div,
     linear,
+    lookup,
     maximum,
     mul,
     neg,
+    ordered,
     pad,
     product,
     reduced,
@@ -30,19 +32,20 @@ from synflow_jax.flow._rules import (
     reshaped,
     rsqrt,
     split,
+    stopped,
 )
 from synflow_jax.flow._walk import Rule, walk_through
 from synflow_jax.jaxpr import CALLS, FUNCTIONS
 
 SHAPES = (
     *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims", "slice", "rev", "tile"),
-    *("copy", "copy_p", "conj", "stop_gradient", "name", "reduce_precision"),
+    *("copy", "copy_p", "conj", "name", "reduce_precision"),
     *("sharding_constraint", "reshard", "mesh_cast", "layout_constraint"),
 )
 LINEAR = (
     *("cumsum", "cummax", "cummin", "reduce_min", "reduce_window_sum", "reduce_window_min"),
-    *("reduce_window", "select_and_gather_add", "gather", "dynamic_slice"),
-    *("dynamic_update_slice", "scatter", "scatter_add", "scatter-add", "scatter-max"),
+    *("reduce_window", "select_and_gather_add", "dynamic_update_slice"),
+    *("scatter", "scatter_add", "scatter-add", "scatter-max"),
 )
 RULES: dict[str, Rule] = {
     **dict.fromkeys(CALLS, walk_through),
@@ -57,6 +60,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("real", "imag"), part),
     **dict.fromkeys(("split", "unstack"), split),
     **dict.fromkeys(("argmax", "argmin"), argmax),
+    **dict.fromkeys(("gather", "dynamic_slice"), lookup),
     "complex": joined,
     "cond": cond,
     "convert_element_type": convert,
@@ -69,5 +73,7 @@ RULES: dict[str, Rule] = {
     "rsqrt": rsqrt,
     "scan": scan,
     "select_n": select,
+    "sort": ordered,
+    "stop_gradient": stopped,
     "top_k": top_k,
 }

@@ -17,15 +17,58 @@ from synflow_jax.jaxpr import bind, flatten
 from synflow_jax.structure import Reading
 from synflow_jax.trees import Function, Params, call_traced, pick, place
 
-COPIES = ("convert_element_type", "copy", "stop_gradient", "name", "reduce_precision")
+# What may stand between a table and the lookup.
+COPIES = ("convert_element_type", "copy", "stop_gradient", "name", "reduce_precision", "mul", "div")
 Axes = tuple[int, ...]
 
 
-@partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["apply_fn"],
-    meta_fields=["tables", "tied"],
-)
+@partial(jax.tree_util.register_dataclass, data_fields=["apply_fn"], meta_fields=["tied"])
+@dataclass(frozen=True)
+class Untied:
+    """A network in which lookups in tied tables read other arrays than products do.
+
+    Attributes:
+      apply_fn: the network.
+      tied: for each leaf, whether it is such a table.
+    """
+
+    apply_fn: Function
+    tied: tuple[bool, ...]
+
+    def __call__(self, state: tuple[Params, list[jax.Array]], x: Any) -> Any:
+        """Call the network on (params, what is looked up in place of each tied table)."""
+        params, tables = state
+        called = partial(call_traced, self.apply_fn)
+        closed, shapes = jax.make_jaxpr(called, return_shape=True)(params, x)
+        numbers = [at for at, one in enumerate(self.tied) if one]
+        looked_up = dict(zip(numbers, tables, strict=True))
+        results = _evaluate(closed, jax.tree.leaves((params, x)), looked_up)
+        return jax.tree.structure(shapes).unflatten(results)
+
+
+def _evaluate(closed: ClosedJaxpr, arrays: list[Any], tables: dict[int, Any]) -> list[Any]:
+    """Evaluate a jaxpr; `tables` has, by number of an input, the array in which it looks up."""
+    env = list(arrays)
+
+    def number(_: Any, known: Any = None) -> int:
+        env.append(known)
+        return len(env) - 1
+
+    steps, results = flatten(closed, list(range(len(arrays))), number)
+    tables = dict(tables)
+    for step in steps:
+        operands = [env[at] for at in step.operands]
+        untied = [tables.get(at, env[at]) for at in step.operands]
+        if step.name in ("gather", "dynamic_slice"):
+            operands[0] = untied[0]
+        elif step.name in COPIES and not tables.keys().isdisjoint(step.operands):
+            tables[step.results[0]] = bind(step.eqn, untied)[0]
+        for at, array in zip(step.results, bind(step.eqn, operands), strict=True):
+            env[at] = array
+    return [env[at] for at in results]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["apply_fn"], meta_fields=["tables", "tied"])
 @dataclass(frozen=True)
 class EvenRows:
     """A network in which each lookup in some tables returns the sum of all rows.
@@ -43,40 +86,17 @@ class EvenRows:
     def __call__(self, params: Params, x: Any) -> Any:
         """Call the network."""
         flags = tuple(map(bool, self.tables))
-        pairs = zip(pick(params, flags), filter(None, self.tables), strict=True)
-        summed = place(params, flags, [_sum_rows(*pair) for pair in pairs], lambda leaf: leaf)
-        if any(self.tied):
-            return self._with_tied(summed, x)
-        return call_traced(self.apply_fn, summed, x)
-
-    def _with_tied(self, params: Params, x: Any) -> Any:
-        """Evaluate the network equation by equation, and sum the rows at the lookups alone."""
-        called = partial(call_traced, self.apply_fn)
-        closed, shapes = jax.make_jaxpr(called, return_shape=True)(params, x)
-        results = _evaluate(closed, jax.tree.leaves((params, x)), dict(enumerate(self.tied)))
-        return jax.tree.structure(shapes).unflatten(results)
+        params = place(params, flags, _summed(params, self.tables), lambda leaf: leaf)
+        if not any(self.tied):
+            return call_traced(self.apply_fn, params, x)
+        untied = Untied(self.apply_fn, tuple(map(bool, self.tied)))
+        return untied((params, _summed(params, self.tied)), x)
 
 
-def _evaluate(closed: ClosedJaxpr, arrays: list[Any], rows: dict[int, Axes]) -> list[Any]:
-    """Evaluate a jaxpr; `rows` has the axes of rows of those inputs that are tables."""
-    env = list(arrays)
-
-    def number(_: Any, known: Any = None) -> int:
-        env.append(known)
-        return len(env) - 1
-
-    steps, results = flatten(closed, list(range(len(arrays))), number)
-    tables = {at: axes for at, axes in rows.items() if axes}
-    for step in steps:
-        operands = [env[at] for at in step.operands]
-        axes = tables.get(step.operands[0]) if step.operands else None
-        if axes and step.name in ("gather", "dynamic_slice"):
-            operands[0] = _sum_rows(operands[0], axes)
-        elif axes and step.name in COPIES:
-            tables[step.results[0]] = axes
-        for at, array in zip(step.results, bind(step.eqn, operands), strict=True):
-            env[at] = array
-    return [env[at] for at in results]
+def _summed(params: Params, rows: tuple[Axes, ...]) -> list[jax.Array]:
+    """Sum the rows of the tables, given their axes."""
+    tables = pick(params, tuple(map(bool, rows)))
+    return [_sum_rows(*pair) for pair in zip(tables, filter(None, rows), strict=True)]
 
 
 def _sum_rows(table: jax.Array, axes: Axes) -> jax.Array:

@@ -63,9 +63,10 @@ def as_factors(walk: Walk, values: list[Value]) -> list[Value]:
 
 
 def elementwise(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Apply an elementwise function to a signal; exp after the maximum is subtracted is linear.
+    """Apply an elementwise function to a signal; exp(l) is l where l is a flow itself.
 
-    This exp begins a softmax, in which flow mode takes l for exp(l).
+    So it is in a softmax. Elsewhere, the flow has lost the sign of l, as of a decay's exponent: in
+    state space models exp(l) is below 1, and exp of the flow has no bound.
     """
     name = eqn.primitive.name
     if not signals(values):
@@ -73,6 +74,8 @@ def elementwise(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     if name == "exp" and values[0].shifted:
         walk.note("softmax", eqn, "softmax")
         return replace(signal(walk.flow(values[0]), values[0]), shifted=False)
+    if name in ("exp", "exp2") and values[0].plain is values[0].root.safe:
+        return chain(eqn, values, line=values[0].line, exponent=eqn)
     if name in ("pow", "integer_pow") and power(eqn, values) < 0:
         return chain(eqn, values, frozen=values[0].reduced > 0)
     if name == "min" and uniform_value(values[1]) == np.inf:
@@ -189,6 +192,19 @@ def reshaped(_walk: Walk, eqn: Any, values: list[Value]) -> Any:
     return replace(value, array=array)
 
 
+def stopped(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Take a signal without gradient as a factor: where it is added, it is a source.
+
+    No gradient passes, so that a share of the flow would reach no weight. In x + sg(q − x), as
+    quantisers have it, the flow is that of x.
+    """
+    value = walk.as_factor(values[0])
+    if not value.is_signal or not is_weight(value.plain):
+        return reshaped(walk, eqn, [value])
+    kept = {name: getattr(value, name) for name in ("origin", "reduced", "maxed")}
+    return Value(Kind.WEIGHT, freeze(value.plain), **kept)
+
+
 def passed_on(_walk: Walk, _eqn: Any, values: list[Value]) -> Any:
     """Return the operands: the primitive changes only their device or the order of evaluation."""
     return values
@@ -256,9 +272,14 @@ def add(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     return with_source(walk, eqn, kept, source, minus)
 
 
+def in_shape_of(eqn: Any, flow: Any) -> Any:
+    """Repeat a flow along axes of length 1, as an equation does whose other operand is dropped."""
+    return jnp.broadcast_to(flow, eqn.outvars[0].aval.shape)
+
+
 def with_source(walk: Walk, eqn: Any, kept: Value, source: Value, minus: bool) -> Value:
     """Drop a summand of a signal, or keep it as |b|; one far below 0 is a mask, which stays."""
-    flow = walk.flow(kept)
+    flow = in_shape_of(eqn, walk.flow(kept))
     if source.kind is not Kind.WEIGHT and not minus:
         forbidden = source.array <= MASKED
         if isinstance(forbidden, Tracer) or bool(forbidden.any()):

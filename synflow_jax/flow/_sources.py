@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from synflow_jax.trees import is_weight
+from synflow_jax.structure import Reading
+from synflow_jax.trees import Params, is_weight, named_leaves
 
 SOURCES = frozenset({"mean", "embedding", "pos_embedding", "cls"})
 FACTORS = ("scale", "var", "gamma", "weight", "gain", "alpha")  # parts of names of factors
@@ -17,3 +18,17 @@ def is_source(path: str, leaf: Any) -> bool:
     name = path.split("/")[-1]
     factor = leaf.ndim == 0 or any(part in name for part in FACTORS)
     return is_weight(leaf) and (name in SOURCES or (leaf.ndim < 2 and not factor))
+
+
+def only_added(params: Params, reading: Reading | None) -> list[bool]:
+    """Tell, for each leaf, whether it is only added: by the trace, or by names where there is none.
+
+    Such a leaf closes no branch, whatever its value.
+    """
+    if reading is not None:
+        return [use.roles == {"added"} for use in reading.uses]
+    # By the names of biases as well: those of attention have two axes.
+    return [
+        path.split("/")[-1] in ("bias", "b") or is_source(path, leaf)
+        for path, leaf in named_leaves(params)
+    ]

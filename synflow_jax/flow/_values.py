@@ -55,7 +55,7 @@ class Value:
       frozen: set by negative powers, `rsqrt` and `div`; read by `Walk.settle`, which turns the
         signal into a factor, and by `mul` and `div`, where it meets its own root.
       shifted: set by `add` where a maximum is subtracted; read by `elementwise` at exp (softmax).
-      line, offset, at: set by `chain`; read by `Walk.flow`, which decides and notes.
+      line, offset, exponent, at: set by `chain`; read by `Walk.flow`, which decides and notes.
       count: set by products of two signals; read by `balanced`.
 
     Attributes:
@@ -73,6 +73,7 @@ class Value:
         its own root.
       shifted: whether its own maximum was subtracted from a signal: its exp begins a softmax.
       offset: the equation that added a constant to the line.
+      exponent: the equation of an exp that the line leaves out.
       at: the equation after which there was no line any more.
       decided: the flow or the factor, in a list, once it is computed.
     """
@@ -90,6 +91,7 @@ class Value:
     frozen: bool = False
     shifted: bool = False
     offset: Any = None
+    exponent: Any = None
     at: Any = None
     decided: list[Any] = field(default_factory=list)
 

@@ -68,6 +68,8 @@ class Walk:
             if value.line is not None:
                 if value.offset is not None:
                     self.note("source", value.offset)
+                if value.exponent is not None:
+                    self.note("elementwise", value.exponent)
                 value.decided.append(value.line)
             else:
                 self.note("elementwise", value.at)

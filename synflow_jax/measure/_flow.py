@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.flow import choose_outputs, is_source
+from synflow_jax.flow import Untied, choose_outputs, only_added
 from synflow_jax.plan import Layout, find_layers
 from synflow_jax.saliency import absolute, highest_precision, sum_outputs, synflow_saliency
 from synflow_jax.scaled import log2, scaled, unscale
@@ -19,6 +19,7 @@ from synflow_jax.trees import (
     Prunable,
     Scores,
     all_true,
+    as_function,
     call_on_ones,
     check_finite,
     check_masks,
@@ -195,7 +196,7 @@ def conservation_gap(
       A floating scalar; about 1e-6 or less in float32 where flow is conserved.
 
     Raises:
-      ValueError: an argument makes no sense.
+      ValueError: an argument makes no sense, or R is 0 or not finite.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -210,12 +211,18 @@ def conservation_gap(
     apply_fn = choose_outputs(apply_fn, outputs)
     check_finite(params)
     saliency = synflow_saliency(apply_fn, shape)
+    network, uses = saliency.network, saliency.reading(params).uses
     # Flow mode drops summands, so that only embeddings are sources.
-    keeps = saliency.network.sources
-    uses = saliency.reading(params).uses
-    sources = tuple(use.role == "table" or (keeps and use.roles == {"added"}) for use in uses)
-    value, slope = _grown(widen(params), saliency, sources)
-    return jnp.abs(slope.astype(value.dtype) - value) / jnp.abs(value)
+    added = [network.sources and use.roles == {"added"} for use in uses]
+    looked_up = [use.role == "table" for use in uses]
+    tied = tuple(one and len(use.roles) > 1 for one, use in zip(looked_up, uses, strict=True))
+    triples = zip(looked_up, added, tied, strict=True)
+    sources = tuple((one or summand) and not both for one, summand, both in triples)
+    value, slope = _grown(widen(params), saliency, sources, tied)
+    gap = jnp.abs(slope.astype(value.dtype) - value) / jnp.abs(value)
+    if not is_traced(gap) and not jnp.isfinite(gap):
+        raise ValueError(explain_flow(saliency, params, jax.tree.map(all_true, params)))
+    return gap
 
 
 def flow_shares(
@@ -257,8 +264,9 @@ def _cause(flow: jax.Array, params: Params, reading: Reading | None) -> str:
     if flow < 0:
         return taken
     if flow == 0:
-        pairs = [(path, leaf) for path, leaf in named_leaves(params) if is_weight(leaf)]
-        zeros = [p for p, leaf in pairs if not is_source(p, leaf) and not leaf.any()]
+        triples = zip(named_leaves(params), only_added(params, reading), strict=True)
+        some = [(path, leaf) for (path, leaf), added in triples if is_weight(leaf) and not added]
+        zeros = [path for path, leaf in some if not leaf.any()]
         return f"Leaves that are all zero: {', '.join(zeros)}." if zeros else taken if lines else ""
     found = [] if reading is None else [b for b in reading.breaks if b.breaks == "elementwise"]
     where = f" ({describe(found)})" if found else ""
@@ -308,19 +316,30 @@ def _neurons(score: jax.Array, layout: Layout) -> NeuronFlow:
     return NeuronFlow(*(jnp.sum(score, axes) for axes in others))
 
 
-@partial(jax.jit, static_argnames=("sources",))
+@partial(jax.jit, static_argnames=("sources", "tied"))
 @highest_precision
-def _grown(params: Params, saliency: Any, sources: tuple[bool, ...]) -> tuple[Any, Any]:
-    """Return R and dR/ds at s = 1, where input and sources are both scaled by s."""
-    positive = absolute(saliency.network.prepare(params, saliency.inputs))
+def _grown(
+    params: Params, saliency: Any, sources: tuple[bool, ...], tied: tuple[bool, ...]
+) -> tuple[Any, Any]:
+    """Return R and dR/ds at s = 1, where input and sources are both scaled by s.
+
+    A tied table is both a source, where it is looked up, and a kernel, which is not scaled.
+    """
+    network: Any = saliency.network
+    positive = absolute(network.prepare(params, saliency.inputs))
+    if any(tied):
+        plain = as_function(network.plain, "apply_fn")
+        network = network.over(Untied(plain, tied))
 
     @scaled
     def grown_flow(scale: jax.Array) -> jax.Array:
         def on_grown(p: Any, x: Any) -> Any:
-            return saliency.network(p, jax.tree.map(lambda v: _scale(v, scale), x))
+            return network(p, jax.tree.map(lambda v: _scale(v, scale), x))
 
         grown = [_scale(leaf, scale) for leaf in pick(positive, sources)]
-        state = place(positive, sources, grown, lambda leaf: leaf)
+        state: Any = place(positive, sources, grown, lambda leaf: leaf)
+        if any(tied):
+            state = (state, [_scale(leaf, scale) for leaf in pick(positive, tied)])
         return sum_outputs(call_on_ones(on_grown, state, saliency.inputs))
 
     (value, _), slope = jax.value_and_grad(grown_flow, has_aux=True)(jnp.ones(()))

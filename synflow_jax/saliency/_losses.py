@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from synflow_jax.flow import as_network, closed_leaves
+from synflow_jax.flow import as_network, find_closed
 from synflow_jax.plan import Layers
 from synflow_jax.saliency._gradient import highest_precision
 from synflow_jax.saliency._objectives import absolute
@@ -58,7 +58,9 @@ def find_losses(saliency: Any, pruned: Pruned) -> tuple[str, ...]:
     said: tuple[str, ...] = ()
     if pruned.known or _may_be_cut(pruned.masks, pruned.layers, saliency.inputs, shapes):
         said += _without_flow(saliency, pruned, shapes)
-    closed = closed_leaves(params) if saliency.network.homogeneous else ()
+    closed: tuple[str, ...] = ()
+    if saliency.network.homogeneous:
+        closed = find_closed(params, saliency.reading(params))
     if pruned.known or closed:  # else what has flow has a signal, but for chance
         said += _without_signal(saliency, pruned, shapes, closed)
     return said

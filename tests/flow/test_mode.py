@@ -79,6 +79,19 @@ def test_equal_functions_make_equal_networks_that_share_a_program():
     assert len(traced) == count
 
 
+def test_what_the_trace_shows_to_be_added_closes_no_branch():
+    params = {"offset": jnp.zeros((1, 3)), "mean": jnp.zeros((3, 2)), "kernel": jnp.ones((4, 3))}
+
+    def network(p, x):
+        return (x @ p["kernel"] + p["offset"]) @ p["mean"]
+
+    for fn in (network, sf.flow_mode(network)):
+        assert sf.flow.closed_leaves(params, fn, (4,)) == ("mean",)
+    with pytest.raises(ValueError, match="Leaves that are all zero: mean"):
+        sf.log2_flow(params, network, (4,)).block_until_ready()
+        sf.measure.conservation_gap(params, network, (4,))
+
+
 def test_closed_leaves_are_opened_for_scores_and_a_pruned_one_stays_shut():
     params = {
         "alpha": jnp.zeros(()),
@@ -87,6 +100,7 @@ def test_closed_leaves_are_opened_for_scores_and_a_pruned_one_stays_shut():
         "w": jnp.zeros((4, 3)),
     }
     assert sf.flow.closed_leaves(params) == ("alpha", "gamma", "w")
+    assert sf.flow.closed_leaves({"offset": jnp.zeros((1, 3))}) == ("offset",)
     network = sf.flow_mode(lambda p, x: p["alpha"] * p["gamma"] * (x @ p["w"] + p["b"]))
     opened = network.prepare(params)
     assert float(opened["alpha"]) == 1.0 and opened["w"][0, 0] == 0.5 and opened["gamma"][0] == 1.0

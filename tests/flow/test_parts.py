@@ -317,3 +317,107 @@ def test_the_report_names_transforms():
         ("transform", "fft", 1)
     ]
     assert table.rows[0].stands_in == "the moduli of its matrix"
+
+
+N = 6
+
+
+def weights(**shapes):
+    rng = np.random.default_rng(3)
+    return {k: jnp.asarray(rng.standard_normal(s), jnp.float32) for k, s in shapes.items()}
+
+
+def by_hand(params, *names):
+    """R of a chain in NumPy."""
+    x = np.ones(params[names[0]].shape[0])
+    for name in names:
+        x = x @ np.abs(np.asarray(params[name], np.float64))
+    return float(x.sum())
+
+
+def flows(params, fn):
+    found = sf.measure.layer_flow(params, sf.flow_mode(fn), (4,))
+    return {path: float(value) for path, value in found.items()}
+
+
+def codebook(p, x):
+    h = x @ p["up"]
+    nearest = jnp.argmin(jnp.square(h[:, None] - p["code"]).sum(-1), -1)
+    quantized = p["code"][nearest]
+    return (h + jax.lax.stop_gradient(quantized - h)) @ p["down"]
+
+
+def test_the_flow_of_a_straight_through_codebook_is_that_of_the_signal():
+    params = weights(up=(4, N), code=(9, N), down=(N, 3))
+    want = by_hand(params, "up", "down")
+    assert flows(params, codebook) == pytest.approx({"up": want, "down": want, "code": 0}, rel=RTOL)
+    assert float(sf.measure.conservation_gap(params, sf.flow_mode(codebook), (4,))) < 1e-5
+
+
+def test_a_detached_signal_is_a_factor_where_it_multiplies():
+    def gated(p, x):
+        h = x @ p["up"]
+        return (h * jax.lax.stop_gradient(jax.nn.sigmoid(h))) @ p["down"]
+
+    params = weights(up=(4, N), down=(N, 3))
+    h = np.abs(np.asarray(params["up"], np.float64)).sum(0)
+    want = float((h / (1 + np.exp(-h))) @ np.abs(np.asarray(params["down"])).sum(1))
+    assert flows(params, gated) == pytest.approx({"up": want, "down": want}, rel=RTOL)
+
+
+@pytest.mark.parametrize("lookup", ["gather", "slice", "vmap"])
+def test_an_expert_that_is_looked_up_by_a_computed_index_counts_as_the_mean_of_all(lookup):
+    def routed(p, x):
+        best = jnp.argmax(x @ p["router"], -1)
+        if lookup == "slice":
+            return x @ jax.lax.dynamic_index_in_dim(p["experts"], best[0], 0, False)
+        if lookup == "vmap":
+            return jax.vmap(lambda row, at: row @ p["experts"][at])(x, best)
+        return jnp.einsum("bi,bio->bo", x, p["experts"][best])
+
+    params = weights(router=(4, 5), experts=(5, 4, 3))
+    experts = np.abs(np.asarray(params["experts"], np.float64))
+    scores = sf.saliency.synflow_saliency(sf.flow_mode(routed), (4,))(
+        params, jax.tree.map(lambda p: jnp.ones(p.shape, bool), params)
+    )
+    np.testing.assert_allclose(scores["experts"], experts / 5, rtol=RTOL)
+
+
+def test_tokens_that_are_chosen_by_a_computed_index_count_as_the_mean_of_all():
+    def first_of_sorted(p, x):
+        h = (x[:, :, None] * p["up"]).reshape(1, 4, N)
+        order = jnp.argsort(h.sum(-1), -1)
+        return jnp.take_along_axis(h, order[..., None], 1)[:, 0] @ p["down"]
+
+    params = weights(up=(4, N), down=(N, 3))
+    up = np.abs(np.asarray(params["up"], np.float64)).mean(0)
+    want = float(up @ np.abs(np.asarray(params["down"])).sum(1))
+    assert flows(params, first_of_sorted) == pytest.approx({"up": want, "down": want}, rel=RTOL)
+
+
+def test_exp_of_a_flow_is_the_flow_since_its_sign_is_lost():
+    decays = jnp.tril(jnp.ones((N, N), bool))
+
+    def segments(p, x):
+        total = jnp.cumsum(-jax.nn.softplus(x @ p["up"]), -1)
+        apart = total[..., :, None] - total[..., None, :]
+        return jnp.exp(jnp.where(decays, apart, -jnp.inf)).sum(-1) @ p["down"]
+
+    params = weights(up=(4, N), down=(N, 3))
+    h = np.log1p(np.exp(np.abs(np.asarray(params["up"], np.float64)).sum(0)))
+    total = np.cumsum(h)
+    apart = np.tril(total[:, None] + total[None]).sum(1)
+    want = float(apart @ np.abs(np.asarray(params["down"])).sum(1))
+    assert flows(params, segments) == pytest.approx({"up": want, "down": want}, rel=RTOL)
+
+
+@pytest.mark.parametrize("how", [jnp.add, jnp.subtract, jnp.maximum])
+def test_a_signal_that_is_repeated_by_what_is_dropped_counts_as_often(how):
+    def queries(p, x):
+        return how((x @ p["up"])[:, None], p["position"]).sum(1) @ p["down"]
+
+    params = weights(up=(4, N), position=(5, N), down=(N, 3))
+    want = 5 * by_hand(params, "up", "down")
+    assert flows(params, queries) == pytest.approx(
+        {"up": want, "down": want, "position": 0}, rel=RTOL
+    )

@@ -63,6 +63,23 @@ def test_homogeneous_networks_conserve(net, params, shape):
     assert float(sf.measure.conservation_gap(params, net, shape)) < 1e-5
 
 
+@pytest.mark.parametrize("mode", [lambda f: f, sf.flow_mode], ids=["plain", "flow mode"])
+def test_a_tied_table_is_a_source_where_it_is_looked_up_alone(mode):
+    rng = np.random.default_rng(0)
+    params = {
+        "table": jnp.asarray(rng.standard_normal((20, 8)), jnp.float32),
+        "w": jnp.asarray(rng.standard_normal((8, 8)), jnp.float32),
+        "b": jnp.asarray(rng.standard_normal(8), jnp.float32),
+    }
+
+    def network(p, tokens):
+        h = jnp.take(p["table"] * 2, tokens, axis=0).mean(1) @ p["w"] + p["b"][None]
+        return jax.nn.relu(h) @ p["table"].T
+
+    tokens = jax.ShapeDtypeStruct((5,), jnp.int32)
+    assert float(sf.measure.conservation_gap(params, mode(network), tokens)) < 1e-5
+
+
 @pytest.mark.parametrize(
     "breaker",
     [
