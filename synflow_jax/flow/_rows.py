@@ -14,11 +14,14 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
 from synflow_jax.jaxpr import bind, flatten
-from synflow_jax.structure import Reading
+from synflow_jax.structure import Reading, find_lookups
 from synflow_jax.trees import Function, Params, call_traced, pick, place
 
 # What may stand between a table and the lookup.
-COPIES = ("convert_element_type", "copy", "stop_gradient", "name", "reduce_precision", "mul", "div")
+COPIES = (
+    *("convert_element_type", "copy", "stop_gradient", "name", "reduce_precision", "mul", "div"),
+    *("transpose", "reshape", "squeeze", "expand_dims", "broadcast_in_dim"),
+)
 Axes = tuple[int, ...]
 
 
@@ -42,12 +45,23 @@ class Untied:
         closed, shapes = jax.make_jaxpr(called, return_shape=True)(params, x)
         numbers = [at for at, one in enumerate(self.tied) if one]
         looked_up = dict(zip(numbers, tables, strict=True))
-        results = _evaluate(closed, jax.tree.leaves((params, x)), looked_up)
+        lookups = find_lookups(closed, params)
+        wanted = {key for key, leaves in lookups.items() if not leaves.isdisjoint(numbers)}
+        results = _evaluate(closed, jax.tree.leaves((params, x)), looked_up, wanted)
         return jax.tree.structure(shapes).unflatten(results)
 
 
-def _evaluate(closed: ClosedJaxpr, arrays: list[Any], tables: dict[int, Any]) -> list[Any]:
-    """Evaluate a jaxpr; `tables` has, by number of an input, the array in which it looks up."""
+def _evaluate(
+    closed: ClosedJaxpr, arrays: list[Any], tables: dict[int, Any], lookups: set[int]
+) -> list[Any]:
+    """Evaluate a jaxpr in which some equations, the lookups, read other arrays.
+
+    Args:
+      closed: the jaxpr.
+      arrays: its inputs.
+      tables: by number of an input, the array that lookups read in its place.
+      lookups: the identities of the equations.
+    """
     env = list(arrays)
 
     def number(_: Any, known: Any = None) -> int:
@@ -55,16 +69,24 @@ def _evaluate(closed: ClosedJaxpr, arrays: list[Any], tables: dict[int, Any]) ->
         return len(env) - 1
 
     steps, results = flatten(closed, list(range(len(arrays))), number)
-    tables = dict(tables)
+    tables, found = dict(tables), set()
     for step in steps:
         operands = [env[at] for at in step.operands]
         untied = [tables.get(at, env[at]) for at in step.operands]
-        if step.name in ("gather", "dynamic_slice"):
-            operands[0] = untied[0]
-        elif step.name in COPIES and not tables.keys().isdisjoint(step.operands):
-            tables[step.results[0]] = bind(step.eqn, untied)[0]
+        if not tables.keys().isdisjoint(step.operands):
+            if id(step.eqn) in lookups:
+                operands = untied
+                found.add(id(step.eqn))
+            elif step.name in COPIES:
+                tables[step.results[0]] = bind(step.eqn, untied)[0]
         for at, array in zip(step.results, bind(step.eqn, operands), strict=True):
             env[at] = array
+    if lookups - found:
+        raise ValueError(
+            "a table that is also used in products must be looked up outside of loops, branches "
+            "and custom derivatives, so that its two uses can be told apart: leave it out by "
+            "prunable"
+        )
     return [env[at] for at in results]
 
 

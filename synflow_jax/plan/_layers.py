@@ -145,10 +145,16 @@ def choose(
 ) -> Prunable:
     """Return what decides: the user's function, or the trace, or names where there is none."""
     default = Named(frozenset(stacks)) if stacks else is_prunable
-    default = default if reading is None else Kernels(reading.kernels)
+    default = default if reading is None else Kernels(_kernels_of(reading))
     if prunable is None:
         return default
     return prunable.above(default) if isinstance(prunable, Narrowing) else prunable
+
+
+def _kernels_of(reading: Reading) -> frozenset[str]:
+    """List the kernels of a trace, and what is named as one where an unknown operation hides it."""
+    unclear = (use for use in reading.uses if use.role == "unclear" and len(use.shape) >= 2)
+    return reading.kernels.union(u.path for u in unclear if not _named_otherwise(u.path))
 
 
 @dataclass(frozen=True)
@@ -210,7 +216,7 @@ def kernels(params: Params, apply_fn: ApplyFn, shape: Any) -> Kernels:
       >>> sorted(found.paths)
       ['out']
     """
-    return Kernels(read_structure(params, apply_fn, shape).kernels)
+    return Kernels(_kernels_of(read_structure(params, apply_fn, shape)))
 
 
 def read_structure(params: Params, apply_fn: ApplyFn, shape: Any) -> Reading:
@@ -222,7 +228,7 @@ def _none_chosen(prunable: Prunable | None, paths: list[str], reading: Reading |
     if prunable is not None:
         return f"prunable must choose a leaf, and {prunable} chose none of {paths}"
     if reading is not None:
-        if not reading.order:
+        if all(use.role == "unused" for use in reading.uses):
             return f"apply_fn must use its params, and uses none of {paths}"
         why = ", ".join(f"{use.path} ({use.why})" for use in reading.uses)
         return (

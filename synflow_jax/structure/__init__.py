@@ -7,6 +7,7 @@ from synflow_jax.structure._reading import Break as Break
 from synflow_jax.structure._reading import Reading as Reading
 from synflow_jax.structure._reading import Stack as Stack
 from synflow_jax.structure._reading import Use as Use
+from synflow_jax.structure._reading import find_lookups as find_lookups
 from synflow_jax.structure._reading import flax_sides as flax_sides
 from synflow_jax.structure._reading import read_loss as read_loss
 from synflow_jax.structure._reading import read_network as read_network

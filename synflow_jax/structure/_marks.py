@@ -19,7 +19,7 @@ READABLE = 2**20  # entries; the numbers of a larger constant are not looked at
 
 
 class Kind(IntEnum):
-    """What a value depends on; a result has the largest kind of its operands, unless ruled less."""
+    """What a value depends on: mostly the largest kind among the operands."""
 
     CONSTANT = 0  # neither params nor input
     WEIGHT = 1  # params alone
@@ -37,12 +37,14 @@ class Part:
       sliced: axes of the leaf of which one position was taken, and that still have length 1.
       layers: the axis of the leaf from which one layer was taken; None if it holds one layer.
       summed: axes of the leaf that a product with other leaves has summed over.
+      reduced: axes of the leaf that a sum or a maximum has reduced: a statistic of the leaf.
     """
 
     axes: tuple[Axes, ...]
     sliced: Axes = NONE
     layers: int | None = None
     summed: Axes = NONE
+    reduced: Axes = NONE
 
     def moved(self, axes: Iterable[Axes]) -> "Part":
         """Return the part with other axes; an axis that was sliced and is gone is that of layers.
@@ -60,7 +62,13 @@ class Part:
             return self if len(self.axes) > len(other.axes) else other
         axes = tuple(a | b for a, b in zip(self.axes, other.axes, strict=True))
         layers = self.layers if self.layers is not None else other.layers
-        return Part(axes, self.sliced | other.sliced, layers, self.summed | other.summed)
+        return Part(
+            axes,
+            self.sliced | other.sliced,
+            layers,
+            self.summed | other.summed,
+            self.reduced & other.reduced,
+        )
 
 
 Parts = Mapping[int, Part]
@@ -80,7 +88,7 @@ class Mark:
       number: the one number of a constant whose entries are equal, else None.
       known: of a comparison, its answer, which is the same for all entries; else None.
       scales: leaves that the equation just before has multiplied a signal with.
-      stretched: whether the value was just broadcast along a further axis.
+      one_hot: whether each row has one entry that is 1, as tokens compared with all numbers.
     """
 
     kind: Kind = Kind.CONSTANT
@@ -91,7 +99,7 @@ class Mark:
     number: float | None = None
     known: bool | None = None
     scales: Parts = field(default_factory=dict)
-    stretched: bool = False
+    one_hot: bool = False
 
     @property
     def is_signal(self) -> bool:
@@ -110,7 +118,12 @@ def mark_of_constant(array: Any) -> Mark:
         return Mark()
     found = found.astype(np.float64)
     first = float(found.flat[0])
-    return Mark(positive=bool((found >= 0).all()), number=first if (found == first).all() else None)
+    ones = found.ndim == 2 and ((found == 0) | (found == 1)).all() and (found.sum(-1) == 1).all()
+    return Mark(
+        positive=bool((found >= 0).all()),
+        number=first if (found == first).all() else None,
+        one_hot=bool(ones),
+    )
 
 
 def join(marks: Iterable[Mark], kind: Kind | None = None) -> Mark:
@@ -134,7 +147,7 @@ def join_parts(marks: Iterable[Mark]) -> dict[int, Part]:
 
 
 def alike(a: Mark, b: Mark) -> Mark:
-    """Describe a value that is one of two, as the carry of a loop is."""
+    """Describe a value that may be either of two, as the carry of a loop may."""
     both = join([a, b])
     same = a.number == b.number
     return replace(

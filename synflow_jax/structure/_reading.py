@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from synflow_jax.structure._marks import join
+from synflow_jax.structure._marks import Mark, join
 from synflow_jax.structure._rules import RULES
 from synflow_jax.structure._walk import Found, Noted, Walk, input_mark, leaf_mark
 from synflow_jax.trees import (
@@ -23,13 +23,15 @@ from synflow_jax.trees import (
     widen,
 )
 
-# The role of a leaf that is met in several is the first of these.
-ROLES = ("table", "added", "kernel", "scale")
+# The role of a leaf that is met in several is the first of these. A summand is an added leaf that
+# is a kernel elsewhere: that of a recurrent layer whose first state is 0, or one with a penalty.
+ROLES = ("table", "added", "kernel", "summand", "scale")
 WHY = {
     "table": "looked up by whole numbers",
     "added": "added to a signal",
     "scale": "multiplied entry by entry",
-    "unused": "not used with a signal",
+    "unused": "not used",
+    "unclear": "met by an operation that is not known, and not named as a kernel is",
     "vector": "one axis a layer",
     "type": "not floating",
     "empty": "empty",
@@ -44,8 +46,9 @@ class Use:
       path: where the leaf stands.
       shape: of the leaf.
       role: "kernel" (contracted with a signal), "table" (looked up by whole numbers), "added" to a
-        signal, "scale" (multiplied with it entry by entry), "unused", "vector" (a kernel or slices
-        of one axis), "type" (not floating) or "empty".
+        signal, "scale" (multiplied with it entry by entry), "unused", "unclear" (an output depends
+        on it by an operation that is not known), "vector" (a kernel or slices of one axis), "type"
+        (not floating) or "empty".
       layers: the axis along which layers are stacked, None for a leaf of one layer.
       inputs: the axes that lie along the inputs of a unit; of a table, its rows.
       outputs: the axes that lie along the units.
@@ -95,10 +98,11 @@ class Stack(int):
 
 @dataclass(frozen=True)
 class Break:
-    """A place where the flow is no line in the size of a layer, or where its sign may change.
+    """A place where R is not linear in a factor on a layer, or where its sign may change.
 
     Attributes:
-      breaks: "elementwise", "product", "normaliser", "centring", "transform" or "subtraction".
+      breaks: "elementwise", "product", "normaliser", "centring", "transform", "subtraction",
+        "detached" (no gradient passes) or "unknown" (an operation without a rule).
       operation: the name of the operation.
       where: the line, as file:line (function).
       paths: the leaves behind it.
@@ -180,11 +184,13 @@ def read_loss(loss_fn: Function, params: Params, batch: Any) -> Reading:
 def read_trace(closed: Any, params: Params) -> Reading:
     """Follow a trace of which the first inputs are the leaves, and the others the data."""
     pairs = named_leaves(params)
-    walk = Walk(RULES, [leaf.ndim for _, leaf in pairs], [Found() for _ in pairs])
-    marks = [leaf_mark(k, leaf) for k, (_, leaf) in enumerate(pairs)]
-    data = [input_mark(var.aval) for var in closed.jaxpr.invars[len(pairs) :]]
-    out = join(walk.run_closed(closed, marks + data))
-    uses = tuple(_use(*pair, one) for pair, one in zip(pairs, walk.found, strict=True))
+    walk, marks = _walked(closed, params)
+    results = zip(marks, closed.out_avals, strict=True)
+    out = join(mark for mark, aval in results if is_weight(aval))
+    uses = tuple(
+        _use(*pair, one, bool(out.leaves >> bit & 1))
+        for bit, (pair, one) in enumerate(zip(pairs, walk.found, strict=True))
+    )
     paths = [path for path, _ in pairs]
     notes = list(enumerate(walk.notes.values()))
     reached = [one for bit, one in notes if out.breaks >> bit & 1]
@@ -196,15 +202,33 @@ def read_trace(closed: Any, params: Params) -> Reading:
     )
 
 
+def find_lookups(closed: Any, params: Params) -> dict[int, set[int]]:
+    """Return the numbers of the leaves that equations of a trace look up, by id(equation)."""
+    return _walked(closed, params)[0].lookups
+
+
+def _walked(closed: Any, params: Params) -> tuple[Walk, list[Mark]]:
+    """Follow a trace; return the pass, and the marks of the outputs."""
+    leaves = jax.tree.leaves(params)
+    walk = Walk(RULES, [leaf.ndim for leaf in leaves], [Found() for _ in leaves])
+    marks = [leaf_mark(k, leaf) for k, leaf in enumerate(leaves)]
+    data = [input_mark(var.aval) for var in closed.jaxpr.invars[len(leaves) :]]
+    return walk, walk.run_closed(closed, marks + data)
+
+
 def _as_break(noted: Noted, paths: list[str]) -> Break:
     behind = frozenset(path for bit, path in enumerate(paths) if noted.leaves >> bit & 1)
     return Break(noted.breaks, noted.operation, noted.where, behind, noted.of_weights)
 
 
-def _use(path: str, leaf: Any, found: Found) -> Use:
-    role = next((role for role in ROLES if role in found.roles), "unused")
+def _use(path: str, leaf: Any, found: Found, reached: bool) -> Use:
+    """Describe the use of a leaf; `reached`: whether an output depends on it."""
+    role = next((role for role in ROLES if role in found.roles), "unclear" if reached else "unused")
+    role = "added" if role == "summand" else role
     layers = found.layers
-    known = found.rows if role == "table" else found.sides
+    known = found.looked_up if role == "table" else found.sides
+    if role == "kernel" and leaf.ndim == 2 and layers == 1:  # each column by itself
+        layers, known = None, flax_sides(2, None)
     inputs, outputs = known or flax_sides(leaf.ndim, layers)
     sums = found.sums if found.sides else inputs
     if role == "kernel" and leaf.ndim - (layers is not None) < 2:
@@ -214,7 +238,7 @@ def _use(path: str, leaf: Any, found: Found) -> Use:
     elif not is_weight(leaf):
         role = "type"
     shape = tuple(leaf.shape)
-    roles = frozenset(found.roles)
+    roles = frozenset("added" if one == "summand" else one for one in found.roles)
     return Use(path, shape, role, layers, inputs, outputs, sums, roles, found.order, found.where)
 
 

@@ -1,7 +1,7 @@
 """The rules of the reading: what each primitive does to what is known of its operands.
 
 A rule maps (walk, equation, marks of the operands) to the mark of the result. A primitive without a
-rule only joins what its operands depend on.
+rule joins what its operands depend on, and is noted as a break if floating values pass through it.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from synflow_jax.jaxpr import CASTS, FUNCTIONS, scan_sizes
+from synflow_jax.jaxpr import CASTS, FUNCTIONS, body_of, scan_sizes
 from synflow_jax.structure._marks import (
     EMPTY,
     NONE,
@@ -25,6 +25,8 @@ from synflow_jax.structure._walk import Rule, Walk
 from synflow_jax.trees import is_weight
 
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+MASKED = -1e4  # a number this low is a mask, as in attention, and is not subtracted
+HUGE = 65504.0  # the largest number of float16: a limit that no value reaches
 LOGIC = ("and", "or", "xor", "not")
 UNSIGNED = frozenset(("log", "sin", "cos", "tan", "lgamma", "digamma", "erf_inv", "atan2", "neg"))
 
@@ -53,10 +55,18 @@ def _positive(marks: list[Mark]) -> bool:
 # Values that keep their entries: casts and changes of shape.
 
 
-def cast(_walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
+def cast(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     """Change the dtype or nothing: whole numbers of the input become a signal, one-hots do not."""
     mark = marks[0]
-    turned = mark.kind is Kind.INDEX and eqn.invars[0].aval.dtype != bool
+    if eqn.primitive.name == "stop_gradient" and mark.is_signal:
+        walk.note("detached", eqn, mark.leaves)
+    if mark.is_signal and eqn.outvars and not is_weight(eqn.outvars[0].aval):
+        return replace(mark, kind=Kind.ROUTED)
+    if mark.kind is Kind.ROUTED and eqn.outvars and is_weight(eqn.outvars[0].aval):
+        rounded = eqn.invars[0].aval.dtype != bool and not mark.parts
+        bit = walk.note("elementwise", eqn, mark.leaves) if rounded else 0
+        return replace(mark, breaks=mark.breaks | bit)
+    turned = mark.kind is Kind.INDEX and not mark.one_hot
     if turned and eqn.outvars and is_weight(eqn.outvars[0].aval):
         return replace(mark, kind=Kind.SIGNAL, positive=True)
     return mark
@@ -107,6 +117,8 @@ def _sources(before: tuple[int, ...], after: tuple[int, ...]) -> list[list[int]]
     Axes are grouped where the products of their lengths agree; of an axis that is split, each piece
     comes from it. An axis of length 1 comes from one of length 1 at its place, or from none.
     """
+    if 0 in after:
+        return [[] for _ in after]
     found: list[list[int]] = []
     i = 0
     j = 0
@@ -128,8 +140,6 @@ def _sources(before: tuple[int, ...], after: tuple[int, ...]) -> list[list[int]]
                 old, i = old * before[i], i + 1
             else:
                 new, j = new * after[j], j + 1
-            if old == new == 0:
-                break
         group = [k for k in range(first, i) if before[k] != 1]
         while len(group) > 1 and i < len(before) and before[i] == 1 and after[j : j + 1] != (1,):
             group.append(i)  # such as the one colour of an image, joined with a window
@@ -189,22 +199,37 @@ def dynamic_slice(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
 
 
 def gather(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
-    """Take entries at computed positions: of leaves, a lookup, unless it takes one slice."""
+    """Take entries: a lookup where the input decides which, else a slice or a change of order."""
     mark, index = marks[:2]
     if mark.kind is not Kind.WEIGHT:
-        return replace(join([mark]), kind=max(mark.kind, index.kind), positive=mark.positive)
-    numbers = eqn.params["dimension_numbers"]
-    many = math.prod(eqn.invars[1].aval.shape[:-1]) > 1
-    if index.kind is Kind.INDEX or (many and index.kind is not Kind.ROUTED):
-        return _looked_up(walk, eqn, mark, numbers.start_index_map)
-    rest = iter(numbers.offset_dims)
-    kept = [k for k in range(_rank(eqn.invars[0])) if k not in numbers.collapsed_slice_dims]
-    places = dict(zip(rest, kept, strict=False))
+        kind = max(mark.kind, index.kind)
+        if kind is Kind.INDEX and not mark.one_hot and is_weight(eqn.outvars[0].aval):
+            kind = Kind.SIGNAL  # of features, or a table that is not trained
+        one_hot = mark.one_hot and kind is Kind.INDEX
+        bit = 0
+        if kind is Kind.ROUTED and mark.kind is Kind.CONSTANT and is_weight(eqn.outvars[0].aval):
+            bit = walk.note("elementwise", eqn, index.leaves)
+        new = replace(join([mark]), kind=kind, positive=mark.positive, one_hot=one_hot)
+        return replace(new, breaks=new.breaks | bit)
+    numbers, whole = eqn.params["dimension_numbers"], eqn.invars[0].aval.shape
+    if index.kind is Kind.INDEX:
+        taken = eqn.params["slice_sizes"]
+        rows = [k for k in numbers.start_index_map if taken[k] < whole[k]]
+        return _looked_up(walk, eqn, mark, rows or numbers.start_index_map)
+    many = math.prod(eqn.invars[1].aval.shape[:-1]) > 1 and index.kind is not Kind.ROUTED
+    gone = numbers.collapsed_slice_dims
+    kept = [
+        k
+        for k in range(_rank(eqn.invars[0]))
+        if k not in gone and k not in numbers.operand_batching_dims
+    ]
+    places = dict(zip(numbers.offset_dims, kept, strict=False))
     parts = {}
     for leaf, part in mark.parts.items():
-        taken = [part.axes[k] for k in numbers.collapsed_slice_dims]
-        axes = [part.axes[places[k]] if k in places else NONE for k in range(_rank(eqn.outvars[0]))]
-        parts[leaf] = replace(part, sliced=part.sliced.union(*taken)).moved(axes)
+        taken = NONE.union(*(part.axes[k] for k in gone))
+        at = taken if many else NONE  # entries in another order lie along the axis they are from
+        axes = [part.axes[places[k]] if k in places else at for k in range(_rank(eqn.outvars[0]))]
+        parts[leaf] = replace(part, sliced=part.sliced if many else part.sliced | taken).moved(axes)
     return replace(mark, kind=max(mark.kind, index.kind), parts=parts)
 
 
@@ -370,7 +395,11 @@ def reduced(_walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     mark = marks[0]
     gone = eqn.params.get("axes", ())
     parts = {
-        leaf: replace(part, axes=tuple(a for k, a in enumerate(part.axes) if k not in gone))
+        leaf: replace(
+            part,
+            axes=tuple(a for k, a in enumerate(part.axes) if k not in gone),
+            reduced=part.reduced.union(*(part.axes[k] for k in gone)),
+        )
         for leaf, part in mark.parts.items()
     }
     return replace(mark, parts=parts, scales=EMPTY, number=None)
@@ -389,13 +418,18 @@ def add(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
         _settle(walk, eqn, marks)
         for mark in _weights(marks):
             walk.meet_all(mark, "added", eqn)
-        if minus and not nothing and all(mark.kind is not Kind.INDEX for mark in marks):
+        lowered = any(MASKED < (mark.number or 0) < 0 for mark in marks)
+        taken = minus and not nothing and all(mark.kind is not Kind.INDEX for mark in marks)
+        if taken or (lowered and not minus):
             fed = [mark for mark in marks if mark.is_signal]
             leaves = fed[0].leaves if fed else 0
             walk.note("subtraction", eqn, leaves)
         return replace(out, positive=positive)
     shared = marks[0].leaves & marks[1].leaves if minus else 0
-    bit = walk.note("centring", eqn, shared, of_weights=True)
+    reduced = any(part.reduced for mark in marks for part in mark.parts.values())
+    bit = walk.note("centring", eqn, shared, of_weights=True) if reduced else 0
+    if minus and not reduced:
+        walk.note("subtraction", eqn, shared, of_weights=True)
     parts = join_parts(_without_biases(walk, eqn, marks))
     number = _folded(eqn.primitive.name, marks)
     return replace(out, parts=parts, breaks=out.breaks | bit, positive=positive, number=number)
@@ -437,7 +471,7 @@ def _bounded(walk: Walk, eqn: Any, marks: list[Mark], neutral: float, straight: 
     if len(fixed) != 1 or not is_weight(eqn.outvars[0].aval):
         return combined(walk, eqn, marks)
     value, number = moving[0], fixed[0].number
-    if number == neutral:
+    if number is not None and number * math.copysign(1, neutral) >= HUGE:
         return value
     if number is not None and straight(value, number):
         return replace(value, positive=value.positive or number == 0, scales=EMPTY)
@@ -450,6 +484,11 @@ def select(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     if which.known is not None and len(cases) == 2:
         return cases[int(which.known)]
     out = combined(walk, eqn, cases)
+    out = replace(out, breaks=out.breaks | which.breaks)
+    if out.kind < Kind.WEIGHT or not _is_float(eqn.outvars[0]):  # numbers that a condition chooses
+        found = replace(join([which, *cases]), positive=out.positive, one_hot=which.one_hot)
+        features = found.kind is Kind.INDEX and not found.one_hot and _is_float(eqn.outvars[0])
+        return replace(found, kind=Kind.SIGNAL) if features else found
     if out.kind is Kind.WEIGHT and which.kind > Kind.WEIGHT:
         walk.meet_all(out, "scale", eqn)
         return replace(join([out]), kind=Kind.SIGNAL, positive=out.positive)
@@ -503,16 +542,29 @@ def _power(eqn: Any, marks: list[Mark]) -> float:
 
 
 def compare(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
-    """Compare; a value that is not below 0 has known answers."""
+    """Compare; a value that is not below 0 has known answers.
+
+    A threshold that does not grow with the signal, such as the 1 of hard tanh, is a break.
+    """
     out = elementwise(walk, eqn, marks)
-    return replace(out, known=_answer(eqn.primitive.name, *marks))
+    known = _answer(eqn.primitive.name, *marks, eqn.invars[0] is eqn.invars[1])
+    signal = next((mark for mark in marks if mark.is_signal), None)
+    if signal is None or all(mark.is_signal for mark in marks):
+        constant = any(m.kind is Kind.CONSTANT and m.number is None for m in marks)
+        hot = eqn.primitive.name == "eq" and out.kind in (Kind.CONSTANT, Kind.INDEX) and constant
+        return replace(out, known=known, one_hot=hot)
+    other = next(mark for mark in marks if mark is not signal)
+    fixed = other.kind <= Kind.WEIGHT and other.number != 0 and known is None
+    bit = walk.note("elementwise", eqn, signal.leaves) if fixed else 0
+    return replace(out, known=known, breaks=bit)
 
 
-def _answer(name: str, a: Mark, b: Mark) -> bool | None:
+def _answer(name: str, a: Mark, b: Mark, same: bool) -> bool | None:
+    """Tell the answer of a comparison that is the same for all entries; None if none is known."""
     if a.kind is Kind.CONSTANT and a.number == 0 and b.kind is not Kind.CONSTANT:
         flipped = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
-        return _answer(flipped.get(name, name), b, a)
-    if a.is_signal and a is b:
+        return _answer(flipped.get(name, name), b, a, same)
+    if a.is_signal and same:
         return {"eq": True, "ne": False}.get(name)  # of x ≠ x, that is whether it is NaN
     if not a.is_signal or b.number is None:
         return None
@@ -538,9 +590,19 @@ def logic(_walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
 
 
 def finite(_walk: Walk, _eqn: Any, marks: list[Mark]) -> Mark:
-    """Ask whether a value is finite, which a network is taken to be."""
+    """Tell whether entries are finite, which is taken to be so."""
     kind = Kind.ROUTED if marks[0].is_signal else marks[0].kind
     return replace(join(marks), kind=kind, known=True)
+
+
+def clamp(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
+    """Clamp: from 0 up it is a ReLU, and between the limits of the dtype it is nothing."""
+    least, value, most = marks
+    above = most.number is not None and most.number >= HUGE
+    below = least.number is not None and (least.number == 0 or least.number <= -HUGE)
+    if above and below and value.is_signal:
+        return replace(value, positive=value.positive or least.number == 0, scales=EMPTY)
+    return elementwise(walk, eqn, marks)
 
 
 def power(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
@@ -548,8 +610,10 @@ def power(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     return marks[0] if _power(eqn, marks) == 1 else elementwise(walk, eqn, marks)
 
 
-def neg(_walk: Walk, _eqn: Any, marks: list[Mark]) -> Mark:
+def neg(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     """Negate."""
+    if marks[0].is_signal:
+        walk.note("subtraction", eqn, marks[0].leaves)
     return replace(marks[0], positive=False, number=_folded("neg", marks), scales=EMPTY)
 
 
@@ -584,12 +648,20 @@ def _folded(name: str, marks: list[Mark]) -> float | None:
 
 
 def linear(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
-    """Apply a function that sums entries, or chooses among them."""
+    """Apply a function that sums entries, moves them or chooses among them."""
     floats = [m for m, a in zip(marks, eqn.invars, strict=True) if _is_float(a)]
+    out = replace(join(marks), positive=_positive(floats))
     if _fed(floats):
         for mark in _weights(floats):
             walk.meet_all(mark, "added", eqn)
-    return replace(join(marks), positive=_positive(floats))
+        return out
+    if out.kind is Kind.INDEX and floats:  # placed by tokens: ones are one-hots, others features
+        for mark in _weights(floats):
+            walk.meet_all(mark, "added", eqn)
+        hot = floats[-1].number == 1
+        return replace(out, one_hot=hot, kind=Kind.INDEX if hot else Kind.SIGNAL)
+    parts = join_parts([m for m in marks if _same_rank(m, eqn)])
+    return replace(out, parts=parts if out.kind is Kind.WEIGHT else EMPTY)
 
 
 def chosen(walk: Walk, eqn: Any, marks: list[Mark]) -> list[Mark]:
@@ -657,7 +729,7 @@ def _settled(
 
 
 def loop(walk: Walk, eqn: Any, marks: list[Mark]) -> list[Mark]:
-    """Follow the body of a while loop; what its condition reads decides nothing here."""
+    """Follow the body of a while loop; its condition is not followed."""
     skip, fixed = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
     consts, carry = marks[skip : skip + fixed], marks[skip + fixed :]
     return _settled(walk, eqn, eqn.params["body_jaxpr"], consts, carry, [])[0]
@@ -669,13 +741,34 @@ def cond(walk: Walk, eqn: Any, marks: list[Mark]) -> list[Mark]:
     out = ways[0]
     for way in ways[1:]:
         out = [alike(a, b) for a, b in zip(out, way, strict=True)]
-    return out
+    return [replace(mark, breaks=mark.breaks | marks[0].breaks) for mark in out]
+
+
+def sharded(walk: Walk, eqn: Any, marks: list[Mark]) -> list[Mark]:
+    """Follow the body of a shard_map, in which each device has a part of each array."""
+    return walk.run_closed(body_of(eqn), marks)
+
+
+def ragged_dot(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
+    """Multiply groups of rows by matrices of their own, as in a mixture of experts."""
+    numbers = eqn.params["ragged_dot_dimension_numbers"]
+    (left, right), _ = numbers.dot_dimension_numbers
+    groups = numbers.rhs_group_dimensions
+    for mark, contracted, along in ((marks[0], left, ()), (marks[1], right, groups)):
+        for leaf, part in mark.parts.items():
+            over = NONE.union(*(part.axes[k] for k in along))
+            if _fed(marks):
+                _meet_product(walk, eqn, leaf, part, contracted, over, one_hot=False)
+    return _product(walk, eqn, marks[:2])
 
 
 LINEAR = (
     *("cumsum", "cummax", "cummin", "reduce_window_sum", "reduce_window_max", "reduce_window_min"),
     *("reduce_window", "select_and_gather_add", "select_and_scatter_add", "scatter", "scatter_add"),
-    *("scatter-add", "scatter-max", "scatter-min", "dynamic_update_slice", "pad", "rev", "psum"),
+    *("scatter-add", "scatter-max", "scatter-min", "dynamic_update_slice", "pad", "rev", "tile"),
+    *("complex", "conj", "psum", "psum2", "psum_invariant", "all_gather", "ppermute"),
+    *("all_gather_invariant", "all_to_all", "reduce_scatter", "pmax", "pmin", "pvary", "pcast"),
+    "pbroadcast",
 )
 KEPT = (*CASTS, "optimization_barrier", "device_put", "sharding_constraint", "reshard")
 
@@ -689,10 +782,12 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(LINEAR, linear),
     **dict.fromkeys(("reduce_max", "reduce_min"), reduced),
     **dict.fromkeys(("reduce_prod", "cumprod", "cumlogsumexp"), multiplied),
+    **dict.fromkeys(("ragged_dot", "ragged_dot_general"), ragged_dot),
     **dict.fromkeys(("add", "add_any", "sub"), add),
     **dict.fromkeys(("sort", "top_k", "argmax", "argmin"), chosen),
     **dict.fromkeys(("concatenate", "stack"), combined),
     "abs": magnitude,
+    "clamp": clamp,
     "broadcast_in_dim": shaped(_broadcast),
     "cond": cond,
     "conv_general_dilated": convolve,
@@ -712,6 +807,7 @@ RULES: dict[str, Rule] = {
     "reshape": shaped(_reshaped),
     "scan": scan,
     "select_n": select,
+    "shard_map": sharded,
     "slice": sliced,
     "split": split,
     "squeeze": shaped(_squeezed),

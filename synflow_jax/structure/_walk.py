@@ -22,10 +22,11 @@ class Found:
     """What a pass has found out about one leaf.
 
     Attributes:
-      roles: how the leaf was met: "kernel", "table", "added", "scale".
+      roles: how the leaf was met: "kernel", "table", "added", "scale", or "summand", which is added
+        as well, but in a product of leaves or as a statistic of itself.
       layers: its axis of layers, None if it has none.
       sides: its axes of inputs and of outputs where it was first contracted.
-      rows: the axes along which it was looked up, and the others.
+      looked_up: its axes of rows, along which it was looked up, and the others.
       sums: its axes that were summed over there.
       order: how many leaves met a signal before it; None if it met none.
       where: the line where it did.
@@ -34,7 +35,7 @@ class Found:
     roles: set[str] = field(default_factory=set)
     layers: int | None = None
     sides: tuple[tuple[int, ...], tuple[int, ...]] | None = None
-    rows: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    looked_up: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     sums: tuple[int, ...] = ()
     order: int | None = None
     where: str = ""
@@ -63,6 +64,7 @@ class Walk:
       outer: the call of a library function inside of which the pass is.
       calls: all calls inside of which it is, from the outside to the inside.
       met: how many leaves have met a signal.
+      lookups: the leaves that an equation looks up, by its identity.
       trying: whether the body of a loop is tried out, with marks that may still change: leaves then
         meet nothing.
     """
@@ -74,6 +76,7 @@ class Walk:
     outer: Any = None
     calls: list[Any] = field(default_factory=list)
     met: int = 0
+    lookups: dict[int, set[int]] = field(default_factory=dict)
     trying: bool = False
 
     def run(self, jaxpr: Any, consts: Sequence[Mark], inputs: Sequence[Mark]) -> list[Mark]:
@@ -97,8 +100,19 @@ class Walk:
         rule = self.rules.get(name)
         if name in ELEMENTWISE:
             marks = [_spread(*pair, eqn) for pair in zip(marks, eqn.invars, strict=True)]
-        out = join(marks) if rule is None else rule(self, eqn, marks)
+        out = self._unknown(eqn, marks) if rule is None else rule(self, eqn, marks)
         return out if isinstance(out, list) else [out] * len(eqn.outvars)
+
+    def _unknown(self, eqn: Any, marks: list[Mark]) -> list[Mark]:
+        """Join what the operands depend on, and note that floating results are not understood."""
+        out = join(marks)
+        kinds = [is_weight(var.aval) for var in eqn.outvars]
+        bit = 0
+        if any(kinds):
+            bit = self.note("unknown", eqn, out.leaves, of_weights=out.kind is Kind.WEIGHT)
+        whole = replace(out, kind=Kind.ROUTED if out.is_signal else out.kind)
+        some = replace(out, breaks=out.breaks | bit)
+        return [some if floating else whole for floating in kinds]
 
     def _enter(self, eqn: Any, marks: list[Mark]) -> list[Mark]:
         """Follow the body of a call; breaks inside of JAX's own functions are noted at the call."""
@@ -147,7 +161,8 @@ class Walk:
         if role in ("kernel", "table"):
             inputs, outputs, *sums = (tuple(sorted(side)) for side in sides)
             if role == "table":
-                found.rows = found.rows or (inputs, outputs)
+                found.looked_up = found.looked_up or (inputs, outputs)
+                self.lookups.setdefault(id(eqn), set()).add(leaf)
             elif found.sides is None:
                 found.sides = inputs, outputs
                 found.sums = sums[0] if sums else tuple(k for k in inputs if k not in outputs)
@@ -155,7 +170,8 @@ class Walk:
     def meet_all(self, mark: Mark, role: str, eqn: Any) -> None:
         """Note that all leaves inside a value meet a signal in one role."""
         for leaf, part in mark.parts.items():
-            self.meet(leaf, part, role, eqn, NONE, NONE)
+            within = role == "added" and (part.summed or part.reduced)
+            self.meet(leaf, part, "summand" if within else role, eqn, NONE, NONE)
 
 
 def _read(env: dict[Any, Mark], atom: Any) -> Mark:

@@ -26,6 +26,11 @@ def between(fn):
     return lambda p, x: fn(x @ p["a"] + p["bias"]) @ p["b"]
 
 
+def unbiased(fn):
+    """The same without a bias: where the order of units decides, biases change it."""
+    return lambda p, x: fn(x @ p["a"]) @ p["b"]
+
+
 def after(fn):
     """A network with a function after its layers."""
     return lambda p, x: fn(jax.nn.relu(x @ p["a"] + p["bias"]) @ p["b"])
@@ -89,6 +94,21 @@ NETWORKS = {
     "hard swish": between(jax.nn.hard_swish),
     "layer norm": between(layer_norm),
     "rms norm": between(lambda h: h / jnp.sqrt((h**2).mean(-1, keepdims=True))),
+    "hard tanh": between(jax.nn.hard_tanh),
+    "threshold": between(lambda h: jnp.where(h > 1, h, 0.0)),
+    "threshold as a factor": between(lambda h: h * (h > 1.0).astype(h.dtype)),
+    "learned threshold": lambda p, x: unbiased(lambda h: jnp.where(h > p["bias"], h, 0))(p, x),
+    "largest unit": unbiased(lambda h: jnp.where(h >= h.max(-1, keepdims=True), h, 0.0)),
+    "one-hot of the largest": unbiased(lambda h: h * jax.nn.one_hot(jnp.argmax(h, -1), 3)),
+    "sort": unbiased(lambda h: jnp.sort(h, -1)),
+    "cumsum": between(lambda h: jnp.cumsum(h, -1)),
+    "relu as a clamp": between(lambda h: jax.lax.clamp(0.0, h, jnp.inf)),
+    "range of the dtype": between(lambda h: jnp.clip(h, *_range(h.dtype))),
+    "branch": between(lambda h: jax.lax.cond(h.sum() > 2, lambda h: 2 * h, lambda h: h, h)),
+    "whole numbers": between(lambda h: (10 * h).astype(jnp.int32).astype(h.dtype)),
+    "bins": between(lambda h: jnp.digitize(h, jnp.arange(1.0, 9.0)).astype(h.dtype) + 0 * h),
+    "solve": between(lambda h: jnp.linalg.solve(jnp.eye(3) + jnp.diag(h[0]), h[0])[None]),
+    "igamma": between(lambda h: jax.lax.igamma(jnp.ones_like(h), jnp.abs(h))),
     "softmax": after(jax.nn.softmax),
     "log softmax": after(jax.nn.log_softmax),
     "sigmoid head": after(jax.nn.sigmoid),
@@ -96,6 +116,10 @@ NETWORKS = {
     "weight standardisation": standardised,
     "spectral norm": normalised,
 }
+
+
+def _range(dtype):
+    return jnp.finfo(dtype).min, jnp.finfo(dtype).max
 
 
 def grows_in_a_line(network, params):
@@ -178,3 +202,21 @@ def test_a_fourier_transform_is_a_break_of_every_leaf():
     params = {"a": jnp.ones((4, 3)), "b": jnp.ones((3, 3))}
     found = read_network(network, params, read_shape((4,))).breaks
     assert {one.breaks for one in found} == {"transform"}
+
+
+def test_outputs_that_the_flow_leaves_out_break_nothing():
+    def network(p, x):
+        logits = jax.nn.relu(x @ p["a"]) @ p["b"]
+        return {"logits": logits, "label": jnp.argmax(jax.nn.softmax(logits), -1)}
+
+    params = {"a": jnp.ones((4, 3)), "b": jnp.ones((3, 3))}
+    assert read_network(network, params, read_shape((4,))).breaks == ()
+
+
+@pytest.mark.parametrize(
+    "fn", [lambda w: jnp.linalg.qr(w)[0], jax.scipy.linalg.expm, jnp.linalg.inv]
+)
+def test_an_operation_on_weights_without_a_rule_is_named(fn):
+    params = {"w": jnp.eye(4)}
+    found = read_network(lambda p, x: x @ fn(p["w"]), params, read_shape((4,))).breaks
+    assert found and all(one.of_weights and one.paths == {"w"} for one in found)

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from synflow_jax.structure import read_network
 from synflow_jax.trees import read_shape
@@ -99,11 +100,11 @@ def test_leaves_that_are_no_kernels(network, role):
     assert found == {"s": role, "w": "kernel"}
 
 
-def test_positions_that_are_looked_up_are_a_table():
+def test_positions_that_are_looked_up_by_constant_numbers_are_added():
     def network(p, x):
         return (x + p["pos"][jnp.arange(4)][None]) @ p["w"]
 
-    assert roles(read(network, (4, 8), pos=(9, 8), w=(8, 3))) == {"pos": "table", "w": "kernel"}
+    assert roles(read(network, (4, 8), pos=(9, 8), w=(8, 3))) == {"pos": "added", "w": "kernel"}
 
 
 def test_slices_of_one_axis_are_no_kernels():
@@ -227,3 +228,159 @@ def test_all_kernels_of_flax_cells_are_kernels(cell):
     params = model.init(jax.random.key(0), jnp.ones((1, 5, 4)))["params"]
     reading = read_network(lambda p, x: model.apply({"params": p}, x), params, read_shape((5, 4)))
     assert {use.path for use in reading.uses if use.path.endswith("kernel")} == reading.kernels
+
+
+def mesh():
+    return jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+MOVED = {
+    "flip": lambda w: jnp.flip(w, 0),
+    "pad": lambda w: jnp.pad(w, ((0, 0), (1, 0))),
+    "set": lambda w: w.at[0].set(0.0),
+    "place": lambda w: jnp.zeros((8, 9)).at[:, :8].set(w),
+    "update": lambda w: jax.lax.dynamic_update_slice(jnp.zeros((9, 8)), w, (0, 0))[:8],
+    "cumsum": lambda w: jnp.cumsum(w, 1),
+    "tile": lambda w: jnp.tile(w, (1, 2)),
+    "order": lambda w: w[jnp.array([3, 1, 0, 2, 7, 6, 5, 4])],
+    "columns": lambda w: w[:, jnp.array([3, 1, 0])],
+    "complex": lambda w: jnp.abs(jax.lax.complex(w, w)),
+    "sharded": lambda w: jax.shard_map(
+        lambda w: 2 * w, mesh=mesh(), in_specs=P("d"), out_specs=P("d")
+    )(w),
+    "average": lambda w: (w + w.T) / 2 - w.mean(0, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("how", MOVED)
+def test_a_kernel_whose_entries_are_moved_is_a_kernel(how):
+    (use,) = read(lambda p, x: x @ MOVED[how](p["w"]), (8,), w=(8, 8)).uses
+    assert (use.role, use.layers) == ("kernel", None)
+
+
+def test_a_network_in_shard_map_is_read():
+    def network(p, x):
+        def local(w, x):
+            return jax.lax.psum(x @ w, "d")
+
+        specs = P("d"), P(None, "d")
+        return jax.shard_map(local, mesh=mesh(), in_specs=specs, out_specs=P())(p["w"], x)
+
+    (use,) = read(network, (8,), w=(8, 3)).uses
+    assert (use.role, use.inputs, use.outputs) == ("kernel", (0,), (1,))
+
+
+def test_matrices_of_groups_of_rows_are_kernels():
+    def network(p, x):
+        return jax.lax.ragged_dot(x[0], p["w"], jnp.array([2, 3]))
+
+    (use,) = read(network, (5, 8), w=(2, 8, 3)).uses
+    assert (use.role, use.sums, use.outputs) == ("kernel", (1,), (0, 2))
+
+
+def test_a_transposed_convolution_of_flax_is_a_kernel():
+    model = nn.ConvTranspose(4, (3, 3), transpose_kernel=True)
+    x = jnp.ones((1, 6, 6, 4))
+    params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+    network = lambda p, x: model.apply({"params": p}, x)
+    assert roles(read_network(network, params, read_shape((6, 6, 4)))) == {
+        "bias": "added",
+        "kernel": "kernel",
+    }
+
+
+@pytest.mark.parametrize("start", [jnp.zeros, jnp.ones])
+def test_recurrent_kernels_that_are_unrolled_are_kernels(start):
+    def network(p, x):
+        h = start((1, 8))
+        for t in range(3):
+            h = jax.nn.relu(h @ p["w"] + x[:, t] @ p["u"] + p["b"])
+        return h
+
+    found = roles(read(network, (3, 6), w=(8, 8), u=(6, 8), b=(1, 8)))
+    assert found == {"w": "kernel", "u": "kernel", "b": "added"}
+
+
+def test_a_penalty_on_weights_makes_no_source_of_them():
+    def loss(p, x):
+        out = jax.nn.relu(x @ p["a"]) @ p["b"]
+        return jnp.square(out).mean() + 1e-4 * sum(jnp.sum(jnp.square(w)) for w in p.values())
+
+    assert roles(read(loss, (8,), a=(8, 4), b=(4, 3))) == {"a": "kernel", "b": "kernel"}
+
+
+def test_what_a_product_of_leaves_adds_is_a_source():
+    def network(p, x):
+        return x @ p["w"] + jax.nn.relu(jnp.ones((1, 4)) @ p["up"]) @ p["down"]
+
+    found = roles(read(network, (8,), w=(8, 3), up=(4, 5), down=(5, 3)))
+    assert found == {"w": "kernel", "up": "added", "down": "added"}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "dtype"),
+    [
+        (lambda t: jnp.sin(jnp.ones((9, 8)))[t], jnp.int32),
+        (lambda t: t.astype(jnp.float32)[..., None] * jnp.ones((1, 1, 8)), jnp.int32),
+        (lambda t: t.astype(jnp.float32)[..., None] * jnp.ones((1, 1, 8)), bool),
+        (lambda t: jnp.zeros((9, 8)).at[t[0]].add(jnp.full((5, 8), 2.0))[None, :5], jnp.int32),
+    ],
+)
+def test_a_layer_above_features_that_are_not_trained_is_a_kernel(inputs, dtype):
+    shape = jax.ShapeDtypeStruct((5,), dtype)
+    assert roles(read(lambda p, t: inputs(t) @ p["w"], shape, w=(8, 3))) == {"w": "kernel"}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        lambda t: jnp.eye(9)[t],
+        lambda t: jax.nn.one_hot(t, 9),
+        lambda t: jnp.zeros((5, 9)).at[jnp.arange(5), t[0]].set(1.0)[None],
+        lambda t: (t[..., None] == jnp.arange(9)[None, None]).astype(jnp.float32),
+    ],
+)
+def test_a_layer_above_one_hots_is_a_table(rows):
+    found = roles(read(lambda p, t: rows(t) @ p["e"] @ p["w"], TOKENS, e=(9, 8), w=(8, 3)))
+    assert found == {"e": "table", "w": "kernel"}
+
+
+def test_rows_that_two_vmaps_look_up_lie_along_one_axis():
+    def network(p, t):
+        return jax.vmap(jax.vmap(lambda i: p["e"][i]))(t).mean(1) @ p["w"]
+
+    use = read(network, TOKENS, e=(9, 8), w=(8, 3)).by_path["e"]
+    assert (use.role, use.inputs, use.outputs) == ("table", (0,), (1,))
+
+
+def test_features_that_tokens_place_are_added():
+    def network(p, t):
+        nodes = jnp.zeros((10, 8)).at[t[0]].add(p["e"])
+        return jax.nn.relu(nodes @ p["w"])[None]
+
+    found = roles(read(network, TOKENS, e=(5, 8), w=(8, 3)))
+    assert found == {"e": "added", "w": "kernel"}
+
+
+def test_columns_that_are_used_one_by_one_are_outputs():
+    def network(p, x):
+        return {"mean": x @ p["w"][:, 0], "variance": x @ p["w"][:, 1]}
+
+    (use,) = read(network, (8,), w=(8, 2)).uses
+    assert (use.role, use.layers, use.inputs, use.outputs) == ("kernel", None, (0,), (1,))
+
+
+def test_a_leaf_behind_an_unknown_operation_is_named_so():
+    def network(p, x):
+        return x @ jnp.linalg.qr(p["kernel"])[0] + x @ jnp.linalg.qr(p["embedding"])[0]
+
+    found = read(network, (8,), kernel=(8, 8), embedding=(8, 8))
+    assert roles(found) == {"kernel": "unclear", "embedding": "unclear"}
+
+
+def test_an_empty_leaf_is_read():
+    def network(p, x):
+        return x @ p["w"] + p["none"].reshape(3, 0).sum()
+
+    found = roles(read(network, (8,), none=(0, 3), w=(8, 3)))
+    assert found == {"none": "empty", "w": "kernel"}
