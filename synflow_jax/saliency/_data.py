@@ -16,7 +16,7 @@ import numpy as np
 
 from synflow_jax.plan import Kernels, Layers, find_layers
 from synflow_jax.saliency._gradient import highest_precision, times_slope, zero_scores
-from synflow_jax.saliency._losses import have_gradient
+from synflow_jax.saliency._losses import have_gradient, layer_axes
 from synflow_jax.saliency._protocol import Pruned, Saliency
 from synflow_jax.structure import Reading, read_loss
 from synflow_jax.trees import (
@@ -77,16 +77,16 @@ class DataSaliency(Saliency):
 
         def without_gradient(masks: Masks) -> set[str]:
             gradients = self.layer_gradients(pruned.params, masks, layers, batch)
-            found = np.asarray(have_gradient(gradients, kept))
-            return {path for path, has in zip(layers.paths, found, strict=True) if not has}
+            found = np.asarray(have_gradient(gradients, kept, layer_axes(layers)))
+            return {name for name, has in zip(layers.names, found, strict=True) if not has}
 
         names = without_gradient(pruned.masks) - pruned.known
         if names:
             names -= without_gradient(jax.tree.map(all_true, pruned.params))
-        listed = listed_names([path for path in layers.paths if path in names])
+        listed = listed_names([name for name in layers.names if name in names])
         said = (
             f"on the first batch the loss has no gradient in {listed}, so that training cannot "
-            "change them (pass min_keep=1, more rounds or a smaller rho)"
+            f"change them ({pruned.remedy})"
         )
         return (said,) if names else ()
 
