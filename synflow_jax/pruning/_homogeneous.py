@@ -10,12 +10,15 @@ from synflow_jax.trees import warn
 def warn_of_breaks(reading: Reading, paths: Iterable[str]) -> None:
     """Warn, once for all of them, of what makes the flow no line in the size of a pruned layer."""
     found = reading.breaks_of(paths)
+    weights = [one for one in found if one.of_weights and not _mixes(one)]
+    # The square and the root of a normalisation are breaks as well: they are named with it.
+    normalised = frozenset().union(*(one.paths for one in weights if _normalises(one)))
     said = [
         text(breaks)
         for text, breaks in (
             (_of_signals, [one for one in found if not (one.of_weights or _mixes(one))]),
-            (_of_normalised, [one for one in found if one.of_weights and _normalises(one)]),
-            (_of_functions, [one for one in found if one.of_weights and not _normalises(one)]),
+            (_of_normalised, [one for one in weights if one.paths & normalised]),
+            (_of_functions, [one for one in weights if not one.paths & normalised]),
             (_of_transforms, [one for one in found if _mixes(one)]),
         )
         if breaks
