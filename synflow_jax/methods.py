@@ -11,7 +11,7 @@ from synflow_jax.plan import (
     plan_by_layer,
     unstructured,
 )
-from synflow_jax.pruning import Choice, Options, check_options, prune, run_rounds
+from synflow_jax.pruning import Choice, Options, check_options, prune, run_copied
 from synflow_jax.saliency import (
     grasp_saliency,
     magnitude_saliency,
@@ -211,7 +211,7 @@ def random(
     check_masks(params, densities, "densities")
     plan = plan_by_layer(params, choice.get("prunable"), choice.get("stacked", ()))
     counts = count_layers(pick(densities, plan.prunable), plan.packing)[None]
-    return run_rounds(params, saliency, plan, counts)[0]
+    return run_copied(params, saliency, plan, counts)[0]
 
 
 def snip(

@@ -8,7 +8,6 @@ from synflow_jax.measure._collapse import collapsed_layers as collapsed_layers
 from synflow_jax.measure._collapse import critical_compression as critical_compression
 from synflow_jax.measure._collapse import dead_branches as dead_branches
 from synflow_jax.measure._collapse import effective_density as effective_density
-from synflow_jax.measure._collapse import layers_of as layers_of
 from synflow_jax.measure._collapse import live_weights as live_weights
 from synflow_jax.measure._collapse import max_compression as max_compression
 from synflow_jax.measure._flow import NeuronFlow as NeuronFlow
@@ -20,6 +19,7 @@ from synflow_jax.measure._flow import layer_flow as layer_flow
 from synflow_jax.measure._flow import log2_flow as log2_flow
 from synflow_jax.measure._flow import neuron_flow as neuron_flow
 from synflow_jax.measure._score import flow_score as flow_score
+from synflow_jax.measure._slices import layers_of as layers_of
 from synflow_jax.measure._structure import Sides as Sides
 from synflow_jax.measure._structure import find_sides as find_sides
 from synflow_jax.measure._structure import layer_order as layer_order

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from synflow_jax.flow import choose_outputs
 from synflow_jax.measure._flow import flow_scores, prepare
+from synflow_jax.measure._slices import layers_of
 from synflow_jax.plan import Layers, find_layers, find_stacks, read_structure
 from synflow_jax.selection import count_kept, sum_counts
 from synflow_jax.trees import (
@@ -113,6 +114,7 @@ def dead_branches(
     *,
     outputs: Callable[[Any], Any] | None = None,
     prunable: Prunable | None = None,
+    stacked: Any = (),
 ) -> tuple[str, ...]:
     """List the layers that lie on no path from input to output: they have no effect.
 
@@ -127,9 +129,10 @@ def dead_branches(
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       prunable: (path, leaf) -> bool, the layers to examine.
       outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
+      stacked: leaves that hold several layers, as in `max_compression`.
 
     Returns:
-      Paths, in tree order.
+      Paths, in tree order; path[i] for layer i of a leaf that holds several.
 
     Raises:
       ValueError: an argument makes no sense.
@@ -143,9 +146,15 @@ def dead_branches(
       >>> dead_branches(weights, masks, net, (2,))
       ('down', 'up')
     """
-    layers, live = _live(params, masks, choose_outputs(apply_fn, outputs), shape, prunable)
-    alive = [bool(leaf.any()) for leaf in live]
-    return tuple(path for path, lives in zip(layers.paths, alive, strict=True) if not lives)
+    network = choose_outputs(apply_fn, outputs)
+    layers, live = _live(params, masks, network, shape, prunable, stacked)
+    trios = zip(layers.paths, live, layers.layouts, strict=True)
+    return tuple(
+        name
+        for path, leaf, at in trios
+        for name, part in layers_of(path, leaf, at.layers)
+        if not part.any()
+    )
 
 
 def max_compression(
@@ -276,20 +285,17 @@ def live_weights(params: Params, saliency: Any, layers: Layers, masks: Masks) ->
     return live
 
 
-def layers_of(path: str, leaf: Any, axis: int | None) -> list[tuple[str, Any]]:
-    """List (path[i], layer i) of a leaf with an axis of layers; (path, leaf) without."""
-    if axis is None:
-        return [(path, leaf)]
-    front = jnp.moveaxis(leaf, axis, 0)
-    return [(f"{path}[{i}]", front[i]) for i in range(len(front))]
-
-
 def _live(
-    params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any, prunable: Prunable | None
+    params: Params,
+    masks: Masks,
+    apply_fn: ApplyFn,
+    shape: Any,
+    prunable: Prunable | None,
+    stacked: Any = (),
 ) -> Any:
     """Return the layers, and for each the kept weights that lie on a path from input to output."""
     masks, saliency = prepare(params, masks, apply_fn, shape)
-    layers = find_layers(params, prunable, saliency.reading(params))
+    layers = find_layers(params, prunable, saliency.reading(params), stacked)
     saliency = saliency.fitted(params, layers.prunable)
     return layers, live_weights(params, saliency, layers, masks)
 

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax.flow import Untied, choose_outputs, only_added
+from synflow_jax.measure._slices import layers_of
 from synflow_jax.plan import Layout, find_layers
 from synflow_jax.saliency import absolute, highest_precision, sum_outputs, synflow_saliency
 from synflow_jax.scaled import log2, scaled, unscale
-from synflow_jax.structure import Reading, describe
+from synflow_jax.structure import Reading, Stack, describe
 from synflow_jax.trees import (
     ApplyFn,
     Masks,
@@ -29,6 +30,12 @@ from synflow_jax.trees import (
     pick,
     place,
     widen,
+)
+
+CLOSED = (
+    "No layer is all zero, and the trace shows no subtraction. Likely causes: a negative signal "
+    "before a ReLU, a ReLU or a comparison that is closed on an input of ones, or an apply_fn that "
+    "ignores its params"
 )
 
 
@@ -247,14 +254,14 @@ def explain_flow(saliency: Any, params: Params, masks: Masks) -> str:
     start = f"the flow must be above 0 and finite, and it is {float(flow)}. "
     reading = saliency.reading(params)
     if reading is None or saliency.homogeneous or not reading.breaks:
-        return start + _cause(flow, params, reading)
+        return start + _cause(flow, params, reading, saliency.homogeneous)
     return (
         f"{start}apply_fn is not homogeneous: {describe(reading.breaks)}; pass "
         "flow_mode(apply_fn), which replaces such operations"
     )
 
 
-def _cause(flow: jax.Array, params: Params, reading: Reading | None) -> str:
+def _cause(flow: jax.Array, params: Params, reading: Reading | None, in_flow_mode: bool) -> str:
     """Write what takes the flow of a homogeneous network below 0, to 0, or out of range."""
     lines = describe(reading.subtractions) if reading is not None else ""
     taken = (
@@ -264,16 +271,36 @@ def _cause(flow: jax.Array, params: Params, reading: Reading | None) -> str:
     if flow < 0:
         return taken
     if flow == 0:
-        triples = zip(named_leaves(params), only_added(params, reading), strict=True)
-        some = [(path, leaf) for (path, leaf), added in triples if is_weight(leaf) and not added]
-        zeros = [path for path, leaf in some if not leaf.any()]
-        return f"Leaves that are all zero: {', '.join(zeros)}." if zeros else taken if lines else ""
+        zeros = _zeros(params, reading)
+        if zeros:
+            return f"Leaves that are all zero: {', '.join(zeros)}."
+        remedy = "" if in_flow_mode else "; flow_mode(apply_fn) opens ReLUs that are closed so"
+        return taken if lines else f"{CLOSED}{remedy}"
     found = [] if reading is None else [b for b in reading.breaks if b.breaks == "elementwise"]
     where = f" ({describe(found)})" if found else ""
     return (
         "Sums over paths of any depth are kept in range, so something else left it: an operation "
         f"such as exp{where} that is evaluated on the value itself, or weights of extreme size."
     )
+
+
+def _zeros(params: Params, reading: Reading | None) -> list[str]:
+    """List the layers and leaves that are all zero, without those that are only added."""
+    stacks = {} if reading is None else reading.stacks
+    triples = zip(named_leaves(params), only_added(params, reading), strict=True)
+    some = [(path, leaf) for (path, leaf), added in triples if is_weight(leaf) and not added]
+    return [
+        name
+        for path, leaf in some
+        for name, part in _whole_or_slices(path, leaf, stacks.get(path))
+        if not part.any()
+    ]
+
+
+def _whole_or_slices(path: str, leaf: Any, stack: Stack | None) -> list[tuple[str, Any]]:
+    """List the layers of a leaf that holds several; the leaf itself where it is all zero."""
+    whole = stack is None or not leaf.any()
+    return layers_of(path, leaf, None if whole else stack.axis)
 
 
 def prepare(params: Params, masks: Masks | None, apply_fn: ApplyFn, shape: Any) -> Any:

@@ -10,11 +10,15 @@ from synflow_jax.trees import warn
 def warn_of_breaks(reading: Reading, paths: Iterable[str]) -> None:
     """Warn, once for all of them, of what makes the flow no line in the size of a pruned layer."""
     found = reading.breaks_of(paths)
+    weights = [one for one in found if one.of_weights and not _mixes(one)]
+    # The square and the root of a normalisation are breaks as well: they are named with it.
+    normalised = frozenset().union(*(one.paths for one in weights if _normalises(one)))
     said = [
         text(breaks)
         for text, breaks in (
-            (_of_signals, [one for one in found if not one.of_weights and not _mixes(one)]),
-            (_of_weights, [one for one in found if one.of_weights]),
+            (_of_signals, [one for one in found if not (one.of_weights or _mixes(one))]),
+            (_of_normalised, [one for one in weights if one.paths & normalised]),
+            (_of_functions, [one for one in weights if not one.paths & normalised]),
             (_of_transforms, [one for one in found if _mixes(one)]),
         )
         if breaks
@@ -31,6 +35,10 @@ def _mixes(one: Break) -> bool:
     return one.breaks == "transform"
 
 
+def _normalises(one: Break) -> bool:
+    return one.breaks in ("normaliser", "centring")
+
+
 def _of_signals(breaks: list[Break]) -> str:
     return (
         "apply_fn must be homogeneous for scores to be shares of the flow, and this one is not, so "
@@ -38,15 +46,25 @@ def _of_signals(breaks: list[Break]) -> str:
     )
 
 
-def _of_weights(breaks: list[Break]) -> str:
-    layers = sorted(frozenset().union(*(one.paths for one in breaks)))
+def _of_normalised(breaks: list[Break]) -> str:
     centred = any(one.breaks == "centring" for one in breaks)
     effect = " A mean is subtracted, which makes pruned weights nonzero again." if centred else ""
     return (
-        f"apply_fn normalises weights before it uses them ({', '.join(layers[:4])}"
-        f"{', …' if len(layers) > 4 else ''}), so that the flow does not grow with them: "
-        f"{describe(breaks)}.{effect}"
+        f"apply_fn normalises weights before it uses them ({_leaves(breaks)}), so that the flow "
+        f"does not grow with them: {describe(breaks)}.{effect}"
     )
+
+
+def _of_functions(breaks: list[Break]) -> str:
+    return (
+        f"apply_fn uses a function of the weights in their place ({_leaves(breaks)}), so that "
+        f"their scores are not shares of the flow: {describe(breaks)}."
+    )
+
+
+def _leaves(breaks: list[Break]) -> str:
+    layers = sorted(frozenset().union(*(one.paths for one in breaks)))
+    return f"{', '.join(layers[:4])}{', …' if len(layers) > 4 else ''}"
 
 
 def _of_transforms(breaks: list[Break]) -> str:

@@ -1,8 +1,8 @@
-"""What the pruned network has lost that the dense one had: looked for after a run, in one warning.
+"""The warning, after a run, of what the pruned network has lost that the dense one had.
 
-A method keeps as many weights as asked, whatever that leaves of the network. Lost are layers
-without a kept weight, branches without flow, outputs without flow and inputs without effect, and
-what the saliency finds out about the network at its own values.
+A method keeps as many weights as asked, whatever that leaves of the network. One warning names
+layers without a kept weight, branches without flow, outputs that no flow reaches, inputs without
+effect, and layers that pass no signal or get no gradient at the network's own values.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,21 +10,16 @@ from collections.abc import Iterable, Sequence
 import jax
 import numpy as np
 
-from synflow_jax.plan import ByGroup, Plan
+from synflow_jax.plan import ByGroup
 from synflow_jax.pruning._info import PruneInfo
+from synflow_jax.pruning._remedies import Asked
 from synflow_jax.pruning._rounds import Rows
 from synflow_jax.saliency import Pruned, Saliency
 from synflow_jax.trees import CollapseWarning, Masks, Params, listed_names, warn
 
 
 def warn_of_losses(
-    info: PruneInfo,
-    rows: Rows,
-    masks: Masks,
-    params: Params,
-    saliency: Saliency,
-    plan: Plan,
-    swept: bool = False,
+    info: PruneInfo, rows: Rows, masks: Masks, params: Params, saliency: Saliency, asked: Asked
 ) -> None:
     """Warn once of all that the network has lost; of a flow that died, `check_run` has warned.
 
@@ -34,77 +29,90 @@ def warn_of_losses(
       masks: those returned.
       params: the dense ones.
       saliency: what scored; says what else is lost.
-      plan: what was pruned.
-      swept: whether the masks are others than the last round's.
+      asked: what the run was asked for.
     """
     info, rows = jax.tree.map(np.asarray, (info, rows))
     if int(info.collapsed_at):
         return
+    plan = asked.plan
     gone = info.kept[-1] == 0
-    idle = rows.idle[-1] if saliency.measures_flow and not swept else np.zeros_like(gone)
+    # After a sweep the masks are others than those whose flow the rounds measured last.
+    measured = saliency.measures_flow and not asked.sweep
+    idle = rows.idle[-1] if measured else np.zeros_like(gone)
     cut = _named(plan.paths, idle & ~rows.idle[0] & ~gone)
-    known = _whole_leaves(plan, np.asarray(gone | idle | rows.idle[0]))
-    log2_flows = float(info.log2_flow[0]), float(info.log2_flow[-1])
+    known = frozenset(_named(plan.paths, gone | idle | rows.idle[0]))
+    pruned = Pruned(params, masks, plan.layers, known, asked.for_cuts())
     said = [
-        *_emptied(emptied_layers(info, rows, plan)),
-        *_without_flow(cut),
-        *saliency.losses(Pruned(params, masks, plan.layers, known, log2_flows)),
-        *_negative(_named(plan.paths, rows.negative[0] & saliency.measures_flow)),
+        *emptied_words(emptied_layers(info, rows, saliency, asked), asked),
+        *_without_flow(cut, asked),
+        *saliency.losses(pruned),
+        *_negative(_named(plan.paths, rows.negative[0] & saliency.measures_flow), saliency),
     ]
     if said:
         warn(f"check of the network as pruned: {'; '.join(said)}", CollapseWarning)
 
 
-def emptied_layers(info: PruneInfo, rows: Rows, plan: Plan) -> list[str]:
+def names_idle_layers(saliency: Saliency) -> bool:
+    """Whether `check_run` warns of layers whose scores are all 0 from the start.
+
+    Scores by flow or by a loss say then that the layer has no effect; other scores, such as the
+    magnitudes of a layer of zeros, may be 0 for any reason.
+    """
+    return saliency.measures_flow or saliency.on_host
+
+
+def emptied_layers(info: PruneInfo, rows: Rows, saliency: Saliency, asked: Asked) -> list[str]:
     """List the layers without a kept weight, except those that another warning is about.
 
-    That is of groups that keep fewer weights than they have layers, and of layers that scored 0
-    from the start.
+    That is of groups for which fewer weights than layers were asked for, and of layers that scored
+    0 from the start.
     """
-    last = np.asarray(info.kept)[-1]
-    competition = plan.competition
+    plan, last = asked.plan, np.asarray(info.kept)[-1]
+    told = np.asarray(rows.idle)[0] & names_idle_layers(saliency)
+    return _named(plan.paths, (last == 0) & ~told & ~_too_few(last, asked))
+
+
+def _too_few(last: np.ndarray, asked: Asked) -> np.ndarray:
+    """Flag the layers of groups that keep fewer units than they have layers: a plan warns of them.
+
+    A plan whose counts are copied from masks does not.
+    """
+    flags = np.zeros(last.shape, bool)
+    if asked.copied:
+        return flags
+    competition = asked.plan.competition
     everything = (tuple(range(len(last))),)
-    told = np.asarray(rows.idle)[0].copy()
     for group in competition.members if isinstance(competition, ByGroup) else everything:
-        told[list(group)] |= last[list(group)].sum() < len(group)
-    return _named(plan.paths, (last == 0) & ~told)
-
-
-def _whole_leaves(plan: Plan, flags: np.ndarray) -> frozenset[str]:
-    """Return the leaves all of whose layers are flagged."""
-    ends = np.cumsum(plan.layers.counts)[:-1]
-    parts = zip(plan.layers.paths, np.split(flags, ends), strict=True)
-    return frozenset(path for path, part in parts if part.all())
+        flags[list(group)] = last[list(group)].sum() < len(group)
+    return flags
 
 
 def _named(paths: Sequence[str], flags: Iterable[bool]) -> list[str]:
     return [path for path, flag in zip(paths, flags, strict=True) if flag]
 
 
-def _emptied(names: list[str]) -> list[str]:
+def emptied_words(names: list[str], asked: Asked) -> list[str]:
+    """Write which layers have no kept weight, and the remedy; nothing where there are none."""
     if not names:
         return []
-    return [
-        f"no weight is left in {listed_names(names)} (min_keep=1 keeps one in each, and "
-        "scope=layerwise or scope=erk gives each a share)"
-    ]
+    return [f"no weight is left in {listed_names(names)} ({asked.for_empty_layers()})"]
 
 
-def _without_flow(names: list[str]) -> list[str]:
+def _without_flow(names: list[str], asked: Asked) -> list[str]:
     if not names:
         return []
     return [
         f"no flow goes through {listed_names(names)}, though weights are kept there: the branch is "
-        "cut before or behind them (use min_keep=1, more rounds or a smaller rho)"
+        f"cut before or behind them ({asked.for_cuts()})"
     ]
 
 
-def _negative(names: list[str]) -> list[str]:
+def _negative(names: list[str], saliency: Saliency) -> list[str]:
     if not names:
         return []
+    remedy = " (flow_mode(apply_fn) drops means and adds what is subtracted)"
     return [
         f"scores of the dense network are negative in {listed_names(names)}: something is "
         "subtracted on their paths, such as a trained running mean or x - y, so that flows cancel "
-        "and the weights of negative flow go first (flow_mode(apply_fn) drops means and adds what "
-        "is subtracted)"
+        f"and the weights of negative flow go first{'' if saliency.homogeneous else remedy}"
     ]

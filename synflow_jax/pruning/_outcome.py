@@ -1,12 +1,15 @@
 """Checks after a run: errors where its masks mean nothing, warnings where they may mean little."""
 
+from typing import Any, NamedTuple
+
 import jax
 import numpy as np
 
-from synflow_jax.measure import explain_flow
-from synflow_jax.plan import Certified, Plan
+from synflow_jax.measure import explain_flow, layers_of
+from synflow_jax.plan import Certified, Layers
 from synflow_jax.pruning._info import PruneInfo
-from synflow_jax.pruning._losses import emptied_layers
+from synflow_jax.pruning._losses import emptied_layers, names_idle_layers
+from synflow_jax.pruning._remedies import Asked
 from synflow_jax.pruning._rounds import Rows
 from synflow_jax.saliency import Saliency
 from synflow_jax.selection import sum_counts
@@ -17,10 +20,19 @@ from synflow_jax.trees import (
     UncertifiedWarning,
     all_true,
     listed_names,
-    named_leaves,
+    pick,
     warn,
     write_limit,
 )
+
+
+class Layer(NamedTuple):
+    """One layer of a leaf."""
+
+    name: str
+    path: str  # of the leaf
+    weights: Any
+
 
 SOURCELESS = (
     " The certified schedule leaves out sources: leaves that are added to a signal, such as biases "
@@ -29,32 +41,27 @@ SOURCELESS = (
 
 
 def check_run(
-    info: PruneInfo,
-    rows: Rows,
-    params: Params,
-    saliency: Saliency,
-    plan: Plan,
-    schedule: Certified | None = None,
-    target: int = 0,
+    info: PruneInfo, rows: Rows, params: Params, saliency: Saliency, asked: Asked, target: int = 0
 ) -> None:
     """Check the measurements of a run: flow and scores, standstill, collapse, guarantee."""
     info, rows = jax.tree.map(np.asarray, (info, rows))  # NumPy has nothing to compile
-    measured = saliency.measures_flow
+    measured, schedule = saliency.measures_flow, asked.schedule
+    certified = isinstance(schedule, Certified)
     if measured and not np.isfinite(info.log2_flow[0]):
         said = explain_flow(saliency, params, jax.tree.map(all_true, params))
-        raise ValueError(said + (SOURCELESS if schedule else ""))
+        raise ValueError(said + (SOURCELESS if certified else ""))
     if not info.finite.all():
         first = int(info.finite.argmin()) + 1
         raise ValueError(f"saliency must return finite scores: round {first} had NaN or infinity")
-    if measured or saliency.on_host:
-        idle = zip(info.layers, rows.idle[0], strict=True)
-        _check_idle([path for path, none in idle if none], info, params, saliency)
-    if schedule:
+    if names_idle_layers(saliency):
+        _check_idle(rows.idle[0], params, saliency, asked)
+    if isinstance(schedule, Certified):
         _check_target(info, schedule, target)
     if int(info.collapsed_at):
-        _warn_dead(info, emptied_layers(info, rows, plan), _remedy(params, saliency))
-    elif measured and not schedule and not info.certified:
-        _warn_uncertified(info, _remedy(params, saliency))
+        emptied = emptied_layers(info, rows, saliency, asked)
+        _warn_dead(info, emptied, _remedy(params, saliency, asked))
+    elif measured and not certified and not info.certified:
+        _warn_uncertified(info, _remedy(params, saliency, asked))
 
 
 def _check_target(info: PruneInfo, schedule: Certified, target: int) -> None:
@@ -77,12 +84,12 @@ def _check_target(info: PruneInfo, schedule: Certified, target: int) -> None:
     )
 
 
-def _remedy(params: Params, saliency: Saliency) -> str:
+def _remedy(params: Params, saliency: Saliency, asked: Asked) -> str:
     """Write the remedy for a flow that is lost: flow mode for a network that is not homogeneous."""
     reading = saliency.reading(params)
     if reading is not None and reading.breaks and not saliency.homogeneous:
         return "apply_fn is not homogeneous, so pass flow_mode(apply_fn) first"
-    return "use schedule=certified(), more rounds or a smaller rho"
+    return asked.for_lost_flow()
 
 
 def _warn_dead(info: PruneInfo, emptied: list[str], remedy: str) -> None:
@@ -101,27 +108,42 @@ def _warn_uncertified(info: PruneInfo, remedy: str) -> None:
     worst = int(np.argmax(info.share))
     warn(
         f"round {worst + 1} of {len(info.share)} pruned {float(info.share[worst]):.3g} times the "
-        f"flow there was: nothing but luck kept the flow alive; {remedy}",
+        f"flow there was: some flow is left, but nothing guarantees it; {remedy}",
         UncertifiedWarning,
     )
 
 
-def _check_idle(idle: list[str], info: PruneInfo, params: Params, saliency: Saliency) -> None:
+def _check_idle(idle: np.ndarray, params: Params, saliency: Saliency, asked: Asked) -> None:
     """Report layers whose scores are all 0: they are pruned first, in an order of no meaning."""
-    if not idle:
+    if not idle.any():
         return
     reading = saliency.reading(params)
-    if len(idle) == len(info.layers):
+    if idle.all():
         raise ValueError(
             "every score of the dense network is 0: the objective does not feel the prunable "
             f"leaves. {_why_nothing(reading, saliency)}"
         )
+    layers = asked.plan.layers
+    names = [name for name, none in zip(layers.names, idle, strict=True) if none]
     warn(
-        f"all scores are 0 in {listed_names(idle)}, which therefore go first: "
-        f"{_why_idle(idle, params, reading, saliency)}. Leave them out by `prunable`, or score "
-        "them at other values",
+        f"all scores are 0 in {listed_names(names)}, which therefore go first: "
+        f"{_why_idle(_layers(layers, params, idle), reading, saliency)}. Leave them out by "
+        "`prunable`, or score them at other values",
         CollapseWarning,
     )
+
+
+def _layers(layers: Layers, params: Params, flags: np.ndarray) -> list[Layer]:
+    """List the flagged layers; of a leaf that holds several, the slice of each."""
+    parts = np.split(flags, np.cumsum(layers.counts)[:-1])
+    leaves = pick(params, layers.prunable)
+    return [
+        Layer(name, path, part)
+        for path, leaf, at, own in zip(layers.paths, leaves, layers.layouts, parts, strict=True)
+        if own.any()
+        for (name, part), hit in zip(layers_of(path, leaf, at.layers), own, strict=True)
+        if hit
+    ]
 
 
 def _why_nothing(reading: Reading | None, saliency: Saliency) -> str:
@@ -134,14 +156,19 @@ def _why_nothing(reading: Reading | None, saliency: Saliency) -> str:
     )
 
 
-def _why_idle(idle: list[str], params: Params, reading: Reading | None, saliency: Saliency) -> str:
+def _why_idle(idle: list[Layer], reading: Reading | None, saliency: Saliency) -> str:
     """Write the likely causes of scores that are 0 in some layers."""
-    leaves = dict(named_leaves(params))
-    uses = {} if reading is None else reading.by_path
+    roles = {} if reading is None else {path: use.role for path, use in reading.by_path.items()}
     flow_mode = saliency.measures_flow and saliency.homogeneous
-    added = [p for p in idle if flow_mode and p in uses and uses[p].role == "added"]
-    unused = [p for p in idle if p in uses and uses[p].role == "unused"]
-    zero = [p for p in idle if p in leaves and p not in added and not leaves[p].any()]
+    added, unused, zero, other = [], [], [], []
+    for layer in idle:
+        role = roles.get(layer.path)
+        if role == "added" and flow_mode:
+            added.append(layer.name)
+        elif role == "unused":
+            unused.append(layer.name)
+        else:
+            (other if layer.weights.any() else zero).append(layer.name)
     said = [
         f"{listed_names(names)} {what}"
         for names, what in (
@@ -151,7 +178,7 @@ def _why_idle(idle: list[str], params: Params, reading: Reading | None, saliency
         )
         if names
     ]
-    if len(added) + len(unused) + len(zero) < len(idle):
+    if other:
         breaks = () if reading is None or saliency.homogeneous else reading.breaks
         said.append(
             f"the network is not homogeneous ({describe(breaks)}): pass flow_mode(apply_fn)"

@@ -23,6 +23,7 @@ from synflow_jax.pruning._homogeneous import warn_of_breaks
 from synflow_jax.pruning._info import PruneInfo
 from synflow_jax.pruning._losses import warn_of_losses
 from synflow_jax.pruning._outcome import check_run
+from synflow_jax.pruning._remedies import Asked
 from synflow_jax.pruning._rounds import (
     Rows,
     certified_loop,
@@ -153,6 +154,7 @@ def prune(
         reading=reading,
         stacked=stacked,
     )
+    asked = Asked(plan, schedule, scope, sweep, rho)
     if is_certified:
         _check_fit("schedule=certified()", saliency, saliency.measures_flow, scope, plan, rho)
     if sweep:
@@ -162,9 +164,10 @@ def prune(
     check_finite(params)
     saliency = saliency.fitted(params, plan.prunable)
     if isinstance(schedule, Certified):
-        masks, info, rows = _run_certified(params, saliency, plan, counts[0, 0], schedule, progress)
+        target = counts[0, 0]
+        masks, info, rows = _run_certified(params, saliency, asked, target, schedule, progress)
     else:
-        masks, info, rows = _run_rounds(params, saliency, plan, counts, nested, progress)
+        masks, info, rows = _run_rounds(params, saliency, asked, counts, nested, progress)
     if progress and not is_traced(info):
         jax.effects_barrier()  # all progress is printed before the result is returned
     if reading is not None and not saliency.homogeneous and not is_traced(info, masks):
@@ -172,7 +175,7 @@ def prune(
     if sweep:
         masks, info = _sweep(params, saliency, plan, masks, info)
     if not is_traced(info, masks):
-        warn_of_losses(info, rows, masks, params, saliency, plan, sweep)
+        warn_of_losses(info, rows, masks, params, saliency, asked)
     return masks, info
 
 
@@ -202,25 +205,27 @@ def _check_fit(
         raise ValueError(f"{name} needs one number as rho, and no min_keep")
 
 
-def run_rounds(
+def run_copied(
     params: Params, saliency: Saliency, plan: Plan, counts: jax.Array
 ) -> tuple[Masks, PruneInfo]:
-    """Run the rounds of a plan whose counts are given, and check the result."""
-    masks, info, rows = _run_rounds(params, saliency, plan, counts, False, False)
+    """Run the rounds of a plan whose counts are copied from masks, and check the result."""
+    asked = Asked(plan, schedule=None)
+    masks, info, rows = _run_rounds(params, saliency, asked, counts, False, False)
     if not is_traced(info, masks):
-        warn_of_losses(info, rows, masks, params, saliency, plan)
+        warn_of_losses(info, rows, masks, params, saliency, asked)
     return masks, info
 
 
 def _run_rounds(
     params: Params,
     saliency: Saliency,
-    plan: Plan,
+    asked: Asked,
     counts: jax.Array,
     nested: bool,
     progress: bool,
 ) -> tuple[Masks, PruneInfo, Rows]:
     """Run the rounds, in one compiled loop or (for saliencies that read data) on the host."""
+    plan = asked.plan
     start = first_masks(params, plan)
     if saliency.on_host:
         kept, rows = host_loop(params, saliency, plan, start, counts, nested, progress)
@@ -232,19 +237,20 @@ def _run_rounds(
     masks = _laid_masks(params, plan, kept)
     info = _info(plan, rows, jnp.int32(len(counts)))
     if not is_traced(info, masks):
-        check_run(info, rows, params, saliency, plan)
+        check_run(info, rows, params, saliency, asked)
     return masks, info, rows
 
 
 def _run_certified(
     params: Params,
     saliency: Saliency,
-    plan: Plan,
+    asked: Asked,
     target: jax.Array,
     schedule: Certified,
     progress: bool,
 ) -> tuple[Masks, PruneInfo, Rows]:
     """Run certified rounds on params whose flow starts at the input alone."""
+    plan = asked.plan
     start = first_masks(params, plan)
     held = as_function(saliency, "saliency")
     plain = saliency.from_input_alone(params, plan.prunable)
@@ -256,7 +262,7 @@ def _run_certified(
         return masks, _info(plan, rows, rounds), rows
     rows = _trimmed(rows, int(rounds))
     info = _info(plan, rows, rounds)
-    check_run(info, rows, plain, saliency, plan, schedule, int(target))
+    check_run(info, rows, plain, saliency, asked, int(target))
     return masks, info, rows
 
 

@@ -7,7 +7,7 @@ summed: the objective is that of the sum of the batches' mean losses, as in the 
 import abc
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 
 from synflow_jax.plan import Kernels, Layers, find_layers
 from synflow_jax.saliency._gradient import highest_precision, times_slope, zero_scores
-from synflow_jax.saliency._losses import have_gradient
+from synflow_jax.saliency._losses import have_gradient, layer_axes
 from synflow_jax.saliency._protocol import Pruned, Saliency
 from synflow_jax.structure import Reading, read_loss
 from synflow_jax.trees import (
@@ -41,12 +41,29 @@ from synflow_jax.trees import (
 )
 
 
+class Batches:
+    """The user's batches, which are read again in each round."""
+
+    def __init__(self, source: Iterable[Any]) -> None:
+        self.source = source
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.source)
+
+    @cached_property
+    def shapes(self) -> Any:
+        """Shapes and dtypes of the first batch, which is read once for them; None without one."""
+        batch = next(iter(self.source), None)
+        arrays = all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(batch))
+        return jax.eval_shape(lambda: batch) if arrays else batch
+
+
 @dataclass(frozen=True, eq=False)
 class DataSaliency(Saliency):
     """A loss and batches, which SNIP and GraSP read one at a time."""
 
     loss_fn: Function
-    batches: Iterable[Any]
+    batches: Batches
     on_host: ClassVar[bool] = True
 
     def gradients(self, start: list[jax.Array], params: Params, flags: tuple[bool, ...]) -> Any:
@@ -63,12 +80,11 @@ class DataSaliency(Saliency):
 
         A loss in which no leaf is contracted with the data tells nothing.
         """
-        batch = next(iter(self.batches), None)
-        try:
-            found = None if batch is None else read_loss(self.loss_fn, params, batch)
-        except Exception:  # a loss that fails is refused, in words, where it is scored
+        batch = self.batches.shapes
+        if batch is None or not _can_be_traced(self.loss_fn, params, batch):
             return None
-        return found if found is not None and found.kernels else None
+        found = read_loss(self.loss_fn, params, batch)
+        return found if found.kernels else None
 
     def losses(self, pruned: Pruned) -> tuple[str, ...]:
         """Name the layers whose kept weights have no gradient of the loss on the first batch."""
@@ -77,16 +93,16 @@ class DataSaliency(Saliency):
 
         def without_gradient(masks: Masks) -> set[str]:
             gradients = self.layer_gradients(pruned.params, masks, layers, batch)
-            found = np.asarray(have_gradient(gradients, kept))
-            return {path for path, has in zip(layers.paths, found, strict=True) if not has}
+            found = np.asarray(have_gradient(gradients, kept, layer_axes(layers)))
+            return {name for name, has in zip(layers.names, found, strict=True) if not has}
 
         names = without_gradient(pruned.masks) - pruned.known
         if names:
             names -= without_gradient(jax.tree.map(all_true, pruned.params))
-        listed = listed_names([path for path in layers.paths if path in names])
+        listed = listed_names([name for name in layers.names if name in names])
         said = (
             f"on the first batch the loss has no gradient in {listed}, so that training cannot "
-            "change them (pass min_keep=1, more rounds or a smaller rho)"
+            f"change them ({pruned.remedy})"
         )
         return (said,) if names else ()
 
@@ -107,6 +123,16 @@ class DataSaliency(Saliency):
                 "batches must hold at least one batch each time it is read, got none: pass "
                 "list(batches) where a loader is used up after the first reading"
             )
+
+
+def _can_be_traced(loss_fn: Function, params: Params, batch: Any) -> bool:
+    """Whether the user's loss takes such a batch; one that fails is refused where it is scored."""
+    try:
+        with jax.default_matmul_precision("highest"):  # as in scoring, so that all share one trace
+            jax.eval_shape(partial(call_traced, loss_fn), *jax.eval_shape(widen, (params, batch)))
+    except Exception:  # the user's loss may raise anything
+        return False
+    return True
 
 
 def _objective(loss_fn: Function, params: Params, batch: Any, flags: tuple[bool, ...]) -> Any:
@@ -155,7 +181,7 @@ def _check_batches(batches: Any) -> None:
         raise TypeError(
             f"batches must be a list of batches, got {type(batches).__name__}: pass [batch]"
         )
-    if iter(batches) is batches:
+    if isinstance(batches, Iterator) and iter(batches) is batches:
         raise TypeError(
             "batches must be read more than once (every round, and twice by GraSP), and an "
             f"iterator such as this {type(batches).__name__} is used up after the first: "
@@ -254,7 +280,7 @@ def snip_saliency(loss_fn: LossFn, batches: Iterable[Any]) -> SnipSaliency:
     Source: Lee, Ajanthan and Torr 2019 (arXiv 1810.02340), equations 4 to 6.
     """
     _check_batches(batches)
-    return SnipSaliency(as_function(loss_fn, "loss_fn"), batches)
+    return SnipSaliency(as_function(loss_fn, "loss_fn"), Batches(batches))
 
 
 def grasp_saliency(
@@ -287,4 +313,4 @@ def grasp_saliency(
     Source: Wang, Zhang and Grosse 2020 (arXiv 2002.07376), equation 8; sign as in Tanaka et al.
     """
     _check_batches(batches)
-    return GraspSaliency(as_function(loss_fn, "loss_fn"), batches, prunable)
+    return GraspSaliency(as_function(loss_fn, "loss_fn"), Batches(batches), prunable)

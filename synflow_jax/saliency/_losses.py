@@ -1,11 +1,13 @@
 """What a network has lost once it is masked: outputs and inputs without flow, signal, gradients.
 
 One program runs the network and its derivative. At |θ| on ones it shows which outputs have flow and
-which inputs have an effect; at θ itself on random inputs, whether a signal and gradients pass. It
-is compiled with few optimisations, since it runs a few times only, and only where a cheap sign says
-that something may be lost. What the dense network lacks as well is not a loss.
+which inputs have an effect; at θ itself on random inputs, whether a signal and gradients pass. Both
+are computed on mantissas and powers of two, so that nothing overflows or underflows at any depth.
+The program is compiled with few optimisations, since it runs a few times only, and only where a
+cheap sign says that something may be lost. What the dense network lacks as well is not a loss.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,6 +22,7 @@ from synflow_jax.plan import Layers
 from synflow_jax.saliency._gradient import highest_precision
 from synflow_jax.saliency._objectives import absolute
 from synflow_jax.saliency._protocol import Pruned
+from synflow_jax.scaled import scaled
 from synflow_jax.trees import (
     Inputs,
     Masks,
@@ -30,6 +33,7 @@ from synflow_jax.trees import (
     call_traced,
     floating_dtype,
     is_floating,
+    is_weight,
     listed_names,
     path_string,
     pick,
@@ -42,10 +46,10 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 
 class Response(NamedTuple):
-    """What is not 0, in bools: a list of arrays by entry, and one array by layer."""
+    """What is not 0, in bools: lists of arrays by entry of one example, and one array by layer."""
 
-    outputs: list[Any]  # of the outputs, each along its channels
-    inputs: list[Any]  # of the derivatives by the floating inputs, each along its channels
+    outputs: list[Any]  # of the outputs
+    inputs: list[Any]  # of the derivatives by the floating inputs
     gradients: Any  # of the derivatives by the kept weights of each layer
 
 
@@ -61,7 +65,9 @@ def find_losses(saliency: Any, pruned: Pruned) -> tuple[str, ...]:
     closed: tuple[str, ...] = ()
     if saliency.network.homogeneous:
         closed = find_closed(params, saliency.reading(params))
-    if pruned.known or closed:  # else what has flow has a signal, but for chance
+    # Where all layers have flow and no branch is closed, signals pass at the network's own values
+    # too: they could only cancel.
+    if pruned.known or closed:
         said += _without_signal(saliency, pruned, shapes, closed)
     return said
 
@@ -75,11 +81,6 @@ def _output_shapes(saliency: Any, params: Params) -> list[tuple[str, Shape]]:
     )
     pairs = jax.tree_util.tree_flatten_with_path(outputs)[0]
     return [(path_string(path), leaf.shape) for path, leaf in pairs if is_floating(leaf)]
-
-
-def _channel_axis(shape: Shape) -> int:
-    """Return the axis of an example along which its entries differ in kind: channels, features."""
-    return -len(shape) if len(shape) > 2 and shape[0] < shape[-1] else -1
 
 
 def _example(shape: Shape) -> Shape:
@@ -97,11 +98,13 @@ def _may_be_cut(
 ) -> bool:
     """Whether a slice without a kept weight lies along an axis as long as an output or input has.
 
-    An output that a layer no longer feeds shows so, and an input channel that feeds none.
+    An output that a layer no longer feeds shows so, and an input channel that feeds none. A layer
+    may also make all entries of an output along one axis.
     """
-    examples = [_example(shape) for _, shape in outputs]
-    examples += [shape for shape in _floating_inputs(inputs) if len(shape) > 1]
-    sizes = {shape[_channel_axis(shape)] for shape in examples if shape} - {1}
+    made = [_example(shape) for _, shape in outputs]
+    read = [shape for shape in _floating_inputs(inputs) if len(shape) > 1]
+    sizes = {size for shape in made + read for size in shape} | set(map(math.prod, made))
+    sizes.discard(1)
     leaves = pick(masks, layers.prunable)
     axes = tuple(tuple(k for k, n in enumerate(leaf.shape) if n in sizes) for leaf in leaves)
     some = [(leaf, own) for leaf, own in zip(leaves, axes, strict=True) if own]
@@ -118,14 +121,30 @@ def _has_empty_slice(masks: Sequence[jax.Array], axes: tuple[tuple[int, ...], ..
     return jnp.stack(found).any()
 
 
-@jax.jit
-def have_gradient(gradients: Sequence[jax.Array], kept: Sequence[jax.Array]) -> jax.Array:
-    """Tell, for each layer, whether a kept weight has a gradient other than 0."""
-    pairs = zip(gradients, kept, strict=True)
-    return jnp.stack([jnp.any((gradient != 0) & mask) for gradient, mask in pairs])
+@partial(jax.jit, static_argnames=("axes",))
+def have_gradient(
+    gradients: Sequence[jax.Array], kept: Sequence[jax.Array], axes: tuple[int | None, ...]
+) -> jax.Array:
+    """Tell, for each layer, whether a kept weight has a gradient other than 0.
+
+    Args:
+      gradients: of the prunable leaves.
+      kept: their masks.
+      axes: the axis of each leaf along which it holds several layers; None for one layer.
+    """
+    found = [
+        jnp.any((gradient != 0) & mask, axis=tuple(k for k in range(mask.ndim) if k != axis))
+        for gradient, mask, axis in zip(gradients, kept, axes, strict=True)
+    ]
+    return jnp.concatenate([jnp.atleast_1d(has) for has in found])
 
 
-@partial(jax.jit, static_argnames=("prunable",), compiler_options=QUICK)
+def layer_axes(layers: Layers) -> tuple[int | None, ...]:
+    """List the axis of each prunable leaf along which it holds several layers, or None."""
+    return tuple(layout.layers for layout in layers.layouts)
+
+
+@partial(jax.jit, static_argnames=("layers",), compiler_options=QUICK)
 @highest_precision
 def _respond(
     saliency: Any,
@@ -134,10 +153,9 @@ def _respond(
     x: Any,
     cotangents: list[Any],
     flow: Any,
-    scale: Any,
-    prunable: tuple[bool, ...],
+    layers: Layers,
 ) -> Response:
-    """Run the masked network and its derivative.
+    """Run the masked network and its derivative, on mantissas and powers of two.
 
     Args:
       saliency: holds the network.
@@ -146,82 +164,90 @@ def _respond(
       x: the inputs.
       cotangents: by what each floating output is weighted.
       flow: whether the network is run at |θ| without sources, or at θ.
-      scale: in the former case, the layers are multiplied by it, so that no sum overflows.
-      prunable: whether each leaf is a layer.
+      layers: the prunable leaves.
     """
+    prunable = layers.prunable
     plain = saliency.from_input_alone(params, prunable)
     positive = absolute(saliency.entering_weights(plain, masks))
-    scaled = [leaf * jnp.asarray(scale, leaf.dtype) for leaf in pick(positive, prunable)]
-    positive = place(positive, prunable, scaled, lambda leaf: leaf)
     own = replace(saliency, power=1).entering_weights(params, masks)
-    start = jax.tree.map(lambda a, b: jnp.where(flow, a, b) if is_floating(a) else b, positive, own)
+    start = jax.tree.map(lambda a, b: jnp.where(flow, a, b) if is_weight(a) else b, positive, own)
     floating = tuple(is_floating(leaf) for leaf in jax.tree.leaves(x))
+    sizes = saliency.sizes and (*saliency.sizes, *[0.0] * len(floating))
 
     def run(leaves: list[jax.Array], floats: list[jax.Array]) -> list[jax.Array]:
         state = place(start, prunable, leaves, lambda leaf: leaf)
         given = place(x, floating, floats, lambda leaf: leaf)
-        outputs = jax.tree.leaves(call_traced(saliency.held, state, given))
-        return [leaf for leaf in outputs if is_floating(leaf)]
+        evaluated = scaled(partial(_floating_outputs, saliency.held), sizes)
+        return [output.mantissa for output in evaluated(state, given)]
 
     outputs, back = jax.vjp(run, pick(start, prunable), pick(x, floating))
     weights = [jnp.asarray(w, y.dtype) for w, y in zip(cotangents, outputs, strict=True)]
     gradients, slopes = back(weights)
     return Response(
-        [_along(leaf, _example(leaf.shape)) for leaf in outputs],
-        [_along(leaf, leaf.shape[1:]) for leaf in slopes],
-        have_gradient(gradients, pick(masks, prunable)),
+        [leaf.reshape(_example(leaf.shape)) != 0 for leaf in outputs],
+        [leaf[0] != 0 for leaf in slopes],
+        have_gradient(gradients, pick(masks, prunable), layer_axes(layers)),
     )
 
 
-def _along(leaf: jax.Array, example: Shape) -> jax.Array:
-    """Tell, for each channel, whether any entry is other than 0."""
-    if not example:
-        return jnp.any(leaf != 0)[None]
-    channel = leaf.ndim + _channel_axis(example)
-    return jnp.any(leaf != 0, axis=tuple(k for k in range(leaf.ndim) if k != channel))
+def _floating_outputs(held: Any, params: Params, x: Any) -> list[jax.Array]:
+    return [leaf for leaf in jax.tree.leaves(call_traced(held, params, x)) if is_floating(leaf)]
 
 
 def _without_flow(
     saliency: Any, pruned: Pruned, shapes: list[tuple[str, Shape]]
 ) -> tuple[str, ...]:
     """Name outputs that flow no longer reaches, and inputs that no longer have an effect."""
-    params, layers = pruned.params, pruned.layers
+    params = pruned.params
     x = saliency.inputs.ones(floating_dtype(jax.eval_shape(widen, params)))
     ones = [np.ones(shape, np.float32) for _, shape in shapes]
-    saliency = replace(saliency, sizes=())
 
-    def respond(masks: Masks, log2_flow: float) -> Response:
-        share = -log2_flow / len(layers.paths) if np.isfinite(log2_flow) else 0.0
-        scale = np.float32(2.0**share)
-        rest = (np.bool_(True), scale)
-        found = _respond(saliency, params, masks, x, ones, *rest, layers.prunable)
+    def respond(masks: Masks) -> Response:
+        found = _respond(saliency, params, masks, x, ones, np.bool_(True), pruned.layers)
         return jax.tree.map(np.asarray, found)
 
-    dense = respond(jax.tree.map(all_true, params), pruned.log2_flows[0])
-    after_masks = respond(pruned.masks, pruned.log2_flows[1])
+    dense, after = respond(jax.tree.map(all_true, params)), respond(pruned.masks)
     said = []
-    for (path, _), before, after in zip(shapes, dense.outputs, after_masks.outputs, strict=True):
-        lost = before & ~after
-        name = f"output {path!r}" if path else "the output"
-        if lost.any():
-            said.append(f"no flow reaches {_entries(lost, name)}")
-    examples = _floating_inputs(saliency.inputs)
-    for shape, before, after in zip(examples, dense.inputs, after_masks.inputs, strict=True):
-        lost = before & ~after
-        # Some entries of a vector are cut at any usual compression, as hidden units are.
-        if lost.all() or (lost.any() and len(shape) > 1):
-            axis = f"axis {len(shape) + _channel_axis(shape)} of " if len(shape) > 1 else ""
-            said.append(f"no output depends on {_entries(lost, f'{axis}the input')}")
+    for (path, _), *both in zip(shapes, dense.outputs, after.outputs, strict=True):
+        lost = _lost(*both, f"output {path!r}" if path else "the output")
+        said += [f"no flow reaches {lost}"] if lost else []
+    for both in zip(dense.inputs, after.inputs, strict=True):
+        # Single entries are cut at any usual compression, as hidden units are.
+        lost = _lost(*both, "the input", single=False)
+        said += [f"no output depends on {lost}"] if lost else []
     remedy = "pass a smaller rho, or leave the layers at that end out by `prunable`"
     return (f"{' and '.join(said)} ({remedy})",) if said else ()
 
 
-def _entries(lost: Any, name: str) -> str:
-    """Write which entries are lost, and how many of how many."""
-    if lost.all():
+def _lost(before: np.ndarray, after: np.ndarray, name: str, single: bool = True) -> str:
+    """Write which entries of an array are lost, "" where none are.
+
+    Where all entries are lost of some slices along an axis, a channel or a position, these are
+    named, along the axis on which they hold most of what is lost.
+
+    Args:
+      before: whether each entry has flow, or an effect, in the dense network.
+      after: the same of the pruned one.
+      name: of the array.
+      single: whether entries that make up no slice of several are named too.
+    """
+    lost = before & ~after
+    if not lost.any():
+        return ""
+    if not after.any():
         return f"{name}, none of its entries" if lost.size > 1 else name
-    numbers = [str(k) for k in np.flatnonzero(lost)]
-    return f"{len(numbers)} of {lost.size} entries of {name} ({listed_names(numbers)})"
+    found: list[tuple[int, int, np.ndarray]] = []
+    for axis, size in enumerate(lost.shape):
+        others = tuple(k for k in range(lost.ndim) if k != axis)
+        slices = np.flatnonzero(before.any(others) & ~after.any(others))
+        if slices.size and (single or lost.size > size):
+            found.append((int(lost.take(slices, axis).sum()), axis, slices))
+    if found:
+        _, axis, slices = max(found, key=lambda one: one[0])
+        owner = f"axis {axis} of {name}" if lost.ndim > 1 else name
+        numbers = listed_names([str(k) for k in slices])
+        return f"{slices.size} of {lost.shape[axis]} entries of {owner} ({numbers})"
+    return f"{lost.sum()} of {lost.size} entries of {name}" if single else ""
 
 
 def _without_signal(
@@ -229,17 +255,16 @@ def _without_signal(
 ) -> tuple[str, ...]:
     """Describe a network that, at its own values, passes no signal or lacks gradients in layers."""
     params, layers = pruned.params, pruned.layers
-    own = replace(saliency, sizes=())
+    own = saliency
     if saliency.network.homogeneous:
         own = replace(own, held=as_function(as_network(saliency.network.plain), "apply_fn"))
     everything = jax.tree.map(all_true, params)
-    open_layers = np.array([path not in pruned.known for path in layers.paths])
-    signals, gradients = np.zeros((2, 1), bool), np.zeros((2, len(layers.paths)), bool)
+    open_layers = np.array([name not in pruned.known for name in layers.names])
+    signals, gradients = np.zeros((2, 1), bool), np.zeros((2, len(layers.names)), bool)
     for draw in range(DRAWS):
         x, cotangents = _draw(saliency.inputs, params, shapes, draw)
         for at, some in enumerate((pruned.masks, everything)):
-            rest = (np.bool_(False), np.float32(1))
-            found = _respond(own, params, some, x, cotangents, *rest, layers.prunable)
+            found = _respond(own, params, some, x, cotangents, np.bool_(False), layers)
             signals[at] |= any(bool(np.any(part)) for part in found.inputs)
             gradients[at] |= np.asarray(found.gradients)
             if at == 0 and signals[0] | (not found.inputs) and gradients[0][open_layers].all():
@@ -252,13 +277,13 @@ def _without_signal(
         shut = f" ({listed_names(closed)} close their branches)" if closed else ""
         return (
             "at its own values it passes no signal, so that its outputs do not depend on the "
-            f"input{shut}: keep the branches that are open at the start (min_keep=1), or score "
-            "and train from values at which none is closed",
+            f"input{shut} ({pruned.remedy}, or score and train from values at which branches are "
+            "open)",
         )
-    names = [path for path, none in zip(layers.paths, missing, strict=True) if none]
+    names = [name for name, none in zip(layers.names, missing, strict=True) if none]
     return (
         f"at its own values it has no gradient in {listed_names(names)}, so that training "
-        "cannot change them (pass min_keep=1, more rounds or a smaller rho)",
+        f"cannot change them ({pruned.remedy})",
     )
 
 

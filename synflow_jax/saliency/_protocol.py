@@ -38,15 +38,15 @@ class Pruned:
       params: the dense ones.
       masks: found for them.
       layers: the prunable leaves.
-      known: paths of the leaves without a weight or without flow, which are reported already.
-      log2_flows: log2 of the flow of the dense network and of the pruned one.
+      known: names of the layers without a weight or without flow, which are reported already.
+      remedy: what the call could be asked for instead, so that less is cut.
     """
 
     params: Params
     masks: Masks
     layers: Layers
     known: frozenset[str]
-    log2_flows: tuple[float, float]
+    remedy: str
 
 
 class Saliency(abc.ABC):

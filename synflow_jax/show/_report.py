@@ -171,17 +171,18 @@ def report(
     if apply_fn is not None:
         apply_fn = choose_outputs(apply_fn, outputs)
         reading = read_structure(params, apply_fn, shape)
-    layers = find_layers(params, _with_pruned(params, masks, prunable, reading), reading, stacked)
+    listed = _with_pruned(params, masks, prunable, reading)
+    layers = find_layers(params, listed, reading, stacked)
     flow, dead, shares = None, (), {}
     axes = {path: at.layers for path, at in zip(layers.paths, layers.layouts, strict=True)}
     if apply_fn is not None:
         # Not log2_flow: the counts are useful even if the flow is not finite.
         dense, pruned = (any_log2_flow(params, apply_fn, shape, m) for m in (None, masks))
         flow = (float(dense), float(pruned))
-        dead = dead_branches(params, masks, apply_fn, shape, prunable=prunable)
+        dead = dead_branches(params, masks, apply_fn, shape, prunable=listed, stacked=stacked)
         shares = _shares(params, apply_fn, shape, masks, axes)
     rows = [
-        Row(name, dims, size, kept, shares.get(name), _state(path, size, kept, dead))
+        Row(name, dims, size, kept, shares.get(name), _state(name, size, kept, dead))
         for path, leaf in zip(layers.paths, pick(masks, layers.prunable), strict=True)
         for name, dims, size, kept in _layers_of(path, leaf, axes[path])
     ]
@@ -242,11 +243,11 @@ def _layers_of(
     return [(name, tuple(m.shape), int(m.size), int(count_kept([m])[0])) for name, m in parts]
 
 
-def _state(path: str, size: int, kept: int, dead: tuple[str, ...]) -> str:
+def _state(name: str, size: int, kept: int, dead: tuple[str, ...]) -> str:
     """Return "collapsed" for a layer without a kept weight, "dead" for one without flow, or ""."""
     if size and not kept:
         return "collapsed"
-    return "dead" if path in dead else ""
+    return "dead" if name in dead else ""
 
 
 def _cells(row: Row, flows: bool) -> list[str]:

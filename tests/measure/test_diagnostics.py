@@ -116,6 +116,40 @@ def test_collapsed_layers_and_dead_branches():
     assert "no path is left" in str(table)
 
 
+def blocks(params, x):
+    """Residual blocks whose weights are one leaf, along axis 0."""
+
+    def step(h, pair):
+        return h + jax.nn.relu(h @ pair["up"]) @ pair["down"], None
+
+    pairs = {name: params[name] for name in ("up", "down")}
+    return jax.lax.scan(step, x, pairs)[0] @ params["out"]
+
+
+def unrolled(params, x):
+    for at in range(3):
+        x = x + jax.nn.relu(x @ params[f"up[{at}]"]) @ params[f"down[{at}]"]
+    return x @ params["out"]
+
+
+def test_dead_layers_of_a_stack_are_named_as_the_unrolled_network_names_them():
+    stack = {"up": jnp.ones((3, 2, 2)), "down": jnp.ones((3, 2, 2)), "out": jnp.ones((2, 1))}
+    masks = all_true(stack) | {"up": jnp.ones((3, 2, 2), bool).at[1].set(False)}
+
+    def layers(tree):
+        flat = {f"{name}[{at}]": tree[name][at] for name in ("up", "down") for at in range(3)}
+        return flat | {"out": tree["out"]}
+
+    expected = sf.measure.dead_branches(layers(stack), layers(masks), unrolled, (2,))
+    assert expected == ("down[1]", "up[1]")
+    assert sf.measure.dead_branches(stack, masks, blocks, (2,)) == expected
+    states = {row.layer: row.state for row in sf.report(stack, masks, blocks, (2,)).rows}
+    assert {name: state for name, state in states.items() if state} == {
+        "down[1]": "dead",
+        "up[1]": "collapsed",
+    }
+
+
 @pytest.mark.parametrize("empty", [0, 1, 2])
 def test_one_empty_layer_cuts_all_of_a_chain(empty):
     params = mlp_params(0)

@@ -19,6 +19,15 @@ def order(params, apply_fn, shape):
     return lambda: sf.measure.layer_order(params, apply_fn, shape)
 
 
+def gap(network, params=None):
+    given = {"a": jnp.ones((2, 3)), "b": jnp.ones((3, 1))} if params is None else params
+    return lambda: sf.measure.conservation_gap(given, network, (2,))
+
+
+def stacked_chain(params, x):
+    return jax.lax.scan(lambda h, w: (h @ w, None), x, params["w"])[0]
+
+
 NO_SLOPE = ("the score must be finite", "no finite slope by a: an operation", "flow_mode(apply_fn)")
 ROWS = [
     (
@@ -33,6 +42,35 @@ ROWS = [
         "is inf",
         "not homogeneous: exp at",
         "flow_mode(apply_fn)",
+    ),
+    (
+        "a flow that a negation closes",
+        gap(lambda p, x: jax.nn.relu(-(x @ p["a"])) @ p["b"]),
+        ValueError,
+        "it is 0.0. ",
+        "negat",
+        "flow_mode(apply_fn)",
+    ),
+    (
+        "a flow that a negative constant closes",
+        gap(lambda p, x: jax.nn.relu(x @ p["a"] + (-1e3)) @ p["b"]),
+        ValueError,
+        "it is 0.0. ",
+        "negat",
+        "flow_mode(apply_fn)",
+    ),
+    (
+        "a flow that a comparison closes",
+        gap(lambda p, x: jnp.where(x > 1.0, x, 0.0) @ p["a"] @ p["b"]),
+        ValueError,
+        "it is 0.0. No layer is all zero",
+        "a comparison that is closed on an input of ones",
+    ),
+    (
+        "a flow that a layer of a stack closes",
+        gap(stacked_chain, {"w": jnp.ones((3, 2, 2)).at[1].set(0.0)}),
+        ValueError,
+        "it is 0.0. Leaves that are all zero: w[1].",
     ),
     (
         "the score of NaN",

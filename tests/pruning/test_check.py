@@ -55,9 +55,15 @@ def chain_params(middle=0.5):
 def test_magnitude_names_an_emptied_layer_and_the_remedy():
     (said,) = warned(sf.magnitude, chain_params(), 36 / 20)  # as many as the others have
     assert "no weight is left in two (min_keep=1" in said
-    assert "scope=layerwise" in said
+    assert "a scope by layer (layerwise, erk)" in said
     assert warned(sf.magnitude, chain_params(), 36 / 21) == []
     assert warned(sf.magnitude, chain_params(), 36 / 20, min_keep=1) == []
+
+
+def test_magnitude_names_a_layer_of_zeros_that_it_empties():
+    params = {"a": jnp.ones((8, 16)), "c": jnp.zeros((16, 16)), "b2": 2 * jnp.ones((16, 4))}
+    (said,) = warned(sf.magnitude, params, 4.0)  # 112 of 128 + 256 + 64
+    assert "no weight is left in c (min_keep=1" in said
 
 
 def test_random_counts_of_a_mask_may_leave_a_layer_empty():
@@ -94,6 +100,37 @@ def test_nothing_is_said_under_a_trace(transform):
     params = chain_params()
     params = jax.tree.map(lambda leaf: leaf[None], params)
     assert warned(transform(lambda p: sf.magnitude(p, 36 / 20)), params) == []
+
+
+# Layers whose scores are all 0.
+
+
+def stack(params, x):
+    """Three blocks beside a skip, whose weights are one leaf."""
+
+    def step(h, w):
+        return h + jax.nn.relu(h @ w), None
+
+    return jax.lax.scan(step, x, params["w"])[0] @ params["out"]
+
+
+def stack_params():
+    return {"w": jnp.ones((3, 4, 4)).at[1].set(0.0), "out": jnp.ones((4, 2))}
+
+
+def test_a_layer_of_zeros_in_a_stack_is_named_with_its_cause():
+    said = warned(sf.synflow, stack_params(), stack, (4,), 56 / 50, rounds=1)
+    assert any(
+        "all scores are 0 in w[1], which therefore go first: w[1] is all zero" in s for s in said
+    )
+
+
+def test_an_unused_stack_is_named_with_its_cause():
+    params = stack_params() | {"w": jnp.ones((3, 4, 4)), "spare": jnp.ones((2, 4, 4))}
+    settings = {"rounds": 1, "stacked": ["w", "spare"], "prunable": lambda path, _: path != "out"}
+    said = warned(sf.synflow, params, stack, (4,), 80 / 79, **settings)
+    assert "all scores are 0 in spare[0], spare[1], which" in said[0]
+    assert ": spare[0], spare[1] meets no signal. Leave" in said[0]
 
 
 # Branches without flow.

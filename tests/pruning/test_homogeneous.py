@@ -110,6 +110,28 @@ def test_functions_of_weights_are_told_apart():
     assert "makes pruned weights nonzero again" in said
     assert "(test_functions_of_weights_are_told_apart.<locals>.normalised)" in said
 
+    assert "function of the weights" not in said
+
+
+def test_functions_that_normalise_nothing_are_not_said_to():
+    def network(p, x):
+        return relu(x @ jax.nn.softplus(p["a"])) @ p["o"]
+
+    params = {"a": normal(key(0), (12, 32)), "o": normal(key(2), (32, 4))}
+    _, found = caught(lambda: sf.synflow(params, network, (12,), 2))
+    (said,) = [str(one.message) for one in found]
+    assert "uses a function of the weights in their place (a)" in said
+    assert "scores are not shares of the flow: softplus at" in said
+    assert "normalises" not in said
+
+    def both(p, x):
+        return network(p | {"o": p["o"] / jnp.sqrt((p["o"] ** 2).sum())}, x)
+
+    _, found = caught(lambda: sf.synflow(params, both, (12,), 2, rounds=1))
+    (said,) = [str(one.message) for one in found]
+    assert "normalises weights before it uses them (o)" in said
+    assert "uses a function of the weights in their place (a)" in said
+
 
 @pytest.mark.parametrize(
     "head", [jax.nn.softmax, jax.nn.log_softmax, jax.nn.sigmoid, jnp.tanh, jax.nn.relu6]
