@@ -61,7 +61,7 @@ def collapsed_layers(masks: Masks, *, stacked: Any = ()) -> tuple[str, ...]:
     return tuple(
         name
         for path, leaf in full
-        for name, kept in layers_of(path, leaf, stacks.get(path))
+        for name, kept in layers_of(path, leaf, stacks.get(path, ()))
         if not kept.any()
     )
 

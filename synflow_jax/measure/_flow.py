@@ -300,7 +300,7 @@ def _zeros(params: Params, reading: Reading | None) -> list[str]:
 def _whole_or_slices(path: str, leaf: Any, stack: Stack | None) -> list[tuple[str, Any]]:
     """List the layers of a leaf that holds several; the leaf itself where it is all zero."""
     whole = stack is None or not leaf.any()
-    return layers_of(path, leaf, None if whole else stack.axis)
+    return layers_of(path, leaf, () if whole else stack.axes)
 
 
 def prepare(params: Params, masks: Masks | None, apply_fn: ApplyFn, shape: Any) -> Any:
@@ -334,9 +334,12 @@ def _rank(leaf: Any, layout: Layout) -> int:
 
 def _neurons(score: jax.Array, layout: Layout) -> NeuronFlow:
     """Sum the scores of one kernel by output unit and by input unit."""
-    if layout.layers is not None:
-        score = jnp.moveaxis(score, layout.layers, 0)
-        return NeuronFlow(*jax.vmap(partial(_neurons, layout=layout.of_layer()))(score))
+    if layout.layers:
+        score = jnp.moveaxis(score, layout.layers, range(len(layout.layers)))
+        each = partial(_neurons, layout=layout.of_layer())
+        for _ in layout.layers:
+            each = jax.vmap(each)
+        return NeuronFlow(*each(score))
     known = {*layout.sums, *layout.outputs}  # leaves out the window of a convolution by patches
     sides = (layout.outputs, [axis for axis in layout.inputs if axis in known])
     others = [tuple(k for k in range(score.ndim) if k not in side) for side in sides]

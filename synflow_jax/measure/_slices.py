@@ -3,11 +3,16 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+
+from synflow_jax.plan import layer_names
 
 
-def layers_of(path: str, leaf: Any, axis: int | None) -> list[tuple[str, Any]]:
-    """List (path[i], layer i) of a leaf with an axis of layers; (path, leaf) without."""
-    if axis is None:
+def layers_of(path: str, leaf: Any, axes: tuple[int, ...]) -> list[tuple[str, Any]]:
+    """List (path[i], layer i) of a leaf with axes of layers; (path, leaf) without."""
+    if not axes:
         return [(path, leaf)]
-    front = jnp.moveaxis(leaf, axis, 0)
-    return [(f"{path}[{i}]", front[i]) for i in range(len(front))]
+    front = jnp.moveaxis(leaf, axes, range(len(axes)))
+    lengths = front.shape[: len(axes)]
+    names = layer_names(path, lengths)
+    return [(name, front[at]) for name, at in zip(names, np.ndindex(*lengths), strict=True)]

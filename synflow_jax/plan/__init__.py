@@ -10,6 +10,7 @@ from synflow_jax.plan._layers import choose as choose
 from synflow_jax.plan._layers import find_layers as find_layers
 from synflow_jax.plan._layers import is_prunable as is_prunable
 from synflow_jax.plan._layers import kernels as kernels
+from synflow_jax.plan._layers import layer_names as layer_names
 from synflow_jax.plan._layers import read_structure as read_structure
 from synflow_jax.plan._layout import Layout as Layout
 from synflow_jax.plan._layout import find_stacks as find_stacks

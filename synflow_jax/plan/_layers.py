@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
+
 from synflow_jax.flow import as_network
 from synflow_jax.plan._layout import Layout, Stacks, find_stacks, layout_of
 from synflow_jax.structure import Reading, read_network
@@ -41,16 +43,16 @@ class Layers(NamedTuple):
     def counts(self) -> tuple[int, ...]:
         """Number of layers in each prunable leaf."""
         pairs = zip(self.shapes, self.layouts, strict=True)
-        return tuple(1 if at.layers is None else shape[at.layers] for shape, at in pairs)
+        return tuple(math.prod(shape[axis] for axis in at.layers) for shape, at in pairs)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The name of each layer: its path, or path[i] for layer i of a stack."""
-        triples = zip(self.paths, self.counts, self.layouts, strict=True)
+        triples = zip(self.paths, self.shapes, self.layouts, strict=True)
         return tuple(
             name
-            for path, count, at in triples
-            for name in ([path] if at.layers is None else [f"{path}[{i}]" for i in range(count)])
+            for path, shape, at in triples
+            for name in layer_names(path, [shape[axis] for axis in at.layers])
         )
 
     @property
@@ -67,6 +69,13 @@ class Layers(NamedTuple):
         """List the value of each layer, from those of the leaves."""
         pairs = zip(values, self.counts, strict=True)
         return tuple(value for value, count in pairs for _ in range(count))
+
+
+def layer_names(path: str, lengths: Sequence[int]) -> list[str]:
+    """List path[i] for each layer of a stack, path[i,j] along two axes; path where it is none."""
+    if not lengths:
+        return [path]
+    return [f"{path}[{','.join(map(str, at))}]" for at in np.ndindex(*lengths)]
 
 
 def is_prunable(path: str, leaf: Any) -> bool:
@@ -144,7 +153,7 @@ def choose(
     prunable: Prunable | None, reading: Reading | None, stacks: Stacks | None = None
 ) -> Prunable:
     """Return what decides: the user's function, or the trace, or names where there is none."""
-    default = Named(frozenset(stacks)) if stacks else is_prunable
+    default = Named(tuple(stacks.items())) if stacks else is_prunable
     default = default if reading is None else Kernels(_kernels_of(reading))
     if prunable is None:
         return default
@@ -173,11 +182,12 @@ class Kernels:
 class Named:
     """What looks like a kernel by its name, where the leaves of these paths hold several layers."""
 
-    stacked: frozenset[str]
+    stacked: tuple[tuple[str, tuple[int, ...]], ...]
 
     def __call__(self, path: str, leaf: Any) -> bool:
         """Whether a leaf is one of them, or each layer of it is."""
-        return is_prunable(path, leaf) and len(leaf.shape) - (path in self.stacked) >= 2
+        axes = dict(self.stacked).get(path, ())
+        return is_prunable(path, leaf) and len(leaf.shape) - len(axes) >= 2
 
 
 class Narrowing(abc.ABC):

@@ -1,55 +1,56 @@
 """Layouts: which axes of a leaf lie along layers, inputs and outputs."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from synflow_jax.structure import Reading, flax_sides
 from synflow_jax.trees import Shape, check_int
 
-Stacks = dict[str, int]  # path -> axis of layers
+Stacks = dict[str, tuple[int, ...]]  # path -> axes of layers
 
 
 class Layout(NamedTuple):
-    """The axes of one leaf; those of inputs, outputs and sums never hold that of layers.
+    """The axes of one leaf; those of inputs, outputs and sums never hold those of layers.
 
     Attributes:
-      layers: the axis along which layers are stacked, None for a leaf of one layer.
+      layers: the axes along which layers are stacked, () for a leaf of one layer.
       inputs: the axes that lie along the inputs of a unit.
       outputs: the axes that lie along the units.
       sums: the axes that a product sums over for one unit.
     """
 
-    layers: int | None
+    layers: tuple[int, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     sums: tuple[int, ...]
 
     def shape_of_layer(self, shape: Shape) -> Shape:
         """Return the shape of one layer of a leaf."""
-        return tuple(size for axis, size in enumerate(shape) if axis != self.layers)
+        return tuple(size for axis, size in enumerate(shape) if axis not in self.layers)
 
     def of_layer(self) -> "Layout":
-        """Return the layout of one layer, whose axes are numbered without that of layers."""
-        if self.layers is None:
-            return self
-        own = [[axis - (axis > self.layers) for axis in side] for side in self[1:]]
-        return Layout(None, *map(tuple, own))
+        """Return the layout of one layer, whose axes are numbered without those of layers."""
+        own = [[axis - sum(at < axis for at in self.layers) for axis in side] for side in self[1:]]
+        return Layout((), *map(tuple, own))
 
     def in_leaf(self, unit: Shape) -> Shape:
         """Return the shape, in a leaf, of a unit of one layer."""
-        at = self.layers
-        return unit if at is None else (*unit[:at], 1, *unit[at:])
+        sizes = list(unit)
+        for axis in sorted(self.layers):
+            sizes.insert(axis, 1)
+        return tuple(sizes)
 
 
 def layout_of(path: str, rank: int, stacks: Stacks, reading: Reading | None) -> Layout:
     """Return the layout of a leaf: from the trace, or (…, in, out) where there is none."""
-    layers = stacks.get(path)
+    layers = stacks.get(path, ())
     inputs, outputs = flax_sides(rank, layers)
     sides = (inputs, outputs, inputs)
     if reading is not None:
         use = reading.by_path[path]
         read = (use.inputs, use.outputs, use.sums)
-        found = [tuple(axis for axis in side if axis != layers) for side in read]
+        found = [tuple(axis for axis in side if axis not in layers) for side in read]
         sides = found if found[1] else sides
     return Layout(layers, *sides)
 
@@ -57,12 +58,12 @@ def layout_of(path: str, rank: int, stacks: Stacks, reading: Reading | None) -> 
 def find_stacks(
     pairs: list[tuple[str, Any]], stacked: Any = (), reading: Reading | None = None
 ) -> Stacks:
-    """Return the axis of layers of the leaves that hold several: as given, or as the trace shows.
+    """Return the axes of layers of the leaves that hold several: as given, and as the trace shows.
 
     Args:
       pairs: (path, leaf) of all leaves.
       stacked: path -> number of layers, as `stacked_layers` returns it, or paths of leaves whose
-        axis 0 is that of layers; empty takes what the trace shows.
+        axis 0 is that of layers. What it does not name is as the trace shows.
       reading: of the network, where it is known.
     """
     if isinstance(stacked, str) or not isinstance(stacked, Iterable):
@@ -72,24 +73,25 @@ def find_stacks(
             f"paths, got a {type(stacked).__name__}{hint}"
         )
     table = stacked if isinstance(stacked, Mapping) else dict.fromkeys(stacked)
-    if not table:
-        return {} if reading is None else {p: count.axis for p, count in reading.stacks.items()}
+    traced = {} if reading is None else {p: count.axes for p, count in reading.stacks.items()}
     shapes = {path: tuple(leaf.shape) for path, leaf in pairs}
     unknown = [path for path in table if path not in shapes]
     if unknown:
         raise ValueError(f"stacked must name leaves, and {unknown} are none of {list(shapes)}")
-    return {path: _axis_of(path, shapes[path], count) for path, count in table.items()}
+    return traced | {path: _axes_of(path, shapes[path], count) for path, count in table.items()}
 
 
-def _axis_of(path: str, shape: Shape, count: Any) -> int:
-    """Return the axis of layers, and check that it has so many."""
-    axis = getattr(count, "axis", 0)
+def _axes_of(path: str, shape: Shape, count: Any) -> tuple[int, ...]:
+    """Return the axes of layers, and check that there are so many."""
+    axes = getattr(count, "axes", (0,))
     if count is not None:
         check_int(f"stacked[{path!r}]", count)
-    if axis >= len(shape) or count not in (None, shape[axis]):
+    fits = max(axes) < len(shape)
+    if not fits or count not in (None, math.prod(shape[axis] for axis in axes)):
         said = "layers" if count is None else f"{count} layers"
         raise ValueError(
             f"stacked must give the layers along an axis of a leaf (axis 0, unless it comes from "
-            f"stacked_layers): {path!r} has shape {shape}, and no {said} along axis {axis}"
+            f"stacked_layers): {path!r} has shape {shape}, and no {said} along axis "
+            f"{', '.join(map(str, axes))}"
         )
-    return axis
+    return axes

@@ -188,8 +188,8 @@ def _pack(
 ) -> Packing:
     """Choose how the layers are packed: by group, and the layers of a stack together."""
     stacks = tuple(
-        None if at.layers is None else (at.layers, count)
-        for at, count in zip(layers.layouts, layers.counts, strict=True)
+        (at.layers, tuple(shape[axis] for axis in at.layers))
+        for at, shape in zip(layers.layouts, layers.shapes, strict=True)
     )
     return packing_of(pick(params, layers.prunable), grids, groups, stacks)
 

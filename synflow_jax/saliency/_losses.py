@@ -7,7 +7,6 @@ The program is compiled with few optimisations, since it runs a few times only, 
 cheap sign says that something may be lost. What the dense network lacks as well is not a loss.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +22,7 @@ from synflow_jax.saliency._gradient import highest_precision
 from synflow_jax.saliency._objectives import absolute
 from synflow_jax.saliency._protocol import Pruned
 from synflow_jax.scaled import scaled
+from synflow_jax.structure import Reading
 from synflow_jax.trees import (
     Inputs,
     Masks,
@@ -60,11 +60,12 @@ def find_losses(saliency: Any, pruned: Pruned) -> tuple[str, ...]:
         return ()  # other hosts hold a part of it
     shapes = _output_shapes(saliency, params)
     said: tuple[str, ...] = ()
-    if pruned.known or _may_be_cut(pruned.masks, pruned.layers, saliency.inputs, shapes):
+    reading = saliency.reading(params)
+    if pruned.known or _may_be_cut(pruned.masks, pruned.layers, reading, saliency.inputs):
         said += _without_flow(saliency, pruned, shapes)
     closed: tuple[str, ...] = ()
     if saliency.network.homogeneous:
-        closed = find_closed(params, saliency.reading(params))
+        closed = find_closed(params, reading)
     # Where all layers have flow and no branch is closed, signals pass at the network's own values
     # too: they could only cancel.
     if pruned.known or closed:
@@ -93,22 +94,22 @@ def _floating_inputs(inputs: Inputs) -> list[Shape]:
     return [shape for shape, dtype in inputs.specs if dtype is None]
 
 
-def _may_be_cut(
-    masks: Masks, layers: Layers, inputs: Inputs, outputs: list[tuple[str, Shape]]
-) -> bool:
-    """Whether a slice without a kept weight lies along an axis as long as an output or input has.
+def _may_be_cut(masks: Masks, layers: Layers, reading: Reading, inputs: Inputs) -> bool:
+    """Whether an input of a first layer, or an output of a last one, has no kept weight.
 
-    An output that a layer no longer feeds shows so, and an input channel that feeds none. A layer
-    may also make all entries of an output along one axis.
+    Single entries of a vector are cut at any usual compression, and are not looked for.
     """
-    made = [_example(shape) for _, shape in outputs]
-    read = [shape for shape in _floating_inputs(inputs) if len(shape) > 1]
-    sizes = {size for shape in made + read for size in shape} | set(map(math.prod, made))
-    sizes.discard(1)
-    leaves = pick(masks, layers.prunable)
-    axes = tuple(tuple(k for k, n in enumerate(leaf.shape) if n in sizes) for leaf in leaves)
-    some = [(leaf, own) for leaf, own in zip(leaves, axes, strict=True) if own]
-    return bool(some) and bool(_has_empty_slice(*map(tuple, zip(*some, strict=True))))
+    entries = all(len(shape) < 2 for shape in _floating_inputs(inputs))
+    leaves, axes = [], []
+    for path, leaf, at in zip(
+        layers.paths, pick(masks, layers.prunable), layers.layouts, strict=True
+    ):
+        own = at.inputs if path in reading.first and not entries else ()
+        own += at.outputs if path in reading.last else ()
+        if own:
+            leaves.append(leaf)
+            axes.append(own)
+    return bool(leaves) and bool(_has_empty_slice(leaves, tuple(axes)))
 
 
 @partial(jax.jit, static_argnums=1, compiler_options=QUICK)
@@ -123,24 +124,24 @@ def _has_empty_slice(masks: Sequence[jax.Array], axes: tuple[tuple[int, ...], ..
 
 @partial(jax.jit, static_argnames=("axes",))
 def have_gradient(
-    gradients: Sequence[jax.Array], kept: Sequence[jax.Array], axes: tuple[int | None, ...]
+    gradients: Sequence[jax.Array], kept: Sequence[jax.Array], axes: tuple[tuple[int, ...], ...]
 ) -> jax.Array:
     """Tell, for each layer, whether a kept weight has a gradient other than 0.
 
     Args:
       gradients: of the prunable leaves.
       kept: their masks.
-      axes: the axis of each leaf along which it holds several layers; None for one layer.
+      axes: the axes of each leaf along which it holds several layers.
     """
     found = [
-        jnp.any((gradient != 0) & mask, axis=tuple(k for k in range(mask.ndim) if k != axis))
-        for gradient, mask, axis in zip(gradients, kept, axes, strict=True)
+        jnp.any((gradient != 0) & mask, axis=tuple(k for k in range(mask.ndim) if k not in own))
+        for gradient, mask, own in zip(gradients, kept, axes, strict=True)
     ]
-    return jnp.concatenate([jnp.atleast_1d(has) for has in found])
+    return jnp.concatenate([jnp.ravel(has) for has in found])
 
 
-def layer_axes(layers: Layers) -> tuple[int | None, ...]:
-    """List the axis of each prunable leaf along which it holds several layers, or None."""
+def layer_axes(layers: Layers) -> tuple[tuple[int, ...], ...]:
+    """List the axes of each prunable leaf along which it holds several layers."""
     return tuple(layout.layers for layout in layers.layouts)
 
 

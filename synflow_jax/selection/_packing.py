@@ -22,6 +22,7 @@ from synflow_jax.trees import as_if_auto, whole_everywhere
 
 SMALL = 2**17  # entries; stacking larger layers costs more time a round than it saves in compiling
 Leaves = list[jax.Array]
+Stack = tuple[tuple[int, ...], tuple[int, ...]]  # axes of layers, and their lengths
 
 
 class Packing(NamedTuple):
@@ -29,26 +30,25 @@ class Packing(NamedTuple):
 
     Attributes:
       packs: for each pack, the positions of its leaves in tree order.
-      stacks: of each leaf, (axis, number) of its layers; None for a leaf of one layer. A stack is
-        a pack by itself and keeps its axes, so that flat order is the leaf's; `in_front` moves its
-        layers to the front where they are told apart. () where no leaf is one.
+      stacks: of each leaf, the axes of its layers and their lengths; those of a leaf of one layer
+        are empty. A stack is a pack by itself and keeps its axes, so that flat order is the leaf's;
+        `in_front` moves its layers to the front where they are told apart. () where no leaf is one.
     """
 
     packs: tuple[tuple[int, ...], ...]
-    stacks: tuple[tuple[int, int] | None, ...] = ()
+    stacks: tuple[Stack, ...] = ()
 
     @property
-    def axes(self) -> tuple[int | None, ...]:
-        """The axis of layers of each pack that is a stack; None of the others."""
-        stacks = [self.stacks[pack[0]] if self.stacks else None for pack in self.packs]
-        return tuple(None if stack is None else stack[0] for stack in stacks)
+    def of_packs(self) -> tuple[Stack, ...]:
+        """The axes of layers, and their lengths, of each pack."""
+        return tuple(self.stacks[pack[0]] if self.stacks else ((), ()) for pack in self.packs)
 
     @property
     def layers(self) -> tuple[tuple[int, ...], ...]:
         """The positions, among all layers, of the rows of each pack."""
         if not self.stacks:
             return self.packs
-        counts = [1 if stack is None else stack[1] for stack in self.stacks]
+        counts = [math.prod(lengths) for _, lengths in self.stacks]
         ends = np.cumsum(counts).tolist()
         own = [range(end - count, end) for end, count in zip(ends, counts, strict=True)]
         return tuple(tuple(layer for i in pack for layer in own[i]) for pack in self.packs)
@@ -56,25 +56,27 @@ class Packing(NamedTuple):
     def pack(self, leaves: Leaves) -> Leaves:
         """Stack the leaves of each pack along a new leading axis."""
         members = [[leaves[i] for i in pack] for pack in self.packs]
-        return [_rows(few, axis) for few, axis in zip(members, self.axes, strict=True)]
+        return [_rows(few, axes) for few, (axes, _) in zip(members, self.of_packs, strict=True)]
 
     def unpack(self, packed: Leaves) -> Leaves:
         """List the leaves in the order of the tree, the inverse of `pack`."""
-        axes = self.axes
+        stacks = self.of_packs
         return [
-            packed[p] if axes[p] is not None else _row(packed[p], row, len(self.packs[p]))
+            packed[p] if stacks[p][0] else _row(packed[p], row, len(self.packs[p]))
             for p, row in self._places()
         ]
 
     def in_front(self, packed: Leaves) -> Leaves:
-        """Move the layers of each stack to the front."""
-        pairs = zip(packed, self.axes, strict=True)
-        return [array if axis is None else jnp.moveaxis(array, axis, 0) for array, axis in pairs]
+        """Move the layers of each stack to one axis in front."""
+        return [
+            _to_front(array, axes) for array, (axes, _) in zip(packed, self.of_packs, strict=True)
+        ]
 
     def in_place(self, packed: Leaves) -> Leaves:
-        """Move the layers of each stack back to their axis, the inverse of `in_front`."""
-        pairs = zip(packed, self.axes, strict=True)
-        return [array if axis is None else jnp.moveaxis(array, 0, axis) for array, axis in pairs]
+        """Move the layers of each stack back to their axes, the inverse of `in_front`."""
+        return [
+            _from_front(array, *stack) for array, stack in zip(packed, self.of_packs, strict=True)
+        ]
 
     def in_order(self, rows: Leaves) -> jax.Array:
         """Join arrays of one number a layer, one array a pack, in the order of the layers."""
@@ -93,8 +95,8 @@ class Packing(NamedTuple):
     def starts(self, sizes: tuple[int, ...]) -> list[np.ndarray]:
         """Return the flat index of the first entry of each layer, of a stack that of all of it."""
         first = np.cumsum((0, *sizes))
-        pairs = zip(self.layers, self.axes, strict=True)
-        return [first[list(own)] if axis is None else first[own[0]] for own, axis in pairs]
+        pairs = zip(self.layers, self.of_packs, strict=True)
+        return [first[own[0]] if axes else first[list(own)] for own, (axes, _) in pairs]
 
     def _places(self) -> list[tuple[int, int]]:
         """List (pack, row in the pack) of each leaf."""
@@ -102,8 +104,18 @@ class Packing(NamedTuple):
         return [found[i] for i in sorted(found)]
 
 
-def _rows(few: Leaves, axis: int | None) -> jax.Array:
-    if axis is not None:
+def _to_front(array: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    front = jnp.moveaxis(array, axes, range(len(axes)))
+    return front if len(axes) < 2 else front.reshape(-1, *front.shape[len(axes) :])
+
+
+def _from_front(array: jax.Array, axes: tuple[int, ...], lengths: tuple[int, ...]) -> jax.Array:
+    front = array if len(axes) < 2 else array.reshape(*lengths, *array.shape[1:])
+    return jnp.moveaxis(front, range(len(axes)), axes)
+
+
+def _rows(few: Leaves, axes: tuple[int, ...]) -> jax.Array:
+    if axes:
         return few[0]
     return jnp.stack(few) if len(few) > 1 else few[0][None]
 
@@ -116,7 +128,7 @@ def packing_of(
     leaves: list[Any],
     shapes: tuple[tuple[int, ...], ...],
     groups: tuple[Hashable, ...] = (),
-    stacks: tuple[tuple[int, int] | None, ...] = (),
+    stacks: tuple[Stack, ...] = (),
 ) -> Packing:
     """Choose which leaves to stack: small ones of one shape, dtype and group, on one device.
 
@@ -124,15 +136,17 @@ def packing_of(
       leaves: the prunable leaves.
       shapes: the shapes of the arrays that will be stacked: of the leaves, or of their units.
       groups: the group of each leaf; leaves of different groups are not stacked.
-      stacks: of each leaf, (axis, number) of its layers; None for a leaf of one layer.
+      stacks: of each leaf, the axes of its layers and their lengths.
     """
     packs: dict[Any, list[int]] = {}
     for i, leaf in enumerate(leaves):
-        single = not stacks or stacks[i] is None
+        single = not stacks or not stacks[i][0]
         together = single and math.prod(shapes[i]) <= SMALL and _on_one_device(leaf)
         key = (shapes[i], leaf.dtype, groups[i] if groups else 0)
         packs.setdefault(key if together else i, []).append(i)
-    return Packing(tuple(map(tuple, packs.values())), stacks if any(stacks) else ())
+    return Packing(
+        tuple(map(tuple, packs.values())), stacks if any(axes for axes, _ in stacks) else ()
+    )
 
 
 def _on_one_device(leaf: Any) -> bool:

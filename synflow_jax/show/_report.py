@@ -227,19 +227,19 @@ def _why(path: str, leaf: Any, prunable: Prunable | None, reading: Reading | Non
 
 
 def _shares(
-    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks, axes: dict[str, int | None]
+    params: Params, apply_fn: ApplyFn, shape: Any, masks: Masks, axes: dict[str, tuple[int, ...]]
 ) -> dict[str, float]:
     """Sum the flow shares of the weights of each layer, and of each slice of a stacked leaf."""
     found = named_leaves(flow_shares(params, apply_fn, shape, masks)[1])
-    parts = [part for path, share in found for part in layers_of(path, share, axes.get(path))]
+    parts = [part for path, share in found for part in layers_of(path, share, axes.get(path, ()))]
     return {name: float(share.sum()) for name, share in parts}
 
 
 def _layers_of(
-    path: str, mask: Any, axis: int | None
+    path: str, mask: Any, axes: tuple[int, ...]
 ) -> list[tuple[str, tuple[int, ...], int, int]]:
     """List (name, shape, size, kept) of a leaf, or of each slice of a stacked one."""
-    parts = layers_of(path, mask, axis)
+    parts = layers_of(path, mask, axes)
     return [(name, tuple(m.shape), int(m.size), int(count_kept([m])[0])) for name, m in parts]
 
 

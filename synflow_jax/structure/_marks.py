@@ -35,14 +35,14 @@ class Part:
     Attributes:
       axes: for each axis of the value, the axes of the leaf that lie along it.
       sliced: axes of the leaf of which one position was taken, and that still have length 1.
-      layers: the axis of the leaf from which one layer was taken; None if it holds one layer.
+      layers: the axes of the leaf from which one layer was taken; () if it holds one layer.
       summed: axes of the leaf that a product with other leaves has summed over.
       reduced: axes of the leaf that a sum or a maximum has reduced: a statistic of the leaf.
     """
 
     axes: tuple[Axes, ...]
     sliced: Axes = NONE
-    layers: int | None = None
+    layers: tuple[int, ...] = ()
     summed: Axes = NONE
     reduced: Axes = NONE
 
@@ -53,7 +53,7 @@ class Part:
         """
         new = tuple(axes)
         gone = self.sliced - frozenset().union(*new)
-        layers = min(gone) if gone and self.layers is None else self.layers
+        layers = tuple(sorted({*self.layers, *gone}))
         return replace(self, axes=new, sliced=self.sliced - gone, layers=layers)
 
     def joined(self, other: "Part") -> "Part":
@@ -61,7 +61,7 @@ class Part:
         if len(self.axes) != len(other.axes):
             return self if len(self.axes) > len(other.axes) else other
         axes = tuple(a | b for a, b in zip(self.axes, other.axes, strict=True))
-        layers = self.layers if self.layers is not None else other.layers
+        layers = self.layers or other.layers
         return Part(
             axes,
             self.sliced | other.sliced,
@@ -84,6 +84,7 @@ class Mark:
       parts: of a value of leaves alone, the leaves inside it.
       leaves: the bits of all leaves that it depends on.
       breaks: the bits of the breaks of homogeneity that lie behind it.
+      kernels: the bits of the kernels behind it after which no other kernel comes.
       positive: whether no entry is below 0, for weights at |θ| and an input of ones.
       number: the one number of a constant whose entries are equal, else None.
       known: of a comparison, its answer, which is the same for all entries; else None.
@@ -95,6 +96,7 @@ class Mark:
     parts: Parts = field(default_factory=dict)
     leaves: int = 0
     breaks: int = 0
+    kernels: int = 0
     positive: bool = False
     number: float | None = None
     known: bool | None = None
@@ -128,13 +130,14 @@ def mark_of_constant(array: Any) -> Mark:
 
 def join(marks: Iterable[Mark], kind: Kind | None = None) -> Mark:
     """Describe a result of several operands, of which nothing but dependence is kept."""
-    leaves = breaks = 0
+    leaves = breaks = kernels = 0
     most = Kind.CONSTANT
     for mark in marks:
         leaves |= mark.leaves
         breaks |= mark.breaks
+        kernels |= mark.kernels
         most = max(most, mark.kind)
-    return Mark(most if kind is None else kind, leaves=leaves, breaks=breaks)
+    return Mark(most if kind is None else kind, leaves=leaves, breaks=breaks, kernels=kernels)
 
 
 def join_parts(marks: Iterable[Mark]) -> dict[int, Part]:

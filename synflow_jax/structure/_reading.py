@@ -1,5 +1,6 @@
 """The reading of a network: the role and the axes of each leaf, and what breaks homogeneity."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -49,7 +50,8 @@ class Use:
         signal, "scale" (multiplied with it entry by entry), "unused", "unclear" (an output depends
         on it by an operation that is not known), "vector" (a kernel or slices of one axis), "type"
         (not floating) or "empty".
-      layers: the axis along which layers are stacked, None for a leaf of one layer.
+      layers: the axes along which layers are stacked, () for a leaf of one layer; two of them are
+        those of loops inside of each other.
       inputs: the axes that lie along the inputs of a unit; of a table, its rows.
       outputs: the axes that lie along the units.
       roles: all roles in which it is met.
@@ -61,7 +63,7 @@ class Use:
     path: str
     shape: tuple[int, ...]
     role: str
-    layers: int | None = None
+    layers: tuple[int, ...] = ()
     inputs: tuple[int, ...] = ()
     outputs: tuple[int, ...] = ()
     sums: tuple[int, ...] = ()
@@ -84,16 +86,22 @@ class Stack(int):
     """The number of layers of a leaf.
 
     Attributes:
-      axis: the axis along which the layers lie.
+      axes: the axes along which the layers lie: mostly one.
+      axis: the first of them.
     """
 
-    axis: int
+    axes: tuple[int, ...]
 
-    def __new__(cls, layers: int, axis: int = 0) -> "Stack":
-        """Make a number of layers along an axis."""
+    def __new__(cls, layers: int, axes: int | tuple[int, ...] = 0) -> "Stack":
+        """Make a number of layers along an axis, or along several."""
         made = super().__new__(cls, layers)
-        made.axis = axis
+        made.axes = axes if isinstance(axes, tuple) else (axes,)
         return made
+
+    @property
+    def axis(self) -> int:
+        """The first axis along which the layers lie."""
+        return self.axes[0]
 
 
 @dataclass(frozen=True)
@@ -124,11 +132,15 @@ class Reading:
       uses: of each leaf of the params, in tree order.
       breaks: what breaks homogeneity on the way to an output.
       subtractions: where something is subtracted from a signal.
+      first: the paths of the kernels that no other kernel comes before.
+      last: the paths of the kernels that no other kernel comes after.
     """
 
     uses: tuple[Use, ...]
     breaks: tuple[Break, ...]
     subtractions: tuple[Break, ...]
+    first: frozenset[str] = frozenset()
+    last: frozenset[str] = frozenset()
 
     @cached_property
     def by_path(self) -> dict[str, Use]:
@@ -143,8 +155,10 @@ class Reading:
     @property
     def stacks(self) -> dict[str, "Stack"]:
         """The leaves that hold several layers, with their numbers of layers."""
-        found = [use for use in self.uses if use.layers is not None]
-        return {use.path: Stack(use.shape[use.layers or 0], use.layers or 0) for use in found}
+        found = [use for use in self.uses if use.layers]
+        counts = [math.prod(use.shape[axis] for axis in use.layers) for use in found]
+        pairs = zip(found, counts, strict=True)
+        return {use.path: Stack(count, use.layers) for use, count in pairs}
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -199,6 +213,8 @@ def read_trace(closed: Any, params: Params) -> Reading:
         uses,
         tuple(_as_break(one, paths) for one in reached),
         tuple(_as_break(one, paths) for one in below),
+        frozenset(paths[bit] for bit in walk.first),
+        frozenset(path for bit, path in enumerate(paths) if out.kernels >> bit & 1),
     )
 
 
@@ -227,11 +243,11 @@ def _use(path: str, leaf: Any, found: Found, reached: bool) -> Use:
     role = "added" if role == "summand" else role
     layers = found.layers
     known = found.looked_up if role == "table" else found.sides
-    if role == "kernel" and leaf.ndim == 2 and layers == 1:  # each column by itself
-        layers, known = None, flax_sides(2, None)
+    if role == "kernel" and leaf.ndim == 2 and layers == (1,):  # each column by itself
+        layers, known = (), flax_sides(2, ())
     inputs, outputs = known or flax_sides(leaf.ndim, layers)
     sums = found.sums if found.sides else inputs
-    if role == "kernel" and leaf.ndim - (layers is not None) < 2:
+    if role == "kernel" and leaf.ndim - len(layers) < 2:
         role = "vector"
     if not leaf.size:
         role = "empty"
@@ -242,7 +258,7 @@ def _use(path: str, leaf: Any, found: Found, reached: bool) -> Use:
     return Use(path, shape, role, layers, inputs, outputs, sums, roles, found.order, found.where)
 
 
-def flax_sides(rank: int, layers: int | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def flax_sides(rank: int, layers: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the axes of inputs and outputs of a leaf in Flax's layout, (…, in, out)."""
-    axes = [axis for axis in range(rank) if axis != layers]
+    axes = [axis for axis in range(rank) if axis not in layers]
     return tuple(axes[-2:-1]), tuple(axes[-1:])

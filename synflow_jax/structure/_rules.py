@@ -285,7 +285,7 @@ def _meet_product(
     inputs = over or part.summed
     sums = frozenset(map(max, joined)) or part.summed
     role = "table" if one_hot and over else "kernel" if inputs else "scale"
-    whole = frozenset(range(walk.ranks[leaf])) - {part.layers}
+    whole = frozenset(range(walk.ranks[leaf])) - {*part.layers}
     walk.meet(leaf, part, role, eqn, inputs | along, whole - inputs, sums)
 
 
@@ -311,6 +311,10 @@ def convolve(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
 def _product(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     """Join the factors of a product; two that share a leaf make its flow quadratic."""
     out = join(marks)
+    own = [leaf for mark in marks for leaf in mark.parts]
+    if own and eqn.primitive.name != "mul":
+        walk.first.update(() if out.kernels else own)
+        out = replace(out, kernels=sum(1 << leaf for leaf in set(own)))
     shared = marks[0].leaves & marks[1].leaves
     if shared and all(mark.is_signal for mark in marks):
         out = replace(out, breaks=out.breaks | walk.note("product", eqn, shared))
@@ -384,10 +388,12 @@ def summed(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     mark, gone = marks[0], eqn.params["axes"]
     for leaf, part in mark.scales.items():
         over = frozenset().union(*(part.axes[k] for k in gone))
-        whole = frozenset(range(walk.ranks[leaf])) - {part.layers}
+        whole = frozenset(range(walk.ranks[leaf])) - {*part.layers}
         if over and whole - over:
             walk.meet(leaf, part, "kernel", eqn, over, whole - over)
-    return reduced(walk, eqn, marks)
+            walk.first.update(() if mark.kernels else [leaf])
+            mark = replace(mark, kernels=1 << leaf)
+    return reduced(walk, eqn, [mark])
 
 
 def reduced(_walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
@@ -694,7 +700,8 @@ def scan(walk: Walk, eqn: Any, marks: list[Mark]) -> list[Mark]:
     consts, carry, xs = marks[:fixed], marks[fixed : fixed + carried], marks[fixed + carried :]
     rows = [replace(x, parts={n: _row(p) for n, p in x.parts.items()}, scales=EMPTY) for x in xs]
     body = eqn.params["jaxpr"]
-    carry, ys = _settled(walk, eqn, body, consts, carry, rows)
+    carry, ends, ys = _settled(walk, eqn, body, consts, carry, rows)
+    carry = ends if eqn.params["length"] else carry
     stacked = [
         replace(y, parts={n: p.moved((NONE, *p.axes)) for n, p in y.parts.items()}, scales=EMPTY)
         for y in ys
@@ -708,10 +715,13 @@ def _row(part: Part) -> Part:
 
 def _settled(
     walk: Walk, eqn: Any, body: Any, consts: list[Mark], carry: list[Mark], rows: list[Mark]
-) -> tuple[list[Mark], list[Mark]]:
+) -> tuple[list[Mark], list[Mark], list[Mark]]:
     """Try the body of a loop until the marks of what it carries no longer change; then follow it.
 
     A state that starts at 0 depends on nothing in the first turn, and on the input in later ones.
+
+    Returns:
+      The marks of what is carried before any turn, after one, and of what each turn returns beside.
     """
     start, before = carry, walk.trying
     walk.trying = True
@@ -725,7 +735,7 @@ def _settled(
         if first.kind is Kind.WEIGHT and last.kind > Kind.WEIGHT:  # a learned start is a source
             walk.meet_all(first, "added", eqn)
     out = walk.run_closed(body, [*consts, *carry, *rows])
-    return carry, out[len(carry) :]
+    return carry, out[: len(carry)], out[len(carry) :]
 
 
 def loop(walk: Walk, eqn: Any, marks: list[Mark]) -> list[Mark]:

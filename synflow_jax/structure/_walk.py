@@ -24,7 +24,7 @@ class Found:
     Attributes:
       roles: how the leaf was met: "kernel", "table", "added", "scale", or "summand", which is added
         as well, but in a product of leaves or as a statistic of itself.
-      layers: its axis of layers, None if it has none.
+      layers: its axes of layers, () if it has none.
       sides: its axes of inputs and of outputs where it was first contracted.
       looked_up: its axes of rows, along which it was looked up, and the others.
       sums: its axes that were summed over there.
@@ -33,7 +33,7 @@ class Found:
     """
 
     roles: set[str] = field(default_factory=set)
-    layers: int | None = None
+    layers: tuple[int, ...] = ()
     sides: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     looked_up: tuple[tuple[int, ...], tuple[int, ...]] | None = None
     sums: tuple[int, ...] = ()
@@ -64,6 +64,7 @@ class Walk:
       outer: the call of a library function inside of which the pass is.
       calls: all calls inside of which it is, from the outside to the inside.
       met: how many leaves have met a signal.
+      first: the leaves that multiply a value behind which no kernel lies.
       lookups: the leaves that an equation looks up, by its identity.
       trying: whether the body of a loop is tried out, with marks that may still change: leaves then
         meet nothing.
@@ -76,6 +77,7 @@ class Walk:
     outer: Any = None
     calls: list[Any] = field(default_factory=list)
     met: int = 0
+    first: set[int] = field(default_factory=set)
     lookups: dict[int, set[int]] = field(default_factory=dict)
     trying: bool = False
 
@@ -156,8 +158,7 @@ class Walk:
             found.order, self.met = self.met, self.met + 1
             found.where = self.line(eqn)
         found.roles.add(role)
-        if part.layers is not None:
-            found.layers = part.layers
+        found.layers = part.layers or found.layers
         if role in ("kernel", "table"):
             inputs, outputs, *sums = (tuple(sorted(side)) for side in sides)
             if role == "table":

@@ -15,12 +15,11 @@ import synflow_jax as sf
 from tests.support import stacks
 from tests.support.meshes import differ, mesh_of, on_host, same_layout
 from tests.support.nets import conv
-from tests.support.stacks import LAYERS, SHAPE, STACKS, stack, unrolled, unstack
+from tests.support.stacks import LAYERS, SHAPE, STACKS, names, stack, unrolled, unstack
 
 # Tiny networks at these ratios lose layers or outputs, which the check says.
 pytestmark = pytest.mark.filterwarnings("ignore:check of the network")
 
-NAMES = [f"s[{i}]" for i in range(LAYERS)]
 CHOICES = {
     "together": {"rho": 10},
     "erk": {"rho": 10, "scope": sf.erk},
@@ -63,7 +62,7 @@ def test_a_stack_is_pruned_as_its_layers_are(kind, choice, expected):
     masks, info = quietly(run)
     wanted, kept = expected[choice]
     assert differ(unstack(masks, axis), wanted) == 0
-    assert info.layers == (*NAMES, "top")
+    assert info.layers == (*names(axis), "top")
     np.testing.assert_array_equal(info.kept, kept)
     assert len(set(info.sizes[:LAYERS])) == 1 and sum(info.sizes[:LAYERS]) % LAYERS == 0
 
@@ -101,9 +100,9 @@ def test_collapse_is_that_of_a_layer_of_a_stack(kind):
     params = stack(plain, axis)
     masks = sf.magnitude(params, 1.4)  # 200 of 280
     assert sf.collapsed_layers(masks) == ()
-    assert sf.collapsed_layers(masks, stacked=found) == ("s[2]",)
+    assert sf.collapsed_layers(masks, stacked=found) == (names(axis)[2],)
     table = sf.report(params, masks, network, SHAPE)
-    assert [row.layer for row in table.rows] == [*NAMES, "top"]
+    assert [row.layer for row in table.rows] == [*names(axis), "top"]
     assert [row.shape for row in table.rows] == [(8, 8)] * LAYERS + [(8, 3)]
     assert [row.state == "collapsed" for row in table.rows] == [False, False, True, False, False]
     counted = [row.kept for row in sf.report(params, masks, stacked=found).rows]
@@ -118,7 +117,7 @@ def test_collapse_is_that_of_a_layer_of_a_stack(kind):
         sf.magnitude(params, 70, stacked=found)
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("axis", [0, 1, 2, (0, 1)])
 def test_without_a_network_an_argument_says_what_is_stacked(axis):
     plain = stacks.weights()
     params = stack(plain, axis)
@@ -418,10 +417,12 @@ def test_neuron_flow_of_a_stack_has_an_axis_of_layers(kind):
     plain = stacks.weights()
     flows = sf.measure.neuron_flow(stack(plain, axis), network, SHAPE)
     wanted = sf.measure.neuron_flow(plain, unrolled, SHAPE)
-    assert flows["s"].into.shape == flows["s"].out_of.shape == (LAYERS, 8)
-    for side in range(2):
-        rows = np.stack([wanted[f"layer{i}"][side] for i in range(LAYERS)])
-        np.testing.assert_allclose(flows["s"][side], rows, rtol=1e-5)
+    lengths = (2, 2) if axis == (0, 1) else (LAYERS,)
+    assert flows["s"].into.shape == flows["s"].out_of.shape == (*lengths, 8)
+    into, out_of = (side.reshape(LAYERS, 8) for side in flows["s"])
+    for side, name in ((into, "into"), (out_of, "out_of")):
+        rows = np.stack([getattr(wanted[f"layer{i}"], name) for i in range(LAYERS)])
+        np.testing.assert_allclose(side, rows, rtol=1e-5)
     # Sums of float32 products, each rounded at 6e-8.
-    np.testing.assert_allclose(flows["s"].into[:-1], flows["s"].out_of[1:], rtol=1e-5)
-    np.testing.assert_allclose(flows["s"].into[-1], flows["top"].out_of, rtol=1e-5)
+    np.testing.assert_allclose(into[:-1], out_of[1:], rtol=1e-5)
+    np.testing.assert_allclose(into[-1], flows["top"].out_of, rtol=1e-5)

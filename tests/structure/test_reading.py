@@ -30,6 +30,13 @@ def scanned(order):
     return network
 
 
+def nested(p, x):
+    def block(h, ws):
+        return jax.lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), h, ws)
+
+    return jax.lax.scan(lambda h, ws: (block(h, ws)[0], None), x, p["s"])[0]
+
+
 def indexed(p, x):
     for i in range(4):
         x = x @ p["s"][i]
@@ -49,23 +56,31 @@ def counted(p, x):
 @pytest.mark.parametrize(
     ("network", "dims", "layers", "inputs", "outputs"),
     [
-        (scanned(0), (4, 8, 8), 0, (1,), (2,)),
-        (scanned(1), (8, 4, 8), 1, (0,), (2,)),
-        (scanned(2), (8, 8, 4), 2, (0,), (1,)),
-        (indexed, (4, 8, 8), 0, (1,), (2,)),
-        (unstacked, (8, 4, 8), 1, (0,), (2,)),
-        (counted, (4, 8, 8), 0, (1,), (2,)),
-        (lambda p, x: x @ p["s"].T, (5, 8), None, (1,), (0,)),
-        (lambda p, x: x @ p["s"].reshape(8, 6), (8, 2, 3), None, (0,), (1, 2)),
-        (lambda p, x: jnp.einsum("bi,hio->bho", x, p["s"]), (3, 8, 5), None, (1,), (0, 2)),
+        (scanned(0), (4, 8, 8), (0,), (1,), (2,)),
+        (scanned(1), (8, 4, 8), (1,), (0,), (2,)),
+        (scanned(2), (8, 8, 4), (2,), (0,), (1,)),
+        (indexed, (4, 8, 8), (0,), (1,), (2,)),
+        (unstacked, (8, 4, 8), (1,), (0,), (2,)),
+        (counted, (4, 8, 8), (0,), (1,), (2,)),
+        (nested, (2, 3, 8, 8), (0, 1), (2,), (3,)),
+        (
+            lambda p, x: scanned(0)({"s": p["s"].reshape(6, 8, 8)}, x),
+            (2, 3, 8, 8),
+            (0, 1),
+            (2,),
+            (3,),
+        ),
+        (lambda p, x: x @ p["s"].T, (5, 8), (), (1,), (0,)),
+        (lambda p, x: x @ p["s"].reshape(8, 6), (8, 2, 3), (), (0,), (1, 2)),
+        (lambda p, x: jnp.einsum("bi,hio->bho", x, p["s"]), (3, 8, 5), (), (1,), (0, 2)),
         (
             lambda p, x: x.astype(jnp.bfloat16) @ p["s"].astype(jnp.bfloat16),
             (8, 5),
-            None,
+            (),
             (0,),
             (1,),
         ),
-        (lambda p, x: (x[..., None] * p["s"][None]).sum(-2), (8, 5), None, (0,), (1,)),
+        (lambda p, x: (x[..., None] * p["s"][None]).sum(-2), (8, 5), (), (0,), (1,)),
     ],
 )
 def test_axes_of_a_kernel(network, dims, layers, inputs, outputs):
@@ -75,7 +90,7 @@ def test_axes_of_a_kernel(network, dims, layers, inputs, outputs):
 
 def test_a_number_of_layers_knows_its_axis():
     (stack,) = read(scanned(1), (8,), s=(8, 4, 8)).stacks.values()
-    assert (stack, stack.axis) == (4, 1)
+    assert (stack, stack.axis, stack.axes) == (4, 1, (1,))
 
 
 @pytest.mark.parametrize(
@@ -255,7 +270,7 @@ MOVED = {
 @pytest.mark.parametrize("how", MOVED)
 def test_a_kernel_whose_entries_are_moved_is_a_kernel(how):
     (use,) = read(lambda p, x: x @ MOVED[how](p["w"]), (8,), w=(8, 8)).uses
-    assert (use.role, use.layers) == ("kernel", None)
+    assert (use.role, use.layers) == ("kernel", ())
 
 
 def test_a_network_in_shard_map_is_read():
@@ -367,7 +382,7 @@ def test_columns_that_are_used_one_by_one_are_outputs():
         return {"mean": x @ p["w"][:, 0], "variance": x @ p["w"][:, 1]}
 
     (use,) = read(network, (8,), w=(8, 2)).uses
-    assert (use.role, use.layers, use.inputs, use.outputs) == ("kernel", None, (0,), (1,))
+    assert (use.role, use.layers, use.inputs, use.outputs) == ("kernel", (), (0,), (1,))
 
 
 def test_a_leaf_behind_an_unknown_operation_is_named_so():
@@ -384,3 +399,25 @@ def test_an_empty_leaf_is_read():
 
     found = roles(read(network, (8,), none=(0, 3), w=(8, 3)))
     assert found == {"none": "empty", "w": "kernel"}
+
+
+def test_the_first_and_the_last_kernels():
+    def network(p, x):
+        h = x["u"] @ p["u"] + x["v"] @ p["v"]
+        h = jax.lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), h, p["deep"])[0]
+        both = jax.nn.relu(h @ p["both"] + h)
+        return {"mean": both[:, :2] * p["scale"][None], "rest": both[:, 2:] @ p["head"]}
+
+    shape = {name: jax.ShapeDtypeStruct((4,), jnp.float32) for name in "uv"}
+    found = read(
+        network,
+        shape,
+        u=(4, 8),
+        v=(4, 8),
+        deep=(3, 8, 8),
+        both=(8, 8),
+        scale=(2,),
+        head=(6, 2),
+    )
+    assert found.first == {"u", "v"}
+    assert found.last == {"deep", "both", "head"}

@@ -1,4 +1,4 @@
-"""One chain of four square layers and a head: its layers unrolled, and stacked in three ways."""
+"""One chain of four square layers and a head: its layers unrolled, and stacked in four ways."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,28 @@ def indexed(params, x):
     return x @ params["top"]
 
 
-STACKS = {"axis 0": (scanned, 0), "axis 1": (moved, 1), "by index": (indexed, 0)}
+def nested(params, x):
+    """Scan over pairs of layers, and in each over its two."""
+
+    def pair(h, two):
+        return jax.lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), h, two)[0], None
+
+    return jax.lax.scan(pair, x, params["s"])[0] @ params["top"]
+
+
+STACKS = {
+    "axis 0": (scanned, 0),
+    "axis 1": (moved, 1),
+    "by index": (indexed, 0),
+    "two loops": (nested, (0, 1)),
+}
+
+
+def names(axis):
+    """The names of the layers of the stack."""
+    if axis == (0, 1):
+        return ["s[0,0]", "s[0,1]", "s[1,0]", "s[1,1]"]
+    return [f"s[{i}]" for i in range(LAYERS)]
 
 
 def weights(seed=0, dtype=jnp.float32):
@@ -43,12 +64,15 @@ def weights(seed=0, dtype=jnp.float32):
 
 
 def stack(tree, axis):
-    """Stack the layers of an unrolled tree along an axis."""
+    """Stack the layers of an unrolled tree along an axis, or along axes 0 and 1."""
     layers = [tree[f"layer{i}"] for i in range(LAYERS)]
+    if axis == (0, 1):
+        return {"s": jnp.stack(layers).reshape(2, 2, *layers[0].shape), "top": tree["top"]}
     return {"s": jnp.stack(layers, axis), "top": tree["top"]}
 
 
 def unstack(tree, axis):
     """Take the layers of a stacked tree apart, on the host."""
-    rows = np.moveaxis(np.asarray(tree["s"]), axis, 0)
+    leaf = np.asarray(tree["s"])
+    rows = leaf.reshape(4, *leaf.shape[2:]) if axis == (0, 1) else np.moveaxis(leaf, axis, 0)
     return {f"layer{i}": row for i, row in enumerate(rows)} | {"top": np.asarray(tree["top"])}
