@@ -8,7 +8,7 @@ import jax
 from synflow_jax.plan import (
     globally,
     one_shot,
-    plan_by_layer,
+    plan_copied,
     unstructured,
 )
 from synflow_jax.pruning import Choice, Options, check_options, prune, run_copied
@@ -20,8 +20,7 @@ from synflow_jax.saliency import (
     synflow_l2_saliency,
     synflow_saliency,
 )
-from synflow_jax.selection import count_layers
-from synflow_jax.trees import ApplyFn, LossFn, Masks, Params, Scope, check_masks, pick
+from synflow_jax.trees import ApplyFn, LossFn, Masks, Params, Scope, check_masks
 
 
 def synflow(
@@ -60,7 +59,11 @@ def synflow(
       TypeError: an argument is of the wrong kind.
 
     Warns:
-      CollapseWarning: a round left no flow, or rho leaves fewer weights than layers.
+      CollapseWarning: rho leaves fewer weights than layers, every score of a layer is 0, a round
+        left no flow, or the check after the run, outside of jit and vmap, finds what the network as
+        pruned has lost: layers without a kept weight, branches, outputs or inputs without flow, all
+        signal or gradients at its own values. Also where scores are negative: they rank weights of
+        flows that cancel.
       UncertifiedWarning: a round pruned as much flow as there was; what is left is not guaranteed.
       FlowWarning: apply_fn is not homogeneous (LayerNorm, softmax, GELU, …): pass
         flow_mode(apply_fn).
@@ -175,13 +178,14 @@ def random(
         tree.
       densities: None draws from the whole network; `uniform` gives every layer the same density;
         `erk` the Erdős–Rényi-kernel one; any scope does; of masks, the layer counts are copied.
-      **choice: min_keep, pattern, prunable and stacked, as in `prune`.
+      **choice: min_keep, pattern, prunable and stacked, as in `prune`. Without prunable, the leaves
+        that masks as densities prune are pruned, whatever their names are.
 
     Returns:
       masks, bool with the treedef of params, True = keep.
 
     Raises:
-      ValueError: rho is below 1, or is given beside masks.
+      ValueError: rho is below 1, or is given beside masks; or masks prune what prunable leaves out.
       TypeError: key is no random key, or rho is missing.
 
     Example:
@@ -209,8 +213,8 @@ def random(
             "the counts"
         )
     check_masks(params, densities, "densities")
-    plan = plan_by_layer(params, choice.get("prunable"), choice.get("stacked", ()))
-    counts = count_layers(pick(densities, plan.prunable), plan.packing)[None]
+    chosen = choice.get("prunable"), choice.get("stacked", ())
+    plan, counts = plan_copied(params, densities, *chosen)
     return run_copied(params, saliency, plan, counts)[0]
 
 

@@ -299,8 +299,7 @@ def _zeros(params: Params, reading: Reading | None) -> list[str]:
 
 def _whole_or_slices(path: str, leaf: Any, stack: Stack | None) -> list[tuple[str, Any]]:
     """List the layers of a leaf that holds several; the leaf itself where it is all zero."""
-    whole = stack is None or not leaf.any()
-    return layers_of(path, leaf, () if whole else stack.axes)
+    return layers_of(path, leaf, () if stack is None or not leaf.any() else stack.axes)
 
 
 def prepare(params: Params, masks: Masks | None, apply_fn: ApplyFn, shape: Any) -> Any:

@@ -31,7 +31,7 @@ from synflow_jax.plan._plan import Together as Together
 from synflow_jax.plan._plan import check_functions as check_functions
 from synflow_jax.plan._plan import check_ratios as check_ratios
 from synflow_jax.plan._plan import make_plan as make_plan
-from synflow_jax.plan._plan import plan_by_layer as plan_by_layer
+from synflow_jax.plan._plan import plan_copied as plan_copied
 from synflow_jax.plan._schedule import Certified as Certified
 from synflow_jax.plan._schedule import certified as certified
 from synflow_jax.plan._schedule import cubic as cubic

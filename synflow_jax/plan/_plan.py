@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from synflow_jax.plan._layers import Layers, find_layers
+from synflow_jax.plan._layers import Kernels, Layers, find_layers
 from synflow_jax.plan._matching import REST, check_matching, check_patterns, pattern_of
 from synflow_jax.plan._patterns import check_pattern, in_layout, unstructured
 from synflow_jax.plan._schedule import certified, exponential, one_shot
@@ -29,10 +29,11 @@ from synflow_jax.plan._scope import (
     sizes_of,
 )
 from synflow_jax.plan._units import count_units, unit_shape
-from synflow_jax.selection import Packing, count_dtype, packing_of
+from synflow_jax.selection import Packing, count_dtype, count_layers, packing_of
 from synflow_jax.structure import Reading
 from synflow_jax.trees import (
     CollapseWarning,
+    Masks,
     Params,
     Pattern,
     Prunable,
@@ -41,6 +42,9 @@ from synflow_jax.trees import (
     Shape,
     check_rho,
     is_traced,
+    is_weight,
+    listed_names,
+    named_leaves,
     pick,
     warn,
     write_limit,
@@ -175,12 +179,44 @@ def make_plan(
     return replace(plan, competition=_competition(scope, members, by_layer)), counts
 
 
-def plan_by_layer(params: Params, prunable: Prunable | None = None, stacked: Any = ()) -> Plan:
-    """Plan one competition a layer, for counts that are known beforehand."""
-    layers = find_layers(params, prunable, stacked=stacked)
+def plan_copied(
+    params: Params, masks: Masks, prunable: Prunable | None = None, stacked: Any = ()
+) -> tuple[Plan, jax.Array]:
+    """Plan one competition a layer, with the counts of masks that are there already.
+
+    Args:
+      params: any pytree of arrays.
+      masks: bool tree with the treedef of params, whose counts are copied.
+      prunable: (path, leaf) -> bool; None takes the leaves that the masks prune.
+      stacked: the leaves that hold several layers.
+
+    Returns:
+      The plan, and int[1, layers].
+    """
+    pruned = _pruned(params, masks)
+    named = Kernels(frozenset(pruned)) if pruned else None  # names decide where nothing is pruned
+    layers = find_layers(params, named if prunable is None else prunable, stacked=stacked)
+    left = [path for path in pruned if path not in layers.paths]
+    if left and not is_traced(masks):
+        raise ValueError(
+            f"densities prunes {listed_names(left)}, which prunable leaves out, so that the counts "
+            "cannot be met: choose these leaves in prunable as well, or leave prunable out"
+        )
     packing = _pack(params, layers, layers.shapes)
     competition = ByLayer() if len(layers.names) > 1 else Together()
-    return Plan(layers, (), competition, (), packing)
+    counts = count_layers(pick(masks, layers.prunable), packing)[None]
+    return Plan(layers, (), competition, (), packing), counts
+
+
+def _pruned(params: Params, masks: Masks) -> list[str]:
+    """List the leaves that masks prune; under a trace, all weights, of which any may be pruned."""
+    trios = [
+        (*pair, mask)
+        for pair, mask in zip(named_leaves(params), jax.tree.leaves(masks), strict=True)
+    ]
+    if is_traced(masks):
+        return [path for path, leaf, _ in trios if is_weight(leaf) and leaf.ndim]
+    return [path for path, _, mask in trios if not mask.all()]
 
 
 def _pack(

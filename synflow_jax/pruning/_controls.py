@@ -74,7 +74,9 @@ def reinitialise(
       params: the dense params, any pytree of arrays; not modified.
       init: key -> params draws all from the network's own initialisation; without it, each leaf
         has its values permuted, which for independent draws is the same in distribution.
-      prunable: (path, leaf) -> bool chooses what is drawn anew; all else stays.
+      prunable: (path, leaf) -> bool chooses what is drawn anew; all else stays. None chooses by
+        name (`plan.is_prunable`), which may differ from what a method with a network pruned: pass
+        `plan.kernels(params, apply_fn, shape)` to draw the same leaves.
 
     Returns:
       params with new values in the prunable leaves.

@@ -8,7 +8,7 @@ from synflow_jax.trees import warn
 
 
 def warn_of_breaks(reading: Reading, paths: Iterable[str]) -> None:
-    """Warn, once for all of them, of what makes the flow no line in the size of a pruned layer."""
+    """Warn once of all operations because of which the flow does not scale with a pruned layer."""
     found = reading.breaks_of(paths)
     weights = [one for one in found if one.of_weights and not _mixes(one)]
     # The square and the root of a normalisation are breaks as well: they are named with it.

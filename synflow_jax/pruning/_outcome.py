@@ -54,7 +54,7 @@ def check_run(
         first = int(info.finite.argmin()) + 1
         raise ValueError(f"saliency must return finite scores: round {first} had NaN or infinity")
     if names_idle_layers(saliency):
-        _check_idle(rows.idle[0], params, saliency, asked)
+        _check_idle(np.asarray(rows.idle)[0], params, saliency, asked)
     if isinstance(schedule, Certified):
         _check_target(info, schedule, target)
     if int(info.collapsed_at):

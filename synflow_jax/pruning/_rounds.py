@@ -36,9 +36,10 @@ class State(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Measurements, one row a round; log2_flow has one more, after the last round.
+    """Measurements, one row a round.
 
-    So has idle in a fixed loop whose saliency measures flow.
+    log2_flow has one row more, for the masks after the last round. Where a saliency that measures
+    flow runs in `fixed_loop`, idle has that row too.
     """
 
     kept: jax.Array  # int[layers], kept units of each layer

@@ -209,12 +209,12 @@ def _without_flow(
 
     dense, after = respond(jax.tree.map(all_true, params)), respond(pruned.masks)
     said = []
-    for (path, _), *both in zip(shapes, dense.outputs, after.outputs, strict=True):
-        lost = _lost(*both, f"output {path!r}" if path else "the output")
+    for (path, _), had, has in zip(shapes, dense.outputs, after.outputs, strict=True):
+        lost = _lost(had, has, f"output {path!r}" if path else "the output")
         said += [f"no flow reaches {lost}"] if lost else []
-    for both in zip(dense.inputs, after.inputs, strict=True):
+    for had, has in zip(dense.inputs, after.inputs, strict=True):
         # Single entries are cut at any usual compression, as hidden units are.
-        lost = _lost(*both, "the input", single=False)
+        lost = _lost(had, has, "the input", single=False)
         said += [f"no output depends on {lost}"] if lost else []
     remedy = "pass a smaller rho, or leave the layers at that end out by `prunable`"
     return (f"{' and '.join(said)} ({remedy})",) if said else ()

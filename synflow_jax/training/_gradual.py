@@ -8,11 +8,13 @@ import numpy as np
 import optax
 from jax import lax
 
-from synflow_jax.plan import Plan, check_ratios, cubic, globally, make_plan
+from synflow_jax.measure import layers_of
+from synflow_jax.plan import Plan, check_ratios, cubic, find_layers, globally, make_plan
 from synflow_jax.pruning import fixed_loop, full_masks
 from synflow_jax.saliency import magnitude_saliency
 from synflow_jax.training._keep import as_transform, mask_parts, masked_update, zero_pruned
 from synflow_jax.trees import (
+    CollapseWarning,
     Function,
     Masks,
     Params,
@@ -23,8 +25,10 @@ from synflow_jax.trees import (
     check_int,
     is_traced,
     lay_out_as,
+    listed_names,
     pick,
     place,
+    warn,
 )
 
 
@@ -103,7 +107,9 @@ def gradual_magnitude(
       TypeError: an argument has the wrong type.
 
     Warns:
-      CollapseWarning: rho keeps fewer weights than there are layers.
+      CollapseWarning: rho keeps fewer weights than there are layers; or, where update is called
+        outside of jit, the last round leaves a layer without a weight. Under jit no mask can be
+        looked at: pass state.masks to `collapsed_layers` after update `end`.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -145,7 +151,12 @@ def gradual_magnitude(
         due = (step > begin) & (step <= end) & ((step - begin) % every == 0) | (step == end)
         if is_traced(due):
             return lax.cond(due, pruned, kept)
-        return pruned() if due else kept()
+        if not due:
+            return kept()
+        result = pruned()
+        if step == end:
+            _warn_of_emptied(settings, params, result[1].masks)
+        return result
 
     return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
 
@@ -166,6 +177,25 @@ def _smaller_masks(
         new, saliency, pick(masks, flags), count, plan=plan, nested=True, progress=False
     )
     return jax.tree.map(lay_out_as, full_masks(params, plan, kept), params)
+
+
+def _warn_of_emptied(settings: _Settings, params: Params, masks: Masks) -> None:
+    """Warn of layers without a weight; of fewer weights than layers the plan has warned."""
+    if is_traced(masks):
+        return
+    layers = find_layers(params, settings.prunable, stacked=settings.stacked)
+    trios = zip(layers.paths, pick(masks, layers.prunable), layers.layouts, strict=True)
+    found = [pair for path, leaf, at in trios for pair in layers_of(path, leaf, at.layers)]
+    kept = {name: int(mask.sum()) for name, mask in found}
+    empty = [name for name, count in kept.items() if not count]
+    if empty and sum(kept.values()) >= len(kept):
+        by_layer = ", and a scope by layer (layerwise, erk) gives each a share"
+        warn(
+            f"after update {settings.end}, the last one that prunes, no weight is left in "
+            f"{listed_names(empty)}: min_keep=1 keeps one in each"
+            f"{by_layer if settings.scope is globally else ''}",
+            CollapseWarning,
+        )
 
 
 def _plan_and_counts(settings: _Settings, params: Params) -> tuple[Plan, jax.Array]:

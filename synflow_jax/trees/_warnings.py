@@ -17,7 +17,13 @@ GENERATED = ("<frozen", "<string>")  # code that has no file, such as a dataclas
 
 
 class CollapseWarning(UserWarning):
-    """Layer collapse has happened or is to be expected: without flow the network is constant."""
+    """A pruned network may have lost a layer, or more: what the masks keep is worth a look.
+
+    Layers without a kept weight, a flow that is 0, outputs or inputs that are cut, layers without a
+    gradient, and fewer weights than layers asked for are such losses. Scores of the dense network
+    that are all 0 in a layer or negative raise it too, though nothing may be lost: they do not rank
+    the weights.
+    """
 
 
 class UncertifiedWarning(CollapseWarning):

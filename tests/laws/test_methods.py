@@ -113,6 +113,30 @@ def test_random_copies_the_counts_of_masks_and_differs_by_key():
     assert equal(one, sf.random(jax.random.key(0), params, densities=masks))
 
 
+def counts_of(masks):
+    return {name: int(mask.sum()) for name, mask in masks.items()}
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["eager", "traced masks"])
+def test_random_copies_the_counts_of_leaves_whatever_their_names_are(transform):
+    shapes = {"patch_embed": (8, 16), "w": (16, 4), "bias": (4,), "scale": (4,)}
+    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    left = {"patch_embed": 28, "w": 64, "bias": 3, "scale": 4}
+    masks = {
+        name: jnp.arange(math.prod(shape)).reshape(shape) < left[name]
+        for name, shape in shapes.items()
+    }
+    drawn = transform(lambda m: sf.random(jax.random.key(0), params, densities=m))(masks)
+    assert counts_of(drawn) == left
+    assert not equal(drawn, masks)
+
+
+def test_random_copies_masks_that_prune_nothing():
+    params = {"w": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+    assert counts_of(sf.random(jax.random.key(0), params, densities=masks)) == {"w": 4, "bias": 2}
+
+
 def test_random_takes_keys_of_the_old_kind():
     masks = sf.random(jax.random.PRNGKey(0), {"w": jnp.ones((4, 4))}, 2.0)
     assert int(masks["w"].sum()) == 8

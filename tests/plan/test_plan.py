@@ -2,12 +2,13 @@
 
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import synflow_jax as sf
-from synflow_jax.plan import ByGroup, ByLayer, InRuns, Together, make_plan, plan_by_layer
+from synflow_jax.plan import ByGroup, ByLayer, InRuns, Together, make_plan, plan_copied
 from tests.support.nets import GROUPS, SIZE, mlp_params
 
 PARAMS = mlp_params(0)  # kernels of 5×7, 7×6 and 6×4
@@ -78,8 +79,9 @@ def test_equal_arguments_make_equal_plans():
 
 
 def test_counts_known_beforehand_are_by_layer():
-    assert plan_by_layer(PARAMS, sf.plan.is_prunable).competition == ByLayer()
-    assert plan_by_layer(ONE_LAYER, sf.plan.is_prunable).competition == Together()
+    for params, competition in ((PARAMS, ByLayer()), (ONE_LAYER, Together())):
+        masks = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+        assert plan_copied(params, masks, sf.plan.is_prunable)[0].competition == competition
 
 
 def test_fewer_weights_than_layers_warns_with_the_largest_rho():

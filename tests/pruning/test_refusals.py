@@ -278,6 +278,18 @@ CONTROLS = [
         "nor min_keep or pattern",
     ),
     (
+        "counts of a leaf that prunable leaves out",
+        lambda: sf.random(
+            KEY,
+            {"embed": jnp.ones((2, 2)), "w": jnp.ones((2, 2))},
+            densities={"embed": jnp.eye(2) > 0, "w": jnp.eye(2) > 0},
+            prunable=sf.plan.is_prunable,
+        ),
+        ValueError,
+        "densities prunes embed, which prunable leaves out",
+        "choose these leaves in prunable as well",
+    ),
+    (
         "a number for a key",
         lambda: sf.random(0, PARAMS, 2.0),
         TypeError,

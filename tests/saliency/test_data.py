@@ -1,10 +1,11 @@
 """How the saliencies of a loss read the user's batches, and the network behind the loss."""
 
+import sys
+
 import jax.numpy as jnp
 import pytest
 
 import synflow_jax as sf
-from synflow_jax.saliency import _data as data
 
 
 class Loader:
@@ -45,7 +46,7 @@ def test_an_error_of_the_reading_itself_is_not_hidden(monkeypatch):
     def broken(*_):
         raise KeyError("a rule")
 
-    monkeypatch.setattr(data, "read_loss", broken)
     saliency = sf.saliency.snip_saliency(loss, [jnp.ones((1, 3))])
+    monkeypatch.setattr(sys.modules[type(saliency).__module__], "read_loss", broken)
     with pytest.raises(KeyError, match="a rule"):
         saliency.reading(PARAMS)

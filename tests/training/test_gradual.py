@@ -1,5 +1,6 @@
 """Pruning during training: against a NumPy loop, exact at every step, on any mesh, resumable."""
 
+import warnings
 from functools import partial
 
 import chex
@@ -263,3 +264,25 @@ def test_groups_and_floors_hold_while_it_trains():
     tx = sf.gradual_magnitude(optax.sgd(0.0), {"a": 2, "z": 6}, end=1)
     state = tx.update(params, tx.init(params), params)[1]
     assert [int(mask.sum()) for mask in state.masks.values()] == [12, 2]
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_a_layer_that_the_last_round_empties_is_named_once_where_masks_are_known(wrap):
+    params = {"big": jnp.ones((4, 4)), "small": jnp.full((4, 2), 1e-3)}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    tx = sf.gradual_magnitude(optax.sgd(1.0), 24 / 16, end=2, every=1)
+    update = wrap(tx.update)
+    state = tx.init(params)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            changes, state = update(zeros, state, params)
+            params = optax.apply_updates(params, changes)
+    said = [str(w.message) for w in found if issubclass(w.category, sf.CollapseWarning)]
+    assert [int(mask.sum()) for mask in state.masks.values()] == [16, 0]
+    if wrap is jax.jit:
+        assert said == []
+        assert sf.collapsed_layers(state.masks) == ("small",)
+    else:
+        (one,) = said
+        assert "after update 2, the last one that prunes, no weight is left in small: min_" in one
