@@ -15,7 +15,7 @@ from jax.extend.core import ClosedJaxpr
 
 from synflow_jax.jaxpr import bind, flatten
 from synflow_jax.structure import Reading, find_lookups
-from synflow_jax.trees import Function, Params, call_traced, pick, place
+from synflow_jax.trees import Function, NetworkError, Params, call_traced, pick, place
 
 # What may stand between a table and the lookup.
 COPIES = (
@@ -82,7 +82,7 @@ def _evaluate(
         for at, array in zip(step.results, bind(step.eqn, operands), strict=True):
             env[at] = array
     if lookups - found:
-        raise ValueError(
+        raise NetworkError(
             "a table that is also used in products must be looked up outside of loops, branches "
             "and custom derivatives, so that its two uses can be told apart: leave it out by "
             "prunable"

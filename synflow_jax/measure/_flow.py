@@ -222,7 +222,7 @@ def conservation_gap(
     # Flow mode drops summands, so that only embeddings are sources.
     added = [network.sources and use.roles == {"added"} for use in uses]
     looked_up = [use.role == "table" for use in uses]
-    tied = tuple(one and len(use.roles) > 1 for one, use in zip(looked_up, uses, strict=True))
+    tied = tuple(use.role == "table" and "kernel" in use.roles for use in uses)
     triples = zip(looked_up, added, tied, strict=True)
     sources = tuple((one or summand) and not both for one, summand, both in triples)
     value, slope = _grown(widen(params), saliency, sources, tied)
@@ -264,20 +264,22 @@ def explain_flow(saliency: Any, params: Params, masks: Masks) -> str:
 def _cause(flow: jax.Array, params: Params, reading: Reading | None, in_flow_mode: bool) -> str:
     """Write what takes the flow of a homogeneous network below 0, to 0, or out of range."""
     lines = describe(reading.subtractions) if reading is not None else ""
-    taken = (
-        f"Something is subtracted from the signal, or the signal is negated"
-        f"{f': {lines}' if lines else ''}. flow_mode(apply_fn) leaves running means out"
-    )
-    if flow < 0:
-        return taken
+    found = [] if reading is None else [b for b in reading.breaks if b.breaks == "elementwise"]
+    where = f" ({describe(found)})" if found else ""
+    if flow <= 0 and not in_flow_mode and (flow < 0 or lines) and not _zeros(params, reading):
+        return (
+            f"Something is subtracted from the signal, or the signal is negated"
+            f"{f': {lines}' if lines else ''}. flow_mode(apply_fn) leaves running means out"
+        )
     if flow == 0:
         zeros = _zeros(params, reading)
         if zeros:
             return f"Leaves that are all zero: {', '.join(zeros)}."
-        remedy = "" if in_flow_mode else "; flow_mode(apply_fn) opens ReLUs that are closed so"
-        return taken if lines else f"{CLOSED}{remedy}"
-    found = [] if reading is None else [b for b in reading.breaks if b.breaks == "elementwise"]
-    where = f" ({describe(found)})" if found else ""
+        if reading is not None and reading.detached:
+            return f"No gradient passes {describe(reading.detached)}."
+        if in_flow_mode and found:
+            return f"A function that is 0 at so large a signal{where}: leave it out at the output."
+        return CLOSED if in_flow_mode else f"{CLOSED}; flow_mode(apply_fn) opens closed ReLUs"
     return (
         "Sums over paths of any depth are kept in range, so something else left it: an operation "
         f"such as exp{where} that is evaluated on the value itself, or weights of extreme size."

@@ -11,12 +11,14 @@ def warn_of_breaks(reading: Reading, paths: Iterable[str]) -> None:
     """Warn once of all operations because of which the flow does not scale with a pruned layer."""
     found = reading.breaks_of(paths)
     weights = [one for one in found if one.of_weights and not _mixes(one)]
+    signals = [one for one in found if not (one.of_weights or _mixes(one))]
+    known = any(one.breaks != "unknown" for one in signals)
     # The square and the root of a normalisation are breaks as well: they are named with it.
     normalised = frozenset().union(*(one.paths for one in weights if _normalises(one)))
     said = [
         text(breaks)
         for text, breaks in (
-            (_of_signals, [one for one in found if not (one.of_weights or _mixes(one))]),
+            (_of_signals if known else _of_unknown, signals),
             (_of_normalised, [one for one in weights if one.paths & normalised]),
             (_of_functions, [one for one in weights if not one.paths & normalised]),
             (_of_transforms, [one for one in found if _mixes(one)]),
@@ -46,9 +48,17 @@ def _of_signals(breaks: list[Break]) -> str:
     )
 
 
+def _of_unknown(breaks: list[Break]) -> str:
+    return (
+        "apply_fn must be homogeneous for scores to be shares of the flow, and it is not known "
+        f"whether these operations are: {describe(breaks)}."
+    )
+
+
 def _of_normalised(breaks: list[Break]) -> str:
     centred = any(one.breaks == "centring" for one in breaks)
-    effect = " A mean is subtracted, which makes pruned weights nonzero again." if centred else ""
+    effect = " Their mean or maximum is subtracted, so that pruned weights are not 0 there."
+    effect = effect if centred else ""
     return (
         f"apply_fn normalises weights before it uses them ({_leaves(breaks)}), so that the flow "
         f"does not grow with them: {describe(breaks)}.{effect}"

@@ -15,6 +15,7 @@ from synflow_jax.pruning._info import PruneInfo
 from synflow_jax.pruning._remedies import Asked
 from synflow_jax.pruning._rounds import Rows
 from synflow_jax.saliency import Pruned, Saliency
+from synflow_jax.structure import Reading, describe
 from synflow_jax.trees import CollapseWarning, Masks, Params, listed_names, warn
 
 
@@ -32,8 +33,19 @@ def warn_of_losses(
       asked: what the run was asked for.
     """
     info, rows = jax.tree.map(np.asarray, (info, rows))
-    if int(info.collapsed_at):
-        return
+    plan = asked.plan
+    below = _named(plan.paths, rows.negative[0] & saliency.measures_flow)
+    said = _negative(below, saliency.reading(params), saliency.homogeneous) if below else []
+    if not int(info.collapsed_at):
+        said = [*_lost(info, rows, masks, params, saliency, asked), *said]
+    if said:
+        warn(f"check of the network as pruned: {'; '.join(said)}", CollapseWarning)
+
+
+def _lost(
+    info: PruneInfo, rows: Rows, masks: Masks, params: Params, saliency: Saliency, asked: Asked
+) -> list[str]:
+    """Write what the network has lost; the arguments are those of `warn_of_losses`."""
     plan = asked.plan
     gone = info.kept[-1] == 0
     # After a sweep the masks are others than those whose flow the rounds measured last.
@@ -42,14 +54,11 @@ def warn_of_losses(
     cut = _named(plan.paths, idle & ~rows.idle[0] & ~gone)
     known = frozenset(_named(plan.paths, gone | idle | rows.idle[0]))
     pruned = Pruned(params, masks, plan.layers, known, asked.for_cuts())
-    said = [
+    return [
         *emptied_words(emptied_layers(info, rows, saliency, asked), asked),
         *_without_flow(cut, asked),
         *saliency.losses(pruned),
-        *_negative(_named(plan.paths, rows.negative[0] & saliency.measures_flow), saliency),
     ]
-    if said:
-        warn(f"check of the network as pruned: {'; '.join(said)}", CollapseWarning)
 
 
 def names_idle_layers(saliency: Saliency) -> bool:
@@ -107,12 +116,19 @@ def _without_flow(names: list[str], asked: Asked) -> list[str]:
     ]
 
 
-def _negative(names: list[str], saliency: Saliency) -> list[str]:
-    if not names:
-        return []
-    remedy = " (flow_mode(apply_fn) drops means and adds what is subtracted)"
+def _negative(names: list[str], reading: Reading | None, homogeneous: bool) -> list[str]:
+    """Write why scores of the dense network are negative."""
+    remedy = "" if homogeneous else "; pass flow_mode(apply_fn), in which no score is negative"
+    if reading is not None and reading.breaks and not homogeneous:
+        why = f"the network is not homogeneous ({describe(reading.breaks)})"
+    elif reading is not None and reading.subtractions:
+        why = (
+            "something is subtracted on their paths, such as a trained running mean, or negated "
+            f"({describe(reading.subtractions)})"
+        )
+    else:
+        why = "a derivative on their paths is negative, as a custom one may be"
     return [
-        f"scores of the dense network are negative in {listed_names(names)}: something is "
-        "subtracted on their paths, such as a trained running mean or x - y, so that flows cancel "
-        f"and the weights of negative flow go first{'' if saliency.homogeneous else remedy}"
+        f"scores of the dense network are negative in {listed_names(names)}: {why}, so that flows "
+        f"cancel and the weights of negative flow go first{remedy}"
     ]

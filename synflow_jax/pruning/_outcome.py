@@ -148,6 +148,8 @@ def _layers(layers: Layers, params: Params, flags: np.ndarray) -> list[Layer]:
 
 def _why_nothing(reading: Reading | None, saliency: Saliency) -> str:
     """Write the likely cause of scores that are 0 in all layers."""
+    if reading is not None and reading.detached:
+        return f"No gradient passes {describe(reading.detached)}."
     if reading is None or saliency.homogeneous or not reading.breaks:
         return "A head that is all zero, or a function that ignores its params?"
     return (
@@ -160,21 +162,26 @@ def _why_idle(idle: list[Layer], reading: Reading | None, saliency: Saliency) ->
     """Write the likely causes of scores that are 0 in some layers."""
     roles = {} if reading is None else {path: use.role for path, use in reading.by_path.items()}
     flow_mode = saliency.measures_flow and saliency.homogeneous
-    added, unused, zero, other = [], [], [], []
+    cut = () if reading is None else reading.detached
+    detached = {path for one in cut for path in one.paths}
+    added, unused, zero, behind, other = [], [], [], [], []
     for layer in idle:
         role = roles.get(layer.path)
         if role == "added" and flow_mode:
             added.append(layer.name)
         elif role == "unused":
             unused.append(layer.name)
+        elif not layer.weights.any():
+            zero.append(layer.name)
         else:
-            (other if layer.weights.any() else zero).append(layer.name)
+            (behind if layer.path in detached else other).append(layer.name)
     said = [
         f"{listed_names(names)} {what}"
         for names, what in (
             (added, "is added to a signal, and flow mode leaves out what is added"),
             (unused, "meets no signal"),
             (zero, "is all zero"),
+            (behind, f"lies behind {describe(cut)}, which no gradient passes"),
         )
         if names
     ]

@@ -212,9 +212,11 @@ def _without_flow(
     for (path, _), had, has in zip(shapes, dense.outputs, after.outputs, strict=True):
         lost = _lost(had, has, f"output {path!r}" if path else "the output")
         said += [f"no flow reaches {lost}"] if lost else []
-    for had, has in zip(dense.inputs, after.inputs, strict=True):
+    pairs = jax.tree_util.tree_flatten_with_path(x)[0]
+    paths = [path_string(path) for path, leaf in pairs if is_floating(leaf)]
+    for path, had, has in zip(paths, dense.inputs, after.inputs, strict=True):
         # Single entries are cut at any usual compression, as hidden units are.
-        lost = _lost(had, has, "the input", single=False)
+        lost = _lost(had, has, f"input {path!r}" if path else "the input", single=False)
         said += [f"no output depends on {lost}"] if lost else []
     remedy = "pass a smaller rho, or leave the layers at that end out by `prunable`"
     return (f"{' and '.join(said)} ({remedy})",) if said else ()

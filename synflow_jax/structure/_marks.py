@@ -83,6 +83,7 @@ class Mark:
       kind: what it depends on.
       parts: of a value of leaves alone, the leaves inside it.
       leaves: the bits of all leaves that it depends on.
+      attached: the bits of those of them that get a gradient through it.
       breaks: the bits of the breaks of homogeneity that lie behind it.
       kernels: the bits of the kernels behind it after which no other kernel comes.
       positive: whether no entry is below 0, for weights at |θ| and an input of ones.
@@ -95,6 +96,7 @@ class Mark:
     kind: Kind = Kind.CONSTANT
     parts: Parts = field(default_factory=dict)
     leaves: int = 0
+    attached: int = 0
     breaks: int = 0
     kernels: int = 0
     positive: bool = False
@@ -130,14 +132,21 @@ def mark_of_constant(array: Any) -> Mark:
 
 def join(marks: Iterable[Mark], kind: Kind | None = None) -> Mark:
     """Describe a result of several operands, of which nothing but dependence is kept."""
-    leaves = breaks = kernels = 0
+    leaves = attached = breaks = kernels = 0
     most = Kind.CONSTANT
     for mark in marks:
         leaves |= mark.leaves
+        attached |= mark.attached
         breaks |= mark.breaks
         kernels |= mark.kernels
         most = max(most, mark.kind)
-    return Mark(most if kind is None else kind, leaves=leaves, breaks=breaks, kernels=kernels)
+    return Mark(
+        most if kind is None else kind,
+        leaves=leaves,
+        attached=attached,
+        breaks=breaks,
+        kernels=kernels,
+    )
 
 
 def join_parts(marks: Iterable[Mark]) -> dict[int, Part]:

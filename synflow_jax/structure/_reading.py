@@ -132,6 +132,7 @@ class Reading:
       uses: of each leaf of the params, in tree order.
       breaks: what breaks homogeneity on the way to an output.
       subtractions: where something is subtracted from a signal.
+      detached: where stop_gradient takes all gradient from a leaf.
       first: the paths of the kernels that no other kernel comes before.
       last: the paths of the kernels that no other kernel comes after.
     """
@@ -139,6 +140,7 @@ class Reading:
     uses: tuple[Use, ...]
     breaks: tuple[Break, ...]
     subtractions: tuple[Break, ...]
+    detached: tuple[Break, ...] = ()
     first: frozenset[str] = frozenset()
     last: frozenset[str] = frozenset()
 
@@ -209,10 +211,13 @@ def read_trace(closed: Any, params: Params) -> Reading:
     notes = list(enumerate(walk.notes.values()))
     reached = [one for bit, one in notes if out.breaks >> bit & 1]
     below = [one for _, one in notes if one.breaks in ("subtraction", "centring")]
+    shut = out.leaves & ~out.attached
+    detached = [one for _, one in notes if one.breaks == "detached" and one.leaves & shut]
     return Reading(
         uses,
         tuple(_as_break(one, paths) for one in reached),
         tuple(_as_break(one, paths) for one in below),
+        tuple(_as_break(one, paths) for one in detached),
         frozenset(paths[bit] for bit in walk.first),
         frozenset(path for bit, path in enumerate(paths) if out.kernels >> bit & 1),
     )

@@ -60,8 +60,9 @@ def cast(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     mark = marks[0]
     if eqn.primitive.name == "stop_gradient" and mark.is_signal:
         walk.note("detached", eqn, mark.leaves)
+        return replace(mark, attached=0)
     if mark.is_signal and eqn.outvars and not is_weight(eqn.outvars[0].aval):
-        return replace(mark, kind=Kind.ROUTED)
+        return replace(mark, kind=Kind.ROUTED, attached=0)
     if mark.kind is Kind.ROUTED and eqn.outvars and is_weight(eqn.outvars[0].aval):
         rounded = eqn.invars[0].aval.dtype != bool and not mark.parts
         bit = walk.note("elementwise", eqn, mark.leaves) if rounded else 0
@@ -216,6 +217,8 @@ def gather(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
         taken = eqn.params["slice_sizes"]
         rows = [k for k in numbers.start_index_map if taken[k] < whole[k]]
         return _looked_up(walk, eqn, mark, rows or numbers.start_index_map)
+    if index.kind is Kind.ROUTED:
+        walk.look_up(mark.parts, eqn)
     many = math.prod(eqn.invars[1].aval.shape[:-1]) > 1 and index.kind is not Kind.ROUTED
     gone = numbers.collapsed_slice_dims
     kept = [
@@ -241,6 +244,7 @@ def _settle(walk: Walk, eqn: Any, marks: list[Mark]) -> None:
 
 
 def _looked_up(walk: Walk, eqn: Any, mark: Mark, rows: Sequence[int]) -> Mark:
+    walk.look_up(mark.parts, eqn)
     for leaf, part in mark.parts.items():
         over = frozenset().union(*(part.axes[k] for k in rows))
         walk.meet(leaf, part, "table", eqn, over, frozenset(range(walk.ranks[leaf])) - over)
@@ -285,6 +289,8 @@ def _meet_product(
     inputs = over or part.summed
     sums = frozenset(map(max, joined)) or part.summed
     role = "table" if one_hot and over else "kernel" if inputs else "scale"
+    if role == "table":
+        walk.look_up([leaf], eqn)
     whole = frozenset(range(walk.ranks[leaf])) - {*part.layers}
     walk.meet(leaf, part, role, eqn, inputs | along, whole - inputs, sums)
 
@@ -531,7 +537,8 @@ def elementwise(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     out = replace(join(marks), positive=_positive(marks) and name not in UNSIGNED)
     if not is_weight(eqn.outvars[0].aval):
         routed = out.kind is Kind.SIGNAL
-        return replace(out, kind=Kind.ROUTED if routed else out.kind, positive=False)
+        kind = Kind.ROUTED if routed else out.kind
+        return replace(out, kind=kind, positive=False, attached=0)
     if out.kind not in (Kind.WEIGHT, Kind.SIGNAL):
         return replace(out, number=_folded(name, marks))
     below = name == "rsqrt" or (name in ("pow", "integer_pow") and _power(eqn, marks) < 0)
@@ -673,7 +680,7 @@ def linear(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
 def chosen(walk: Walk, eqn: Any, marks: list[Mark]) -> list[Mark]:
     """Sort, or find the largest: values stay signals, positions are routed."""
     out = linear(walk, eqn, marks)
-    routed = replace(out, kind=Kind.ROUTED if out.is_signal else out.kind)
+    routed = replace(out, kind=Kind.ROUTED if out.is_signal else out.kind, attached=0)
     return [out if _is_float(var) else routed for var in eqn.outvars]
 
 

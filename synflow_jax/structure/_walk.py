@@ -4,7 +4,7 @@ Calls, loops and branches are entered. Nothing is evaluated: the pass sees types
 constants that decide a comparison.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -163,10 +163,13 @@ class Walk:
             inputs, outputs, *sums = (tuple(sorted(side)) for side in sides)
             if role == "table":
                 found.looked_up = found.looked_up or (inputs, outputs)
-                self.lookups.setdefault(id(eqn), set()).add(leaf)
             elif found.sides is None:
                 found.sides = inputs, outputs
                 found.sums = sums[0] if sums else tuple(k for k in inputs if k not in outputs)
+
+    def look_up(self, leaves: Iterable[int], eqn: Any) -> None:
+        """Note that an equation looks up leaves."""
+        self.lookups.setdefault(id(eqn), set()).update(leaves)
 
     def meet_all(self, mark: Mark, role: str, eqn: Any) -> None:
         """Note that all leaves inside a value meet a signal in one role."""
@@ -205,4 +208,5 @@ def input_mark(leaf: Any) -> Mark:
 def leaf_mark(number: int, leaf: Any) -> Mark:
     """Describe a leaf of the params, of which the network is given the absolute value."""
     axes = tuple(frozenset((axis,)) for axis in range(leaf.ndim))
-    return Mark(Kind.WEIGHT, {number: Part(axes)}, leaves=1 << number, positive=True)
+    bit = 1 << number
+    return Mark(Kind.WEIGHT, {number: Part(axes)}, leaves=bit, attached=bit, positive=True)

@@ -18,6 +18,7 @@ from synflow_jax.trees._functions import Function as Function
 from synflow_jax.trees._functions import as_function as as_function
 from synflow_jax.trees._functions import call_traced as call_traced
 from synflow_jax.trees._inputs import Inputs as Inputs
+from synflow_jax.trees._inputs import NetworkError as NetworkError
 from synflow_jax.trees._inputs import OutputsError as OutputsError
 from synflow_jax.trees._inputs import call_network as call_network
 from synflow_jax.trees._inputs import call_on_ones as call_on_ones

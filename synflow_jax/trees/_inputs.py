@@ -24,6 +24,10 @@ HINTS = {
 }
 
 
+class NetworkError(ValueError):
+    """A refusal, in full words, that is raised while a network is evaluated."""
+
+
 class OutputsError(TypeError):
     """The argument `outputs` does not fit what apply_fn returns."""
 
@@ -78,7 +82,7 @@ def call_network(apply_fn: ApplyFn, params: Params, x: Any) -> Any:
     saw = ", ".join(f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(x))
     try:
         outputs = apply_fn(params, x)
-    except OutputsError:
+    except (NetworkError, OutputsError):
         raise
     except Exception as error:  # the user's network may raise anything
         usual = SHAPE if type(error) in (TypeError, ValueError) else "it must run under jax.jit"

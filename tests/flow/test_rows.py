@@ -123,3 +123,50 @@ def test_data_methods_read_the_loss():
         masks = method(params, loss, [batch], 2)
         assert bool(masks["weight"].all())
         assert int(masks["out"].sum()) == 6
+
+
+def test_a_table_looked_up_by_two_vmaps_is_scored_by_all_of_its_rows():
+    params = draw(e=(10, 8), o=(8, 4))
+
+    def network(p, tokens):
+        return jax.vmap(jax.vmap(lambda at: p["e"][at]))(tokens).mean(1) @ p["o"]
+
+    saliency = sf.synflow_saliency(network, TOKENS).fitted(params, (True, True))
+    scores = saliency(params, jax.tree.map(lambda p: jnp.ones(p.shape, bool), params))
+    e, o = (np.abs(np.asarray(params[k], np.float64)) for k in "eo")
+    np.testing.assert_allclose(scores["e"], e * o.sum(1)[None], rtol=1e-5)
+
+
+TIED = {
+    "one-hot": lambda p, t: jax.nn.one_hot(t, 10) @ p["e"],
+    "scaled": lambda p, t: (p["e"] * 2)[t] / 2,
+    "transposed": lambda p, t: jnp.moveaxis(p["e"].T[:, t], 0, -1),
+    "vmapped": lambda p, t: jax.vmap(jax.vmap(lambda at: p["e"][at]))(t),
+}
+
+
+@pytest.mark.parametrize("lookup", TIED)
+def test_a_tied_table_is_even_however_it_is_looked_up(lookup):
+    params = draw(e=(10, 8))
+
+    def network(p, tokens):
+        return TIED[lookup](p, tokens).mean(1) @ p["e"].T
+
+    saliency = sf.synflow_saliency(network, TOKENS).fitted(params, (True,))
+    scores = saliency(params, {"e": jnp.ones((10, 8), bool)})["e"]
+    e = np.abs(np.asarray(params["e"], np.float64))
+    # R = Σ_d (Σ_v e_vd)², so that S = 2 e_vd Σ_v e_vd.
+    np.testing.assert_allclose(scores, 2 * e * e.sum(0)[None], rtol=1e-5)
+
+
+def test_a_tied_table_that_a_loop_looks_up_is_refused_in_full_words():
+    def network(p, tokens):
+        def step(total, token):
+            return total + p["e"][token], None
+
+        total = jax.lax.scan(step, jnp.zeros((1, 8)), tokens.T)[0]
+        return total @ p["e"].T
+
+    params = draw(e=(10, 8))
+    with pytest.raises(ValueError, match=r"^a table that is also used in products must be looked"):
+        sf.synflow(params, network, TOKENS, 2, prunable=every)

@@ -368,3 +368,98 @@ def test_healthy_networks_are_quiet():
     assert warned(sf.grasp, params, squared_loss, data, 1.5) == []
     assert warned(sf.random, KEY, params, 1.5) == []
     assert warned(sf.synflow, residual_params(0), residual, (6, 6, 2), 3.0, min_keep=1) == []
+
+
+def test_the_cause_of_negative_scores_is_told_by_the_trace():
+    rng = np.random.default_rng(0)
+    params = {
+        "a": jnp.asarray(rng.standard_normal((6, 8)), jnp.float32),
+        "b": jnp.asarray(rng.standard_normal((8, 4)), jnp.float32),
+    }
+
+    def shared(p, x):
+        h = jax.nn.relu(x @ p["a"])
+        return (h / h.sum(-1, keepdims=True)) @ p["b"]
+
+    @jax.custom_vjp
+    def reversal(x):
+        return x
+
+    reversal.defvjp(lambda x: (x, None), lambda _, g: (-g,))
+
+    def reversed_(p, x):
+        return reversal(jax.nn.relu(x @ p["a"])) @ p["b"]
+
+    with pytest.warns() as caught:
+        sf.synflow(params, shared, (6,), 2, rounds=2)
+    said = [str(one.message) for one in caught if "scores of the dense" in str(one.message)]
+    assert len(said) == 1 and "not homogeneous (div at" in said[0] and "subtracted" not in said[0]
+    with pytest.warns() as caught:
+        sf.synflow(params, reversed_, (6,), 2, rounds=2)
+    said = [str(one.message) for one in caught if "scores of the dense" in str(one.message)]
+    assert len(said) == 1 and "a derivative on their paths is negative" in said[0]
+
+
+def test_layers_behind_a_stopped_gradient_are_named_so():
+    params = {"a": jnp.ones((6, 8)), "b": jnp.ones((8, 4))}
+
+    def network(p, x):
+        return jax.lax.stop_gradient(jax.nn.relu(x @ p["a"])) @ p["b"]
+
+    with pytest.warns(sf.CollapseWarning, match=r"a lies behind stop_gradient at .*test_check.py"):
+        sf.synflow(params, network, (6,), 2, rounds=1)
+    with pytest.raises(ValueError, match="No gradient passes stop_gradient at"):
+        sf.synflow({"a": params["a"]}, lambda p, x: jax.lax.stop_gradient(x @ p["a"]), (6,), 2)
+
+
+def test_an_input_of_several_is_named_by_its_path():
+    rng = np.random.default_rng(0)
+    params = {
+        "u": jnp.asarray(rng.standard_normal((6, 8)), jnp.float32),
+        "v": jnp.asarray(1e-4 * rng.standard_normal((6, 8)), jnp.float32),
+        "o": jnp.asarray(rng.standard_normal((8, 4)), jnp.float32),
+    }
+
+    def network(p, x):
+        return jax.nn.relu(x["u"] @ p["u"]) @ p["o"] + jax.nn.relu(x["v"] @ p["v"]) @ p["o"]
+
+    shape = {name: jax.ShapeDtypeStruct((6,), jnp.float32) for name in "uv"}
+    with pytest.warns(sf.CollapseWarning, match="no output depends on input 'v', none of its"):
+        sf.synflow(params, network, shape, 4, rounds=10)
+
+
+@pytest.mark.parametrize("head", ["split", "index"])
+def test_an_output_of_a_fused_head_without_flow_is_named(head):
+    rng = np.random.default_rng(1)
+    fused = rng.standard_normal((8, 6))
+    fused[:, :3] *= 1e-4
+    params = {
+        "a": jnp.asarray(rng.standard_normal((6, 8)), jnp.float32),
+        "fused": jnp.asarray(fused, jnp.float32),
+    }
+
+    def network(p, x):
+        both = jax.nn.relu(x @ p["a"]) @ p["fused"]
+        if head == "split":
+            return dict(zip(("mean", "variance"), jnp.split(both, 2, -1), strict=True))
+        return {"mean": both[:, 0], "variance": both[:, 3:]}
+
+    with pytest.warns(sf.CollapseWarning, match="no flow reaches output 'mean'"):
+        sf.synflow(params, network, (6,), 4, rounds=10)
+
+
+@pytest.mark.parametrize("size", [4, 8])
+def test_an_input_channel_without_effect_is_named_whatever_the_size_of_the_image(size):
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((8, 5))
+    a[3] *= 1e-5
+    params = {
+        "a": jnp.asarray(a, jnp.float32),
+        "o": jnp.asarray(rng.standard_normal((5, 3)), jnp.float32),
+    }
+
+    def network(p, x):
+        return jax.nn.relu(x @ p["a"]).mean((1, 2)) @ p["o"]
+
+    with pytest.warns(sf.CollapseWarning, match=r"1 of 8 entries of axis 2 of the input \(3\)"):
+        sf.synflow(params, network, (size, size, 8), 2, rounds=10)

@@ -107,7 +107,7 @@ def test_functions_of_weights_are_told_apart():
     _, found = caught(lambda: sf.synflow(params, normalised, (12,), 2))
     said = str(found[0].message)
     assert "normalises weights before it uses them (a)" in said
-    assert "makes pruned weights nonzero again" in said
+    assert "mean or maximum is subtracted, so that pruned weights are not 0 there" in said
     assert "(test_functions_of_weights_are_told_apart.<locals>.normalised)" in said
 
     assert "function of the weights" not in said
@@ -143,3 +143,11 @@ def test_a_head_that_takes_all_flow_is_named(head):
     params = {"a": 9 * normal(key(0), (20, 50)), "o": 9 * normal(key(2), (50, 10))}
     with pytest.raises(ValueError, match=r"not homogeneous.*test_homogeneous.py.*flow_mode"):
         sf.synflow(params, network, (20,), 4)
+
+
+def test_of_an_unknown_operation_it_is_not_said_that_it_breaks_the_laws():
+    def network(p, x):
+        return jax.lax.bessel_i0e(x @ p["a"])
+
+    with pytest.warns(sf.flow.FlowWarning, match="it is not known whether these operations are"):
+        sf.synflow({"a": jnp.ones((4, 4))}, network, (4,), 2, rounds=1)

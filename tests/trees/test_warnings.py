@@ -94,14 +94,14 @@ def by_optax():
 
 
 def by_flow_mode():
-    network = sf.flow_mode(lambda p, x: jnp.sort(x @ p["w"]))
+    network = sf.flow_mode(lambda p, x: jnp.prod(x @ p["w"], -1))
     here = next_line()
     sf.log2_flow({"w": jnp.ones((2, 3))}, network, (2,))
     return here
 
 
 def by_flow_mode_inside_of_jit():
-    network = sf.flow_mode(lambda p, x: jnp.sort(x @ p["v"]))
+    network = sf.flow_mode(lambda p, x: jnp.prod(x @ p["v"], -1))
     lines = []
 
     @jax.jit
