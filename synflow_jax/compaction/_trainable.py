@@ -10,15 +10,9 @@ import numpy as np
 
 from synflow_jax.saliency import sum_outputs
 from synflow_jax.scaled import scaled
-from synflow_jax.trees import ApplyFn, Masks, Params, is_floating, widen
+from synflow_jax.trees import QUICK, ApplyFn, Masks, Params, is_floating, widen
 
 PROBES = 8
-
-# Compile quickly: the program runs a few times only.
-QUICK: dict[str, Any] = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
 
 
 def may_become_nonzero(

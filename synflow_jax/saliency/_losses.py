@@ -24,6 +24,7 @@ from synflow_jax.saliency._protocol import Pruned
 from synflow_jax.scaled import scaled
 from synflow_jax.structure import Reading
 from synflow_jax.trees import (
+    QUICK,
     Inputs,
     Masks,
     Params,
@@ -42,7 +43,6 @@ from synflow_jax.trees import (
 )
 
 DRAWS = 9  # of inputs: in one draw alone, ReLUs may happen to be closed
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
 class Response(NamedTuple):

@@ -560,7 +560,8 @@ def compare(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     A threshold that does not grow with the signal, such as the 1 of hard tanh, is a break.
     """
     out = elementwise(walk, eqn, marks)
-    known = _answer(eqn.primitive.name, *marks, eqn.invars[0] is eqn.invars[1])
+    left, right = marks
+    known = _answer(eqn.primitive.name, left, right, eqn.invars[0] is eqn.invars[1])
     signal = next((mark for mark in marks if mark.is_signal), None)
     if signal is None or all(mark.is_signal for mark in marks):
         constant = any(m.kind is Kind.CONSTANT and m.number is None for m in marks)

@@ -14,6 +14,7 @@ from synflow_jax.trees._checks import check_structure as check_structure
 from synflow_jax.trees._checks import is_traced as is_traced
 from synflow_jax.trees._checks import max_abs as max_abs
 from synflow_jax.trees._checks import write_limit as write_limit
+from synflow_jax.trees._functions import QUICK as QUICK
 from synflow_jax.trees._functions import Function as Function
 from synflow_jax.trees._functions import as_function as as_function
 from synflow_jax.trees._functions import call_traced as call_traced

@@ -7,6 +7,13 @@ import jax
 import numpy as np
 
 
+# Options of XLA for programs that run a few times only; every backend takes them.
+QUICK: dict[str, Any] = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
+
+
 @jax.tree_util.register_pytree_node_class
 class Function:
     """A callable as a pytree: the arrays it holds are traced, everything else is static.

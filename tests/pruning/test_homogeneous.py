@@ -145,6 +145,7 @@ def test_a_head_that_takes_all_flow_is_named(head):
         sf.synflow(params, network, (20,), 4)
 
 
+@pytest.mark.filterwarnings("ignore:check of the network")  # its derivative is negative
 def test_of_an_unknown_operation_it_is_not_said_that_it_breaks_the_laws():
     def network(p, x):
         return jax.lax.bessel_i0e(x @ p["a"])
