@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 
-
 # Options of XLA for programs that run a few times only; every backend takes them.
 QUICK: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
