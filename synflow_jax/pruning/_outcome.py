@@ -148,8 +148,9 @@ def _layers(layers: Layers, params: Params, flags: np.ndarray) -> list[Layer]:
 
 def _why_nothing(reading: Reading | None, saliency: Saliency) -> str:
     """Write the likely cause of scores that are 0 in all layers."""
-    if reading is not None and reading.detached:
-        return f"No gradient passes {describe(reading.detached)}."
+    if reading is not None and reading.shut:
+        names = listed_names([use.path for use in reading.uses if use.path in reading.shut])
+        return f"{names} {_why_shut(reading)}."
     if reading is None or saliency.homogeneous or not reading.breaks:
         return "A head that is all zero, or a function that ignores its params?"
     return (
@@ -158,12 +159,18 @@ def _why_nothing(reading: Reading | None, saliency: Saliency) -> str:
     )
 
 
+def _why_shut(reading: Reading | None) -> str:
+    """Write what takes the gradient from the leaves of `Reading.shut`."""
+    if reading is not None and reading.detached:
+        return f"lies behind {describe(reading.detached)}, which no gradient passes"
+    return "gets no gradient: outputs depend on it by whole numbers or comparisons alone"
+
+
 def _why_idle(idle: list[Layer], reading: Reading | None, saliency: Saliency) -> str:
     """Write the likely causes of scores that are 0 in some layers."""
     roles = {} if reading is None else {path: use.role for path, use in reading.by_path.items()}
     flow_mode = saliency.measures_flow and saliency.homogeneous
-    cut = () if reading is None else reading.detached
-    detached = {path for one in cut for path in one.paths}
+    shut = frozenset() if reading is None else reading.shut
     added, unused, zero, behind, other = [], [], [], [], []
     for layer in idle:
         role = roles.get(layer.path)
@@ -174,14 +181,14 @@ def _why_idle(idle: list[Layer], reading: Reading | None, saliency: Saliency) ->
         elif not layer.weights.any():
             zero.append(layer.name)
         else:
-            (behind if layer.path in detached else other).append(layer.name)
+            (behind if layer.path in shut else other).append(layer.name)
     said = [
         f"{listed_names(names)} {what}"
         for names, what in (
             (added, "is added to a signal, and flow mode leaves out what is added"),
             (unused, "meets no signal"),
             (zero, "is all zero"),
-            (behind, f"lies behind {describe(cut)}, which no gradient passes"),
+            (behind, _why_shut(reading)),
         )
         if names
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from synflow_jax.structure._marks import Mark, join
+from synflow_jax.structure._marks import Kind, Mark, join
 from synflow_jax.structure._rules import RULES
 from synflow_jax.structure._walk import Found, Noted, Walk, input_mark, leaf_mark
 from synflow_jax.trees import (
@@ -132,7 +132,8 @@ class Reading:
       uses: of each leaf of the params, in tree order.
       breaks: what breaks homogeneity on the way to an output.
       subtractions: where something is subtracted from a signal.
-      detached: where stop_gradient takes all gradient from a leaf.
+      shut: the paths of the leaves that the outputs depend on without a gradient.
+      detached: where stop_gradient takes it from them.
       first: the paths of the kernels that no other kernel comes before.
       last: the paths of the kernels that no other kernel comes after.
     """
@@ -140,6 +141,7 @@ class Reading:
     uses: tuple[Use, ...]
     breaks: tuple[Break, ...]
     subtractions: tuple[Break, ...]
+    shut: frozenset[str] = frozenset()
     detached: tuple[Break, ...] = ()
     first: frozenset[str] = frozenset()
     last: frozenset[str] = frozenset()
@@ -201,8 +203,12 @@ def read_trace(closed: Any, params: Params) -> Reading:
     """Follow a trace of which the first inputs are the leaves, and the others the data."""
     pairs = named_leaves(params)
     walk, marks = _walked(closed, params)
-    results = zip(marks, closed.out_avals, strict=True)
-    out = join(mark for mark, aval in results if is_weight(aval))
+    pairs_out = zip(marks, closed.out_avals, strict=True)
+    outputs = [mark for mark, aval in pairs_out if is_weight(aval)]
+    for mark in outputs:  # leaves that are returned meet no signal
+        for leaf in mark.parts:
+            walk.found[leaf].roles.add("table" if mark.kind is Kind.ROUTED else "added")
+    out = join(outputs)
     uses = tuple(
         _use(*pair, one, bool(out.leaves >> bit & 1))
         for bit, (pair, one) in enumerate(zip(pairs, walk.found, strict=True))
@@ -217,6 +223,7 @@ def read_trace(closed: Any, params: Params) -> Reading:
         uses,
         tuple(_as_break(one, paths) for one in reached),
         tuple(_as_break(one, paths) for one in below),
+        frozenset(path for bit, path in enumerate(paths) if shut >> bit & 1),
         tuple(_as_break(one, paths) for one in detached),
         frozenset(paths[bit] for bit in walk.first),
         frozenset(path for bit, path in enumerate(paths) if out.kernels >> bit & 1),

@@ -408,8 +408,16 @@ def test_layers_behind_a_stopped_gradient_are_named_so():
 
     with pytest.warns(sf.CollapseWarning, match=r"a lies behind stop_gradient at .*test_check.py"):
         sf.synflow(params, network, (6,), 2, rounds=1)
-    with pytest.raises(ValueError, match="No gradient passes stop_gradient at"):
-        sf.synflow({"a": params["a"]}, lambda p, x: jax.lax.stop_gradient(x @ p["a"]), (6,), 2)
+
+    for network, cause in (
+        (
+            lambda p, x: jax.lax.stop_gradient(x @ p["a"]),
+            "a lies behind stop_gradient",
+        ),
+        (lambda p, x: jax.nn.one_hot(jnp.argmax(x @ p["a"], -1), 8), "a gets no gradient: outputs"),
+    ):
+        with pytest.raises(ValueError, match=cause):
+            sf.synflow({"a": params["a"]}, network, (6,), 2)
 
 
 def test_an_input_of_several_is_named_by_its_path():

@@ -421,3 +421,12 @@ def test_the_first_and_the_last_kernels():
     )
     assert found.first == {"u", "v"}
     assert found.last == {"deep", "both", "head"}
+
+
+def test_leaves_that_are_returned_are_no_kernels():
+    def network(p, x):
+        codes = jax.nn.one_hot(jnp.argmax(x @ p["w"], -1), 3) @ p["codes"]
+        return {"mean": x @ p["w"], "log_std": p["log_std"], "codes": codes}
+
+    found = roles(read(network, (8,), w=(8, 3), log_std=(1, 3), codes=(3, 5)))
+    assert found == {"w": "kernel", "log_std": "added", "codes": "table"}
