@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from synflow_jax.flow._network import Network, as_network
 from synflow_jax.flow._primitives import RULES
 from synflow_jax.flow._sources import only_added
-from synflow_jax.flow._values import Kind, Value, signal
+from synflow_jax.flow._values import Kind, Value, freeze, signal
 from synflow_jax.flow._walk import Walk
 from synflow_jax.structure import Reading, read_network, read_trace
 from synflow_jax.trees import (
@@ -27,12 +27,15 @@ from synflow_jax.trees import (
     Params,
     as_function,
     call_traced,
+    floating_dtype,
+    is_floating,
     is_weight,
     named_leaves,
     pick,
     place,
     read_shape,
     warn,
+    widen,
 )
 
 
@@ -68,6 +71,27 @@ def _output_array(walk: Walk, value: Value) -> Any:
     return jnp.zeros_like(value.array)
 
 
+def share_evenly(outputs: Any) -> Any:
+    """Scale the floating arrays so that each has the same sum, with the sum of all unchanged.
+
+    For K arrays with sums t_k > 0 the factors are Σt/(K t_k), without gradient. Arrays whose flow
+    is 0 have no share.
+    """
+    leaves = jax.tree.leaves(outputs)
+    floating = tuple(is_floating(leaf) for leaf in leaves)
+    some = [leaf for leaf, hit in zip(leaves, floating, strict=True) if hit]
+    if len(some) < 2:
+        return outputs
+    wide = floating_dtype(widen(some))
+    # Scalars, since arrays that are far apart in size do not fit into one.
+    totals = [freeze(jnp.sum(leaf, dtype=wide)) for leaf in some]
+    count = sum((total > 0).astype(wide) for total in totals)
+    share: Any = sum(totals) / jnp.maximum(count, 1)
+    factors = [jnp.where(total > 0, share / jnp.where(total > 0, total, 1), 1) for total in totals]
+    even = [leaf * factor.astype(leaf.dtype) for leaf, factor in zip(some, factors, strict=True)]
+    return place(outputs, floating, even, lambda leaf: leaf)
+
+
 @partial(jax.tree_util.register_dataclass, data_fields=["apply_fn"], meta_fields=["sources"])
 @dataclass(frozen=True)
 class FlowMode(Network):
@@ -86,7 +110,7 @@ class FlowMode(Network):
     def __call__(self, params: Params, x: Any) -> Any:
         """Return the outputs of the network in flow mode; their sum is the flow."""
         walk = Walk(RULES, self.sources)
-        out = run_in_flow_mode(walk, self.apply_fn.fn, params, x)
+        out = share_evenly(run_in_flow_mode(walk, self.apply_fn.fn, params, x))
         unknown = [note for note in walk.notes if note.rule == "not recognised"]
         if unknown:
             names = sorted({f"{note.operation} at {note.where}" for note in unknown})
@@ -191,7 +215,7 @@ def flow_mode(apply_fn: ApplyFn, *, sources: bool = False) -> FlowMode:
     (a·f·sg(g) + b·sg(f)·g)/(a + b) with a and b the factors that f and g are products of,
     softmax(l) is l/sg(Σl), routing to one of E experts is 1/E, and biases, means and positional
     embeddings are dropped; sg stops the gradient. A class token becomes the mean of the tokens
-    that it stands beside.
+    that it stands beside. Of several output arrays each carries the same share of R.
 
     Args:
       apply_fn: apply_fn(params, x) -> y, of any library, in evaluation mode.

@@ -782,7 +782,7 @@ def ragged_dot(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
 
 LINEAR = (
     *("cumsum", "cummax", "cummin", "reduce_window_sum", "reduce_window_max", "reduce_window_min"),
-    *("reduce_window", "select_and_gather_add", "select_and_scatter_add", "scatter", "scatter_add"),
+    *("select_and_gather_add", "select_and_scatter_add", "scatter", "scatter_add"),
     *("scatter-add", "scatter-max", "scatter-min", "dynamic_update_slice", "pad", "rev", "tile"),
     *("complex", "conj", "psum", "psum2", "psum_invariant", "all_gather", "ppermute"),
     *("all_gather_invariant", "all_to_all", "reduce_scatter", "pmax", "pmin", "pvary", "pcast"),

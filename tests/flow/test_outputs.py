@@ -1,5 +1,7 @@
 """Which outputs count: the flow is that of the chosen ones, in every function that takes them."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -109,3 +111,72 @@ def test_what_chooses_nothing_is_refused(name, wrap):
     outputs, message = REFUSALS[name]
     with pytest.raises(TypeError, match=message):
         sf.synflow(PARAMS, wrap(model), SHAPE, 2.0, outputs=outputs)
+
+
+def heads(policy=0.01):
+    """An actor and a critic of three layers each, the actor's last layer being small."""
+    rng = np.random.default_rng(0)
+    widths = {"actor": (4, 16, 16, 2), "critic": (4, 16, 16, 1)}
+    params = {
+        f"{tower}{k}": jnp.asarray(rng.standard_normal((n, m)) / np.sqrt(n), jnp.float32)
+        for tower, sizes in widths.items()
+        for k, (n, m) in enumerate(pairwise(sizes))
+    }
+    return params | {"actor2": policy * params["actor2"]}
+
+
+def two_heads(p, x):
+    tower = lambda name: jnp.tanh(jnp.tanh(x @ p[f"{name}0"]) @ p[f"{name}1"]) @ p[f"{name}2"]
+    actor = tower("actor")
+    return {"logits": actor, "value": tower("critic"), "action": jnp.argmax(actor, -1)}
+
+
+def test_every_output_has_the_same_share_of_the_flow_in_flow_mode():
+    params = heads()
+    flows = sf.measure.layer_flow(params, sf.flow_mode(two_heads), (4,))
+    total = 2.0 ** float(sf.log2_flow(params, sf.flow_mode(two_heads), (4,)))
+    # Each tower is a chain, so that each of its layers has its share.
+    assert {k: float(v) for k, v in flows.items()} == pytest.approx(
+        dict.fromkeys(params, total / 2), rel=1e-5
+    )
+    # The sum of both is what they have by themselves.
+    alone = [
+        2.0 ** float(sf.log2_flow(params, sf.flow_mode(lambda p, x, k=k: two_heads(p, x)[k]), (4,)))
+        for k in ("logits", "value")
+    ]
+    assert total == pytest.approx(sum(alone), rel=1e-5)
+    assert float(sf.measure.conservation_gap(params, sf.flow_mode(two_heads), (4,))) < 1e-5
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0])
+def test_shares_are_the_same_however_far_apart_the_outputs_are(size):
+    rng = np.random.default_rng(0)
+    params = {
+        "deep": jnp.asarray(100 * rng.standard_normal((40, 16, 16)), jnp.float32),
+        "a": jnp.asarray(size * rng.standard_normal((16, 4)), jnp.float32),
+        "b": jnp.asarray(rng.standard_normal((16, 4)), jnp.float32),
+    }
+
+    def network(p, x):
+        deep = jax.lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), x, p["deep"])[0]
+        return x @ p["a"], deep @ p["b"]  # 2^0 or less beside 2^300
+
+    flows = sf.measure.layer_flow(params, sf.flow_mode(network), (16,))
+    assert float(flows["a"]) == pytest.approx(float(flows["b"]), rel=1e-4)
+
+
+def test_a_small_policy_head_keeps_its_actor_in_flow_mode():
+    params = heads()
+    masks = sf.synflow(params, sf.flow_mode(two_heads), (4,), 4)
+    kept = {name: int(mask.sum()) for name, mask in masks.items()}
+    assert sum(kept.values()) == 172  # of 688
+    actor = sum(kept[f"actor{k}"] for k in range(3))
+    assert min(kept.values()) > 0 and 0.4 < actor / 172 < 0.6
+
+
+def test_an_output_without_flow_has_no_share():
+    params = {"a": jnp.ones((3, 2)), "b": jnp.ones((3, 2))}
+    network = lambda p, x: (x @ p["a"], x @ p["b"])
+    masks = {"a": jnp.ones((3, 2), bool), "b": jnp.zeros((3, 2), bool)}
+    flows = sf.measure.layer_flow(params, sf.flow_mode(network), (3,), masks)
+    assert {name: float(flow) for name, flow in flows.items()} == {"a": 6.0, "b": 0.0}
