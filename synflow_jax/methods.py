@@ -1,10 +1,11 @@
 """The methods as their papers run them: settings alone; `prune` and the saliencies do the work."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Unpack
 
 import jax
 
+from synflow_jax.flow import Outputs
 from synflow_jax.plan import (
     globally,
     one_shot,
@@ -31,7 +32,7 @@ def synflow(
     *,
     rounds: int = 100,
     sweep: bool = False,
-    outputs: Callable[[Any], Any] | None = None,
+    outputs: Outputs | None = None,
     **options: Unpack[Options],
 ) -> Masks:
     """Find which weights to keep, before training and without data, S = |θ| ⊙ ∂R_SF/∂|θ|.
@@ -47,7 +48,8 @@ def synflow(
       rounds: n, how often to score and prune; 100 in the paper.
       sweep: replace kept weights without flow by pruned ones that would have some.
       outputs: y -> the outputs whose flow counts, such as lambda y: y["logits"] for a model that
-        returns caches or intermediates as well; None counts every floating output.
+        returns caches or intermediates as well, or a dict of weights by path, such as
+        {"logits": 2, "value": 1}; None counts every floating output.
       **options: schedule (certified() provably leaves flow), scope, min_keep, pattern, prunable,
         stacked and progress, as in `prune`.
 
@@ -91,7 +93,7 @@ def synflow_l2(
     *,
     rounds: int = 100,
     sweep: bool = False,
-    outputs: Callable[[Any], Any] | None = None,
+    outputs: Outputs | None = None,
     **options: Unpack[Options],
 ) -> Masks:
     """Find which weights to keep by the flow of squared weights, S = θ² ⊙ ∂R/∂θ², R = 1ᵀ∏θ²1.
@@ -107,7 +109,8 @@ def synflow_l2(
       rounds: n, how often to score and prune.
       sweep: replace kept weights without flow by pruned ones that would have some.
       outputs: y -> the outputs whose flow counts, such as lambda y: y["logits"] for a model that
-        returns caches or intermediates as well; None counts every floating output.
+        returns caches or intermediates as well, or a dict of weights by path, such as
+        {"logits": 2, "value": 1}; None counts every floating output.
       **options: schedule (certified() provably leaves flow), scope, min_keep, pattern, prunable,
         stacked and progress, as in `prune`.
 

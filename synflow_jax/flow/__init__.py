@@ -12,6 +12,7 @@ from synflow_jax.flow._mode import find_closed as find_closed
 from synflow_jax.flow._mode import flow_mode as flow_mode
 from synflow_jax.flow._network import Network as Network
 from synflow_jax.flow._network import as_network as as_network
+from synflow_jax.flow._outputs import Outputs as Outputs
 from synflow_jax.flow._outputs import choose_outputs as choose_outputs
 from synflow_jax.flow._rows import Untied as Untied
 from synflow_jax.flow._rows import even_rows as even_rows

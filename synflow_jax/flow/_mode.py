@@ -71,11 +71,15 @@ def _output_array(walk: Walk, value: Value) -> Any:
     return jnp.zeros_like(value.array)
 
 
-def share_evenly(outputs: Any) -> Any:
+def share_evenly(outputs: Any, weights: tuple[float, ...] = ()) -> Any:
     """Scale the floating arrays so that each has the same sum, with the sum of all unchanged.
 
-    For K arrays with sums t_k > 0 the factors are Σt/(K t_k), without gradient. Arrays whose flow
-    is 0 have no share.
+    For arrays with sums t_k > 0 and weights w_k the factors are w_k Σt/(t_k Σw), without gradient.
+    Arrays whose flow is 0 have no share.
+
+    Args:
+      outputs: pytree.
+      weights: of the floating arrays, in tree order; () for the same of all.
     """
     leaves = jax.tree.leaves(outputs)
     floating = tuple(is_floating(leaf) for leaf in leaves)
@@ -85,20 +89,35 @@ def share_evenly(outputs: Any) -> Any:
     wide = floating_dtype(widen(some))
     # Scalars, since arrays that are far apart in size do not fit into one.
     totals = [freeze(jnp.sum(leaf, dtype=wide)) for leaf in some]
-    count = sum((total > 0).astype(wide) for total in totals)
-    share: Any = sum(totals) / jnp.maximum(count, 1)
-    factors = [jnp.where(total > 0, share / jnp.where(total > 0, total, 1), 1) for total in totals]
+    weights = weights or (1.0,) * len(some)
+    pairs = list(zip(totals, weights, strict=True))
+    carried: Any = sum(jnp.where(total > 0, weight, 0).astype(wide) for total, weight in pairs)
+    share: Any = sum(totals) / jnp.where(carried > 0, carried, 1)
+    factors = [
+        jnp.where(total > 0, weight * share / jnp.where(total > 0, total, 1), 1)
+        for total, weight in pairs
+    ]
     even = [leaf * factor.astype(leaf.dtype) for leaf, factor in zip(some, factors, strict=True)]
     return place(outputs, floating, even, lambda leaf: leaf)
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["apply_fn"], meta_fields=["sources"])
+@partial(
+    jax.tree_util.register_dataclass, data_fields=["apply_fn"], meta_fields=["sources", "shares"]
+)
 @dataclass(frozen=True)
 class FlowMode(Network):
-    """The network that `flow_mode` builds; equal arguments make equal networks."""
+    """The network that `flow_mode` builds; equal arguments make equal networks.
+
+    Attributes:
+      apply_fn: the user's own function.
+      sources: whether summands are kept as |b|.
+      shares: the weights of the output arrays, of which each carries a share of R in proportion;
+        () for equal shares.
+    """
 
     apply_fn: Function
     sources: bool
+    shares: tuple[float, ...] = ()
 
     homogeneous: ClassVar[bool] = True
 
@@ -110,7 +129,7 @@ class FlowMode(Network):
     def __call__(self, params: Params, x: Any) -> Any:
         """Return the outputs of the network in flow mode; their sum is the flow."""
         walk = Walk(RULES, self.sources)
-        out = share_evenly(run_in_flow_mode(walk, self.apply_fn.fn, params, x))
+        out = share_evenly(run_in_flow_mode(walk, self.apply_fn.fn, params, x), self.shares)
         unknown = [note for note in walk.notes if note.rule == "not recognised"]
         if unknown:
             names = sorted({f"{note.operation} at {note.where}" for note in unknown})
@@ -122,7 +141,7 @@ class FlowMode(Network):
 
     def over(self, apply_fn: Callable[..., Any]) -> "FlowMode":
         """Return flow mode of another function."""
-        return FlowMode(as_function(apply_fn, "apply_fn"), self.sources)
+        return FlowMode(as_function(apply_fn, "apply_fn"), self.sources, self.shares)
 
     def prepare(self, params: Params, inputs: Inputs | None = None) -> Params:
         """Open the leaves of `closed_leaves`, so that the branches that they scale are scored.

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.flow import choose_outputs
+from synflow_jax.flow import Outputs, choose_outputs
 from synflow_jax.measure._flow import flow_scores, prepare
 from synflow_jax.measure._slices import layers_of
 from synflow_jax.plan import Layers, find_layers, find_stacks, read_structure
@@ -72,7 +72,7 @@ def effective_density(
     apply_fn: ApplyFn,
     shape: Any,
     *,
-    outputs: Callable[[Any], Any] | None = None,
+    outputs: Outputs | None = None,
     prunable: Prunable | None = None,
 ) -> float:
     """Compute the share of prunable weights that are kept and on a path from input to output.
@@ -85,7 +85,8 @@ def effective_density(
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       prunable: (path, leaf) -> bool, the weights to count.
-      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
+      outputs: y -> the outputs that count, or their weights by path, as `flow.choose_outputs` takes
+        them; None for all.
 
     Returns:
       The effective density, at most the density.
@@ -112,7 +113,7 @@ def dead_branches(
     apply_fn: ApplyFn,
     shape: Any,
     *,
-    outputs: Callable[[Any], Any] | None = None,
+    outputs: Outputs | None = None,
     prunable: Prunable | None = None,
     stacked: Any = (),
 ) -> tuple[str, ...]:
@@ -128,7 +129,8 @@ def dead_branches(
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       prunable: (path, leaf) -> bool, the layers to examine.
-      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
+      outputs: y -> the outputs that count, or their weights by path, as `flow.choose_outputs` takes
+        them; None for all.
       stacked: leaves that hold several layers, as in `max_compression`.
 
     Returns:

@@ -1,13 +1,12 @@
 """Measurements of flow: of a network, its layers and its units, and how well it is conserved."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.flow import Untied, choose_outputs, only_added
+from synflow_jax.flow import Outputs, Untied, choose_outputs, only_added
 from synflow_jax.measure._slices import layers_of
 from synflow_jax.plan import Layout, find_layers
 from synflow_jax.saliency import absolute, highest_precision, sum_outputs, synflow_saliency
@@ -45,7 +44,7 @@ def log2_flow(
     shape: Any,
     masks: Masks | None = None,
     *,
-    outputs: Callable[[Any], Any] | None = None,
+    outputs: Outputs | None = None,
 ) -> Any:
     """Measure log2 of the synaptic flow, R_SF = 1ᵀ (∏ₗ |θˡ|) 1.
 
@@ -54,7 +53,8 @@ def log2_flow(
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       masks: bool tree with the treedef of params, True = keep; None measures the dense network.
-      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
+      outputs: y -> the outputs that count, or their weights by path, as `flow.choose_outputs` takes
+        them; None for all.
 
     Returns:
       A floating scalar; −inf if no flow is left.
@@ -83,7 +83,7 @@ def layer_flow(
     shape: Any,
     masks: Masks | None = None,
     *,
-    outputs: Callable[[Any], Any] | None = None,
+    outputs: Outputs | None = None,
 ) -> dict[str, jax.Array]:
     """Sum the flow through every leaf, ΣS with S = |θ| ⊙ ∂R_SF/∂|θ|.
 
@@ -95,7 +95,8 @@ def layer_flow(
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
       masks: bool tree with the treedef of params, True = keep; None measures the dense network.
-      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
+      outputs: y -> the outputs that count, or their weights by path, as `flow.choose_outputs` takes
+        them; None for all.
 
     Returns:
       path -> ΣS, for every floating leaf; in units of a power of two near R if R itself is beyond
@@ -139,7 +140,7 @@ def neuron_flow(
     shape: Any,
     masks: Masks | None = None,
     *,
-    outputs: Callable[[Any], Any] | None = None,
+    outputs: Outputs | None = None,
     prunable: Prunable | None = None,
 ) -> dict[str, NeuronFlow]:
     """Sum the flow into and out of every unit; the two are equal for a hidden unit.
@@ -156,7 +157,8 @@ def neuron_flow(
       masks: bool tree with the treedef of params, True = keep; None measures the dense network.
       prunable: (path, leaf) -> bool, the kernels to measure; those of fewer than two axes (a layer)
         are left out.
-      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
+      outputs: y -> the outputs that count, or their weights by path, as `flow.choose_outputs` takes
+        them; None for all.
 
     Returns:
       path -> NeuronFlow(into[out], out_of[in]), of a stack of L layers (into[L, out],
@@ -184,7 +186,7 @@ def neuron_flow(
 
 
 def conservation_gap(
-    params: Params, apply_fn: ApplyFn, shape: Any, *, outputs: Callable[[Any], Any] | None = None
+    params: Params, apply_fn: ApplyFn, shape: Any, *, outputs: Outputs | None = None
 ) -> jax.Array:
     """Measure how far a network is from conserving flow: |⟨∂R/∂x, x⟩ + ΣS(sources) − R|/R.
 
@@ -197,7 +199,8 @@ def conservation_gap(
       params: any pytree of arrays.
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
-      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
+      outputs: y -> the outputs that count, or their weights by path, as `flow.choose_outputs` takes
+        them; None for all.
 
     Returns:
       A floating scalar; about 1e-6 or less in float32 where flow is conserved.

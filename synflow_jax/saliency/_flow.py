@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.flow import Network, as_network, choose_outputs, even_rows
+from synflow_jax.flow import Network, Outputs, as_network, choose_outputs, even_rows
 from synflow_jax.saliency._gradient import highest_precision, value_and_scores
 from synflow_jax.saliency._losses import find_losses
 from synflow_jax.saliency._objectives import absolute, squared, synaptic_flow
@@ -212,7 +212,7 @@ def flow_saliency(apply_fn: Callable[..., Any], shape: Any, power: int = 1) -> F
 
 
 def synflow_saliency(
-    apply_fn: ApplyFn, shape: Any, *, outputs: Callable[[Any], Any] | None = None
+    apply_fn: ApplyFn, shape: Any, *, outputs: Outputs | None = None
 ) -> FlowSaliency:
     """Score each weight by the flow through it, S = |θ| ⊙ ∂R_SF/∂|θ|, without data.
 
@@ -220,7 +220,8 @@ def synflow_saliency(
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, (32, 32, 3), or a pytree of
         jax.ShapeDtypeStruct, likewise without it.
-      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
+      outputs: y -> the outputs that count, or their weights by path, as `flow.choose_outputs` takes
+        them; None for all.
 
     Returns:
       saliency(params, masks) -> scores, all non-negative for a network that has a flow.
@@ -241,7 +242,7 @@ def synflow_saliency(
 
 
 def synflow_l2_saliency(
-    apply_fn: ApplyFn, shape: Any, *, outputs: Callable[[Any], Any] | None = None
+    apply_fn: ApplyFn, shape: Any, *, outputs: Outputs | None = None
 ) -> FlowSaliency:
     """Score each weight by the flow of squared weights through it, S = θ² ⊙ ∂R/∂θ², without data.
 
@@ -252,7 +253,8 @@ def synflow_l2_saliency(
     Args:
       apply_fn: apply_fn(params, x) -> y, in evaluation mode.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
-      outputs: y -> the outputs that count, such as lambda y: y["logits"]; None for all.
+      outputs: y -> the outputs that count, or their weights by path, as `flow.choose_outputs` takes
+        them; None for all.
 
     Returns:
       saliency(params, masks) -> scores, all non-negative for a network that has a flow.

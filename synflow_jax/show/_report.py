@@ -1,14 +1,13 @@
 """The table of a pruned network: one row a layer, with what is kept and how much flow it has."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
 from synflow_jax._table import Shown, new_table
-from synflow_jax.flow import choose_outputs
+from synflow_jax.flow import Outputs, choose_outputs
 from synflow_jax.measure import (
     any_log2_flow,
     dead_branches,
@@ -132,7 +131,7 @@ def report(
     apply_fn: ApplyFn | None = None,
     shape: Any = None,
     *,
-    outputs: Callable[[Any], Any] | None = None,
+    outputs: Outputs | None = None,
     prunable: Prunable | None = None,
     stacked: Any = (),
 ) -> Report:
@@ -143,7 +142,7 @@ def report(
       masks: bool tree with the treedef of params.
       apply_fn: apply_fn(params, x) -> y; with it and shape, flow is measured as well.
       shape: one example without the batch axis, or a pytree of jax.ShapeDtypeStruct.
-      outputs: y -> the outputs whose flow is measured; None for all.
+      outputs: y -> the outputs whose flow is measured, or their weights by path; None for all.
       prunable: (path, leaf) -> bool, the layers to list.
       stacked: leaves that hold several layers: what `measure.stacked_layers` returns, or a list of
         paths of leaves of shape [layers, …]. By default those that the trace of apply_fn shows.

@@ -180,3 +180,45 @@ def test_an_output_without_flow_has_no_share():
     masks = {"a": jnp.ones((3, 2), bool), "b": jnp.zeros((3, 2), bool)}
     flows = sf.measure.layer_flow(params, sf.flow_mode(network), (3,), masks)
     assert {name: float(flow) for name, flow in flows.items()} == {"a": 6.0, "b": 0.0}
+
+
+@pytest.mark.parametrize("mode", ["plain", "flow mode"])
+def test_weights_of_outputs(mode):
+    params = heads(policy=1.0)
+    linear = lambda p, x: (x @ p["actor0"] @ p["actor1"], {"value": x @ p["critic0"], "aside": x})
+    sums = {}
+    for names in (("actor0", "actor1"), ("critic0",)):
+        h = np.ones(4)
+        for name in names:
+            h = h @ np.abs(np.asarray(params[name], np.float64))
+        sums[names[0]] = float(h.sum())
+    network = linear if mode == "plain" else sf.flow_mode(linear)
+    flows = sf.measure.layer_flow(params, network, (4,), outputs={"1/value": 3, "0": 1.5})
+    if mode == "plain":
+        want = {"actor0": 1.5 * sums["actor0"], "critic0": 3 * sums["critic0"]}
+    else:
+        total = 1.5 * sums["actor0"] + 3 * sums["critic0"]
+        want = {"actor0": total / 3, "critic0": 2 * total / 3}
+    assert float(flows["actor0"]) == pytest.approx(want["actor0"], rel=1e-5)
+    assert float(flows["actor1"]) == pytest.approx(want["actor0"], rel=1e-5)
+    assert float(flows["critic0"]) == pytest.approx(want["critic0"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "error", "said"),
+    [
+        ({}, ValueError, "outputs must name an output, and it is an empty dict"),
+        ({"logits": 0}, ValueError, "a weight above 0 .* got 'logits': 0"),
+        ({"logits": True}, ValueError, "got 'logits': True"),
+        ({0: 1.0}, ValueError, "got 0: 1.0"),
+        (
+            {"logit": 1},
+            TypeError,
+            r"outputs must name arrays .* \['logit'\] are none of \['cache/0",
+        ),
+        ("logits", TypeError, "or a dict of weights, .* got 'logits'"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(outputs, error, said):
+    with pytest.raises(error, match=said):
+        sf.synflow(PARAMS, model, SHAPE, 2, outputs=outputs)
