@@ -139,6 +139,10 @@ class FlowMode(Network):
             )
         return out
 
+    def least_share(self, outputs: int) -> float:
+        """Return the share of R that each output array has, the least of all."""
+        return min(self.shares) / sum(self.shares) if self.shares else 1 / max(1, outputs)
+
     def over(self, apply_fn: Callable[..., Any]) -> "FlowMode":
         """Return flow mode of another function."""
         return FlowMode(as_function(apply_fn, "apply_fn"), self.sources, self.shares)

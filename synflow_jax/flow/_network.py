@@ -42,6 +42,14 @@ class Network(abc.ABC):
             f"type {type(self).__name__}, unless it defines over(apply_fn)"
         )
 
+    def least_share(self, outputs: int) -> float:
+        """Return the share of the flow that each of several output arrays has, the least of all.
+
+        1 where nothing is known of shares, so that an output may lose all of its flow.
+        """
+        del outputs
+        return 1.0
+
     def prepare(self, params: Params, inputs: Inputs | None = None) -> Params:
         """Return the params to score, before they are masked; by default unchanged."""
         del inputs

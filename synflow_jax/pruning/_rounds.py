@@ -270,8 +270,11 @@ def certified_loop(
     saliency: Any = held.fn
     started = start_clock() if progress else None
 
+    # What the smallest output has: no round prunes as much, so that each output keeps some flow.
+    share = saliency.least_share(params)
+
     def count(scores: Leaves, kept: Leaves, whole: jax.Array) -> jax.Array:
-        return _certified_count(scores, kept, whole, schedule.alpha, target)
+        return _certified_count(scores, kept, share * whole, schedule.alpha, target)
 
     def turn(state: Any) -> Any:
         i, now, table, before, _ = state
@@ -307,8 +310,9 @@ def _certified_count(
 ) -> jax.Array:
     """Count what a certified round keeps, never less than the target.
 
-    It prunes every weight without flow, and the lowest scores whose sum is at most α·R, at least
-    the lowest one with flow unless that one carries all of R.
+    It prunes every weight without flow, and the lowest scores whose sum is at most α·`whole`, at
+    least the lowest one with flow unless that one carries all of `whole`: R, or the flow of the
+    output that has the least.
     """
     live = [(score > 0) & mask for score, mask in zip(scores, kept, strict=True)]
     count, lives = count_true(list(zip(kept, live, strict=True)))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from synflow_jax.flow import Network, Outputs, as_network, choose_outputs, even_rows
 from synflow_jax.saliency._gradient import highest_precision, value_and_scores
-from synflow_jax.saliency._losses import find_losses
+from synflow_jax.saliency._losses import find_losses, output_shapes
 from synflow_jax.saliency._objectives import absolute, squared, synaptic_flow
 from synflow_jax.saliency._protocol import Pruned, Saliency
 from synflow_jax.scaled import Scaled, scaled, unit_exponent, unscale
@@ -99,6 +99,10 @@ class FlowSaliency(Saliency):
     def reading(self, params: Params) -> Reading:
         """Read the user's own network."""
         return read_network(self.network.plain, params, self.inputs)
+
+    def least_share(self, params: Params) -> float:
+        """Return the least share of R among the output arrays, as the network tells."""
+        return self.network.least_share(len(output_shapes(self, params)))
 
     def scores(self, params: Params, masks: Masks) -> Scores:
         """Score every weight; pruned weights score 0.

@@ -58,7 +58,7 @@ def find_losses(saliency: Any, pruned: Pruned) -> tuple[str, ...]:
     params = pruned.params
     if not all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(params)):
         return ()  # other hosts hold a part of it
-    shapes = _output_shapes(saliency, params)
+    shapes = output_shapes(saliency, params)
     said: tuple[str, ...] = ()
     reading = saliency.reading(params)
     if pruned.known or _may_be_cut(pruned.masks, pruned.layers, reading, saliency.inputs):
@@ -74,7 +74,7 @@ def find_losses(saliency: Any, pruned: Pruned) -> tuple[str, ...]:
 
 
 @highest_precision
-def _output_shapes(saliency: Any, params: Params) -> list[tuple[str, Shape]]:
+def output_shapes(saliency: Any, params: Params) -> list[tuple[str, Shape]]:
     """List (path, shape) of the floating outputs; the network has been traced already."""
     wide = jax.eval_shape(widen, params)
     outputs = jax.eval_shape(

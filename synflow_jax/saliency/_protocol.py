@@ -135,6 +135,15 @@ class Saliency(abc.ABC):
         del params
         return None
 
+    def least_share(self, params: Params) -> float:
+        """Return the share of the flow that each output array has, the least of all.
+
+        Certified rounds prune less than it, so that no output loses all of its flow. 1 where
+        nothing is known of shares.
+        """
+        del params
+        return 1.0
+
     def flow(self, params: Params, masks: Masks) -> Scaled:
         """Return the flow of the masked network; NaN where the saliency measures none."""
         if self.measures_flow:

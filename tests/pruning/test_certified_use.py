@@ -105,3 +105,56 @@ def test_equal_settings_share_a_program():
     assert len(calls) == 1
     assert sf.certified(0.6) == sf.certified(0.6) != sf.certified(0.7)
     assert hash(sf.certified(0.6)) == hash(sf.certified(0.6))
+
+
+def towers(names, layers=3, width=6):
+    """Separate chains of one output each, whose last layers are of very different sizes."""
+    rng = np.random.default_rng(0)
+    params = {
+        f"{name}{k}": jnp.asarray(rng.standard_normal((width, width)), jnp.float32)
+        for name in names
+        for k in range(layers)
+    }
+    for at, name in enumerate(names):
+        params[f"{name}{layers - 1}"] *= 1000.0**-at
+
+    def network(p, x):
+        found = {}
+        for name in names:
+            h = x
+            for k in range(layers):
+                h = jax.nn.relu(h @ p[f"{name}{k}"])
+            found[name] = h
+        return found
+
+    return params, network
+
+
+@pytest.mark.parametrize("names", ["ab", "abc"])
+def test_certified_rounds_keep_a_path_to_every_output_down_to_the_last_weights(names):
+    params, network = towers(names)
+    layers = len(params)
+    rho = layers * 36 / layers  # one weight a layer
+    saliency = sf.synflow_saliency(sf.flow_mode(network), (6,))
+    masks, _ = sf.prune(params, saliency, rho, schedule=sf.certified())
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == dict.fromkeys(params, 1)
+    for name in names:
+        flow = sf.log2_flow(params, lambda p, x, name=name: network(p, x)[name], (6,), masks)
+        assert np.isfinite(flow)
+    # The paper's sum of all outputs keeps the largest alone.
+    plain = sf.synflow_saliency(network, (6,))
+    masks, _ = sf.prune(params, plain, rho, schedule=sf.certified())
+    assert not masks[f"{names[-1]}0"].any()
+
+
+def test_weights_of_outputs_are_shares_of_what_a_certified_round_may_prune():
+    params, network = towers("ab")
+    network = sf.flow_mode(network)
+    equal = sf.synflow_saliency(network, (6,))
+    weighted = sf.synflow_saliency(network, (6,), outputs={"a": 3, "b": 1})
+    assert equal.least_share(params) == 1 / 2
+    assert weighted.least_share(params) == 1 / 4
+    assert sf.synflow_saliency(network, (6,), outputs={"a": 3}).least_share(params) == 1.0
+    assert sf.synflow_saliency(towers("ab")[1], (6,)).least_share(params) == 1.0
+    _, info = sf.prune(params, equal, 4, schedule=sf.certified())
+    assert float(info.share.max()) <= 1 / 4 * (1 + 1e-5)  # α = 1/2 of a half
