@@ -52,7 +52,10 @@ def check_run(
         raise ValueError(said + (SOURCELESS if certified else ""))
     if not info.finite.all():
         first = int(info.finite.argmin()) + 1
-        raise ValueError(f"saliency must return finite scores: round {first} had NaN or infinity")
+        raise ValueError(
+            f"saliency must return finite scores: round {first} had NaN or infinity"
+            f"{_why_not_finite(saliency.reading(params), saliency)}"
+        )
     if names_idle_layers(saliency):
         _check_idle(np.asarray(rows.idle)[0], params, saliency, asked)
     if isinstance(schedule, Certified):
@@ -144,6 +147,18 @@ def _layers(layers: Layers, params: Params, flags: np.ndarray) -> list[Layer]:
         for (name, part), hit in zip(layers_of(path, leaf, at.layers), own, strict=True)
         if hit
     ]
+
+
+def _why_not_finite(reading: Reading | None, saliency: Saliency) -> str:
+    """Write what may have made scores NaN or infinite after the first round."""
+    breaks = () if reading is None or saliency.homogeneous else reading.breaks
+    normalisers = [one for one in breaks if one.breaks == "normaliser"]
+    if normalisers:
+        return (
+            f", as where a signal that is cut off is divided by its own size "
+            f"({describe(normalisers)}); pass flow_mode(apply_fn)"
+        )
+    return f" ({describe(breaks)}); pass flow_mode(apply_fn)" if breaks else ""
 
 
 def _why_nothing(reading: Reading | None, saliency: Saliency) -> str:

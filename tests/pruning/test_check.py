@@ -471,3 +471,16 @@ def test_an_input_channel_without_effect_is_named_whatever_the_size_of_the_image
 
     with pytest.warns(sf.CollapseWarning, match=r"1 of 8 entries of axis 2 of the input \(3\)"):
         sf.synflow(params, network, (size, size, 8), 2, rounds=10)
+
+
+@pytest.mark.filterwarnings("ignore:apply_fn must be homogeneous")
+def test_a_branch_that_is_divided_by_its_own_size_is_named_once_it_is_cut():
+    params = {"a": jnp.ones((4, 4)), "b": jnp.full((4, 4), 1e-3), "o": jnp.ones((4, 2))}
+
+    def towers(p, x):
+        one, two = x @ p["a"], x @ p["b"]
+        two = two / jnp.sqrt(jnp.sum(jnp.square(two), -1, keepdims=True))
+        return one @ p["o"] + two @ p["o"]
+
+    with pytest.raises(ValueError, match=r"round 2 had NaN .*cut off is divided .*div at .*flow_m"):
+        sf.synflow(params, towers, (4,), 4, rounds=2)
