@@ -1,5 +1,6 @@
 """Equinox: its own layers, equimo's vision models, and others that are Equinox modules."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,6 +25,12 @@ def glue(model: Any) -> Any:
     return params, apply_fn
 
 
+def _call(model: Any, x: Any, key: Any) -> Any:
+    """Call a module, with a key where it takes one, as for dropout."""
+    takes = "key" in inspect.signature(type(model).__call__).parameters
+    return model(x, key=key) if takes else model(x)
+
+
 def train(model: Any, params: Any, shape: Any, masks: Any) -> Any:
     """Take five steps with eqx.filter_jit and eqx.apply_updates."""
     import equinox as eqx
@@ -36,7 +43,7 @@ def train(model: Any, params: Any, shape: Any, masks: Any) -> Any:
     @eqx.filter_jit
     def step(model: Any, opt_state: Any, x: Any, keys: Any) -> Any:
         def loss(model: Any) -> Any:
-            return loss_of(jax.vmap(lambda one, key: model(one, key=key))(x, keys))
+            return loss_of(jax.vmap(partial(_call, model))(x, keys))
 
         grads = eqx.filter_grad(loss)(model)
         weights = eqx.filter(model, eqx.is_inexact_array)

@@ -98,20 +98,19 @@ def pruned(row: Row, case: Case, fn: Any) -> Any:
     row["first"], row["second"] = times
     saliency = synflow_saliency(fn, case.shape)
     same, info = prune(case.params, saliency, RHO, ROUNDS, nested=True)
-    pairs = [(p, mask) for p, mask in named_leaves(masks) if p in info.layers]
+    pruned = {re.sub(r"\[[\d,]+\]$", "", name) for name in info.layers}  # of stacks, path[i]
+    pairs = [(p, mask) for p, mask in named_leaves(masks) if p in pruned]
     kept = sum(int(np.count_nonzero(mask)) for _, mask in pairs)
     row["prunable"] = sum(info.sizes)
     row["layers"] = len(info.layers)
     row["kept"], row["asked"] = kept, math.ceil(sum(info.sizes) / RHO)
     row["same again"] = jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), masks, same))
     row["not pruned"] = [
-        path
-        for path, leaf in named_leaves(case.params)
-        if leaf.ndim > 1 and path not in info.layers
+        path for path, leaf in named_leaves(case.params) if leaf.ndim > 1 and path not in pruned
     ]
     row["emptied"] = [path for path, mask in pairs if not np.any(mask)]
     row["collapsed at"] = int(info.collapsed_at)
-    return masks, info.layers
+    return masks, pruned
 
 
 def conservation(row: Row, case: Case, network: Any) -> None:
