@@ -277,8 +277,8 @@ def _cause(flow: jax.Array, params: Params, reading: Reading | None, in_flow_mod
     if flow == 0:
         zeros = _zeros(params, reading)
         if zeros:
-            remedy = "" if in_flow_mode else "; flow_mode(apply_fn) scores what they close as open"
-            return f"Leaves that are all zero: {', '.join(zeros)}{remedy}"
+            remedy = "" if in_flow_mode else " flow_mode(apply_fn) scores as open what they close."
+            return f"Leaves that are all zero: {', '.join(zeros)}.{remedy}"
         if reading is not None and reading.detached:
             return f"No gradient passes {describe(reading.detached)}."
         if in_flow_mode and found:

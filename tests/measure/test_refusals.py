@@ -70,7 +70,7 @@ ROWS = [
         "a flow that a layer of a stack closes",
         gap(stacked_chain, {"w": jnp.ones((3, 2, 2)).at[1].set(0.0)}),
         ValueError,
-        "it is 0.0. Leaves that are all zero: w[1]; flow_mode(apply_fn) scores",
+        "it is 0.0. Leaves that are all zero: w[1]. flow_mode(apply_fn) scores as open",
     ),
     (
         "the score of NaN",
