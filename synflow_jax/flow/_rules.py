@@ -18,6 +18,7 @@ from synflow_jax.flow._values import (
     Value,
     coefficient,
     freeze,
+    gate,
     in_shape,
     signal,
     uniform_value,
@@ -63,10 +64,10 @@ def as_factors(walk: Walk, values: list[Value]) -> list[Value]:
 
 
 def elementwise(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Apply an elementwise function to a signal; exp(l) is l where l is a flow itself.
+    """Apply an elementwise function to a signal; where exp begins a softmax, exp(l) is l.
 
-    So it is in a softmax. Elsewhere, the flow has lost the sign of l, as of a decay's exponent: in
-    state space models exp(l) is below 1, and exp of the flow has no bound.
+    Elsewhere the flow l has lost the sign of the exponent, which mostly is that of a decay, and exp
+    of the flow has no bound: the gate 1/(1 + l), of a decay that never is 0, stands in.
     """
     name = eqn.primitive.name
     if not signals(values):
@@ -75,7 +76,9 @@ def elementwise(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         walk.note("softmax", eqn, "softmax")
         return replace(signal(walk.flow(values[0]), values[0]), shifted=False)
     if name in ("exp", "exp2") and values[0].plain is values[0].root.safe:
-        return chain(eqn, values, line=values[0].line, exponent=eqn)
+        root = values[0].root
+        decay = root.array * gate(root, 1 / (1 + jnp.abs(root.safe)))
+        return chain(eqn, values, line=decay, exponent=eqn)
     if name in ("pow", "integer_pow") and power(eqn, values) < 0:
         return chain(eqn, values, frozen=values[0].reduced > 0)
     if name == "min" and uniform_value(values[1]) == np.inf:

@@ -73,7 +73,7 @@ class Value:
         its own root.
       shifted: whether its own maximum was subtracted from a signal: its exp begins a softmax.
       offset: the equation that added a constant to the line.
-      exponent: the equation of an exp that the line leaves out.
+      exponent: the equation of an exp for which a gate stands in the line.
       at: the equation after which there was no line any more.
       decided: the flow or the factor, in a list, once it is computed.
     """

@@ -52,7 +52,7 @@ def test_a_gate_without_zero_is_finite():
     np.testing.assert_allclose(value[0, 1:], jax.nn.softplus(jnp.array([0.5, 2.0])), rtol=RTOL)
     assert bool(jnp.isfinite(slope).all())
     huge = run_flow(lambda x: jnp.exp(x), jnp.array([[1000.0]]))
-    assert float(huge[0][0, 0]) == 1000.0  # beyond the dtype: the identity
+    assert float(huge[0][0, 0]) == pytest.approx(1 / 1001, rel=1e-5)  # as a decay
 
 
 Y = jnp.asarray(np.random.default_rng(0).uniform(0.1, 2.0, (3, 8)), jnp.float32)
@@ -395,7 +395,7 @@ def test_tokens_that_are_chosen_by_a_computed_index_count_as_the_mean_of_all():
     assert flows(params, first_of_sorted) == pytest.approx({"up": want, "down": want}, rel=RTOL)
 
 
-def test_exp_of_a_flow_is_the_flow_since_its_sign_is_lost():
+def test_exp_of_a_flow_is_a_decay_since_its_sign_is_lost():
     decays = jnp.tril(jnp.ones((N, N), bool))
 
     def segments(p, x):
@@ -406,9 +406,34 @@ def test_exp_of_a_flow_is_the_flow_since_its_sign_is_lost():
     params = weights(up=(4, N), down=(N, 3))
     h = np.log1p(np.exp(np.abs(np.asarray(params["up"], np.float64)).sum(0)))
     total = np.cumsum(h)
-    apart = np.tril(total[:, None] + total[None]).sum(1)
+    apart = np.tril(1 / (1 + total[:, None] + total[None])).sum(1)
     want = float(apart @ np.abs(np.asarray(params["down"])).sum(1))
     assert flows(params, segments) == pytest.approx({"up": want, "down": want}, rel=RTOL)
+
+
+def test_a_state_decays_over_time_whatever_its_length():
+    def states(p, x):
+        decay = jnp.exp(-jax.nn.softplus(x @ p["gate"])[..., None] * jnp.exp(p["log"])[None, None])
+        moved = (x @ p["up"])[..., None]
+
+        def step(h, now):
+            h = now[0] * h + now[1]
+            return h, h.sum(-1)
+
+        inputs = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (decay, moved))
+        return jax.lax.scan(step, jnp.zeros((1, N, 5)), inputs)[1] @ p["down"]
+
+    params = weights(gate=(4, N), log=(N, 5), up=(4, N), down=(N, 3)) | {
+        "log": jnp.log(jnp.arange(1.0, 1 + 5 * N)).reshape(N, 5)
+    }
+    short, long = (
+        float(sf.log2_flow(params, sf.flow_mode(states), (length, 4))) for length in (8, 64)
+    )
+    assert long - short < np.log2(64 / 8) + 1  # eight times as many tokens, no growth
+    saliency = sf.synflow_saliency(sf.flow_mode(states), (8, 4))
+    scores = saliency(params, jax.tree.map(lambda p: jnp.ones(p.shape, bool), params))
+    assert all(bool((scores[name] > 0).all()) for name in ("gate", "up", "down"))
+    assert float(sf.measure.conservation_gap(params, sf.flow_mode(states), (8, 4))) < 1e-5
 
 
 @pytest.mark.parametrize("how", [jnp.add, jnp.subtract, jnp.maximum])
