@@ -20,7 +20,7 @@ from synflow_jax.trees import Function, NetworkError, Params, call_traced, pick,
 # What may stand between a table and the lookup.
 COPIES = (
     *("convert_element_type", "copy", "stop_gradient", "name", "reduce_precision", "mul", "div"),
-    *("transpose", "reshape", "squeeze", "expand_dims", "broadcast_in_dim"),
+    *("transpose", "reshape", "squeeze", "expand_dims", "broadcast_in_dim", "device_put"),
 )
 Axes = tuple[int, ...]
 

@@ -142,6 +142,7 @@ TIED = {
     "scaled": lambda p, t: (p["e"] * 2)[t] / 2,
     "transposed": lambda p, t: jnp.moveaxis(p["e"].T[:, t], 0, -1),
     "vmapped": lambda p, t: jax.vmap(jax.vmap(lambda at: p["e"][at]))(t),
+    "placed": lambda p, t: jax.device_put(p["e"], jax.devices()[0])[t],
 }
 
 
