@@ -140,7 +140,7 @@ class FlowMode(Network):
         return out
 
     def least_share(self, outputs: int) -> float:
-        """Return the share of R that each output array has, the least of all."""
+        """Return the smallest share of R that an output array has, given their number."""
         return min(self.shares) / sum(self.shares) if self.shares else 1 / max(1, outputs)
 
     def over(self, apply_fn: Callable[..., Any]) -> "FlowMode":

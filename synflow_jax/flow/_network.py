@@ -43,9 +43,12 @@ class Network(abc.ABC):
         )
 
     def least_share(self, outputs: int) -> float:
-        """Return the share of the flow that each of several output arrays has, the least of all.
+        """Return the smallest share of the flow that an output array of the network has.
 
         1 where nothing is known of shares, so that an output may lose all of its flow.
+
+        Args:
+          outputs: the number of floating output arrays.
         """
         del outputs
         return 1.0

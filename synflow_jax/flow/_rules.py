@@ -13,7 +13,6 @@ from jax import lax
 from jax.core import Tracer
 
 from synflow_jax.flow._values import (
-    MASKED,
     Kind,
     Value,
     coefficient,
@@ -25,6 +24,7 @@ from synflow_jax.flow._values import (
 )
 from synflow_jax.flow._walk import Walk
 from synflow_jax.jaxpr import bind
+from synflow_jax.structure import MASKED
 from synflow_jax.trees import is_weight
 
 

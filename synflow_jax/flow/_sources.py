@@ -21,9 +21,10 @@ def is_source(path: str, leaf: Any) -> bool:
 
 
 def only_added(params: Params, reading: Reading | None) -> list[bool]:
-    """Tell, for each leaf, whether it is only added: by the trace, or by names where there is none.
+    """Return, for each leaf, whether the network only adds it to signals.
 
-    Such a leaf closes no branch, whatever its value.
+    The trace shows it; where there is none, names do. Such a leaf closes no branch, whatever its
+    value.
     """
     if reading is not None:
         return [use.roles == {"added"} for use in reading.uses]

@@ -18,7 +18,6 @@ import numpy as np
 from jax.core import Tracer
 
 TINY = 1e-30  # stands for a root of 0 in φ(r)/r; its square is 0, as that of 0 is
-MASKED = -1e4  # a summand this low is a mask, as in attention, and not a bias
 freeze = jax.lax.stop_gradient
 
 

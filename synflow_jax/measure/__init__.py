@@ -19,6 +19,7 @@ from synflow_jax.measure._flow import layer_flow as layer_flow
 from synflow_jax.measure._flow import log2_flow as log2_flow
 from synflow_jax.measure._flow import neuron_flow as neuron_flow
 from synflow_jax.measure._score import flow_score as flow_score
+from synflow_jax.measure._slices import each_layer as each_layer
 from synflow_jax.measure._slices import layers_of as layers_of
 from synflow_jax.measure._structure import Sides as Sides
 from synflow_jax.measure._structure import find_sides as find_sides

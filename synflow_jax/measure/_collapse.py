@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from synflow_jax.flow import Outputs, choose_outputs
 from synflow_jax.measure._flow import flow_scores, prepare
-from synflow_jax.measure._slices import layers_of
+from synflow_jax.measure._slices import each_layer, layers_of
 from synflow_jax.plan import Layers, find_layers, find_stacks, read_structure
 from synflow_jax.selection import count_kept, sum_counts
 from synflow_jax.trees import (
@@ -150,13 +150,7 @@ def dead_branches(
     """
     network = choose_outputs(apply_fn, outputs)
     layers, live = _live(params, masks, network, shape, prunable, stacked)
-    trios = zip(layers.paths, live, layers.layouts, strict=True)
-    return tuple(
-        name
-        for path, leaf, at in trios
-        for name, part in layers_of(path, leaf, at.layers)
-        if not part.any()
-    )
+    return tuple(name for name, part in each_layer(layers, live) if not part.any())
 
 
 def max_compression(
@@ -242,9 +236,8 @@ def critical_compression(
             warnings.simplefilter("ignore", CollapseWarning)
             masks = method(10.0**log10_rho)
         check_masks(params, masks, "method(rho)")
-        pairs = zip(pick(masks, layers.prunable), layers.layouts, strict=True)
-        parts = [part for leaf, at in pairs for _, part in layers_of("", leaf, at.layers)]
-        return all(bool(part.any()) for part in parts)
+        parts = each_layer(layers, pick(masks, layers.prunable))
+        return all(bool(part.any()) for _, part in parts)
 
     low, high = 0.0, math.log10(sum(layers.sizes) / len(layers.sizes))
     if survives(high):

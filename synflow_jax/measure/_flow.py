@@ -191,7 +191,8 @@ def conservation_gap(
     """Measure how far a network is from conserving flow: |⟨∂R/∂x, x⟩ + ΣS(sources) − R|/R.
 
     All flow starts at the input or at a source, which the trace shows: a leaf that is added to a
-    signal, such as a bias or a running mean, or that is looked up, as an embedding is. For a
+    signal, such as a bias or a running mean, or that is looked up, as an embedding is; of a tied
+    embedding the lookup is one, and its use as a head is not. For a
     homogeneous network the gap is therefore 0 up to rounding, at any depth and with skips. Softmax,
     LayerNorm, tanh and GELU are not homogeneous: the gap is larger, and the theorems do not hold.
 
@@ -222,12 +223,12 @@ def conservation_gap(
     check_finite(params)
     saliency = synflow_saliency(apply_fn, shape)
     network, uses = saliency.network, saliency.reading(params).uses
-    # Flow mode drops summands, so that only embeddings are sources.
-    added = [network.sources and use.roles == {"added"} for use in uses]
-    looked_up = [use.role == "table" for use in uses]
     tied = tuple(use.role == "table" and "kernel" in use.roles for use in uses)
-    triples = zip(looked_up, added, tied, strict=True)
-    sources = tuple((one or summand) and not both for one, summand, both in triples)
+    # Flow mode drops summands, so that only embeddings are sources.
+    sources = tuple(
+        (use.role == "table" and not both) or (network.sources and use.roles == {"added"})
+        for use, both in zip(uses, tied, strict=True)
+    )
     value, slope = _grown(widen(params), saliency, sources, tied)
     gap = jnp.abs(slope.astype(value.dtype) - value) / jnp.abs(value)
     if not is_traced(gap) and not jnp.isfinite(gap):

@@ -40,20 +40,26 @@ class Layers(NamedTuple):
     layouts: tuple[Layout, ...]
 
     @property
+    def axes(self) -> tuple[tuple[int, ...], ...]:
+        """The axes of each prunable leaf along which it holds several layers; () for one layer."""
+        return tuple(at.layers for at in self.layouts)
+
+    @property
     def counts(self) -> tuple[int, ...]:
         """Number of layers in each prunable leaf."""
-        pairs = zip(self.shapes, self.layouts, strict=True)
-        return tuple(math.prod(shape[axis] for axis in at.layers) for shape, at in pairs)
+        return tuple(map(math.prod, self.lengths))
+
+    @property
+    def lengths(self) -> tuple[Shape, ...]:
+        """The lengths of those axes of each prunable leaf."""
+        pairs = zip(self.shapes, self.axes, strict=True)
+        return tuple(tuple(shape[axis] for axis in axes) for shape, axes in pairs)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The name of each layer: its path, or path[i] for layer i of a stack."""
-        triples = zip(self.paths, self.shapes, self.layouts, strict=True)
-        return tuple(
-            name
-            for path, shape, at in triples
-            for name in layer_names(path, [shape[axis] for axis in at.layers])
-        )
+        pairs = zip(self.paths, self.lengths, strict=True)
+        return tuple(name for pair in pairs for name in layer_names(*pair))
 
     @property
     def sizes(self) -> tuple[int, ...]:

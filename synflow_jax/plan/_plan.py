@@ -223,10 +223,7 @@ def _pack(
     params: Params, layers: Layers, grids: tuple[Shape, ...], groups: tuple[Any, ...] = ()
 ) -> Packing:
     """Choose how the layers are packed: by group, and the layers of a stack together."""
-    stacks = tuple(
-        (at.layers, tuple(shape[axis] for axis in at.layers))
-        for at, shape in zip(layers.layouts, layers.shapes, strict=True)
-    )
+    stacks = tuple(zip(layers.axes, layers.lengths, strict=True))
     return packing_of(pick(params, layers.prunable), grids, groups, stacks)
 
 

@@ -12,6 +12,7 @@ from synflow_jax.pruning._options import Options as Options
 from synflow_jax.pruning._options import check_options as check_options
 from synflow_jax.pruning._prune import prune as prune
 from synflow_jax.pruning._prune import run_copied as run_copied
+from synflow_jax.pruning._remedies import Asked as Asked
 from synflow_jax.pruning._rounds import fixed_loop as fixed_loop
 from synflow_jax.pruning._rounds import full_masks as full_masks
 from synflow_jax.pruning._rounds import measure as measure

@@ -16,7 +16,7 @@ import numpy as np
 
 from synflow_jax.plan import Kernels, Layers, find_layers
 from synflow_jax.saliency._gradient import highest_precision, times_slope, zero_scores
-from synflow_jax.saliency._losses import have_gradient, layer_axes
+from synflow_jax.saliency._losses import have_gradient
 from synflow_jax.saliency._protocol import Pruned, Saliency
 from synflow_jax.structure import Reading, read_loss
 from synflow_jax.trees import (
@@ -93,7 +93,7 @@ class DataSaliency(Saliency):
 
         def without_gradient(masks: Masks) -> set[str]:
             gradients = self.layer_gradients(pruned.params, masks, layers, batch)
-            found = np.asarray(have_gradient(gradients, kept, layer_axes(layers)))
+            found = np.asarray(have_gradient(gradients, kept, layers.axes))
             return {name for name, has in zip(layers.names, found, strict=True) if not has}
 
         names = without_gradient(pruned.masks) - pruned.known

@@ -101,7 +101,7 @@ class FlowSaliency(Saliency):
         return read_network(self.network.plain, params, self.inputs)
 
     def least_share(self, params: Params) -> float:
-        """Return the least share of R among the output arrays, as the network tells."""
+        """Return the smallest share of R that an output array has."""
         return self.network.least_share(len(output_shapes(self, params)))
 
     def scores(self, params: Params, masks: Masks) -> Scores:

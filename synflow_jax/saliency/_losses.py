@@ -126,7 +126,7 @@ def _has_empty_slice(masks: Sequence[jax.Array], axes: tuple[tuple[int, ...], ..
 def have_gradient(
     gradients: Sequence[jax.Array], kept: Sequence[jax.Array], axes: tuple[tuple[int, ...], ...]
 ) -> jax.Array:
-    """Tell, for each layer, whether a kept weight has a gradient other than 0.
+    """Return, for each layer, whether a kept weight has a gradient other than 0.
 
     Args:
       gradients: of the prunable leaves.
@@ -138,11 +138,6 @@ def have_gradient(
         for gradient, mask, own in zip(gradients, kept, axes, strict=True)
     ]
     return jnp.concatenate([jnp.ravel(has) for has in found])
-
-
-def layer_axes(layers: Layers) -> tuple[tuple[int, ...], ...]:
-    """List the axes of each prunable leaf along which it holds several layers."""
-    return tuple(layout.layers for layout in layers.layouts)
 
 
 @partial(jax.jit, static_argnames=("layers",), compiler_options=QUICK)
@@ -187,7 +182,7 @@ def _respond(
     return Response(
         [leaf.reshape(_example(leaf.shape)) != 0 for leaf in outputs],
         [leaf[0] != 0 for leaf in slopes],
-        have_gradient(gradients, pick(masks, prunable), layer_axes(layers)),
+        have_gradient(gradients, pick(masks, prunable), layers.axes),
     )
 
 

@@ -136,7 +136,7 @@ class Saliency(abc.ABC):
         return None
 
     def least_share(self, params: Params) -> float:
-        """Return the share of the flow that each output array has, the least of all.
+        """Return the smallest share of the flow that an output array of the network has.
 
         Certified rounds prune less than it, so that no output loses all of its flow. 1 where
         nothing is known of shares.

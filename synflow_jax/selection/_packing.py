@@ -22,7 +22,7 @@ from synflow_jax.trees import as_if_auto, whole_everywhere
 
 SMALL = 2**17  # entries; stacking larger layers costs more time a round than it saves in compiling
 Leaves = list[jax.Array]
-Stack = tuple[tuple[int, ...], tuple[int, ...]]  # axes of layers, and their lengths
+LayerAxes = tuple[tuple[int, ...], tuple[int, ...]]  # axes of layers, and their lengths
 
 
 class Packing(NamedTuple):
@@ -36,10 +36,10 @@ class Packing(NamedTuple):
     """
 
     packs: tuple[tuple[int, ...], ...]
-    stacks: tuple[Stack, ...] = ()
+    stacks: tuple[LayerAxes, ...] = ()
 
     @property
-    def of_packs(self) -> tuple[Stack, ...]:
+    def of_packs(self) -> tuple[LayerAxes, ...]:
         """The axes of layers, and their lengths, of each pack."""
         return tuple(self.stacks[pack[0]] if self.stacks else ((), ()) for pack in self.packs)
 
@@ -128,7 +128,7 @@ def packing_of(
     leaves: list[Any],
     shapes: tuple[tuple[int, ...], ...],
     groups: tuple[Hashable, ...] = (),
-    stacks: tuple[Stack, ...] = (),
+    stacks: tuple[LayerAxes, ...] = (),
 ) -> Packing:
     """Choose which leaves to stack: small ones of one shape, dtype and group, on one device.
 

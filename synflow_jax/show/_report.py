@@ -11,6 +11,7 @@ from synflow_jax.flow import Outputs, choose_outputs
 from synflow_jax.measure import (
     any_log2_flow,
     dead_branches,
+    each_layer,
     flow_shares,
     layers_of,
 )
@@ -173,17 +174,16 @@ def report(
     listed = _with_pruned(params, masks, prunable, reading)
     layers = find_layers(params, listed, reading, stacked)
     flow, dead, shares = None, (), {}
-    axes = {path: at.layers for path, at in zip(layers.paths, layers.layouts, strict=True)}
     if apply_fn is not None:
         # Not log2_flow: the counts are useful even if the flow is not finite.
         dense, pruned = (any_log2_flow(params, apply_fn, shape, m) for m in (None, masks))
         flow = (float(dense), float(pruned))
         dead = dead_branches(params, masks, apply_fn, shape, prunable=listed, stacked=stacked)
+        axes = dict(zip(layers.paths, layers.axes, strict=True))
         shares = _shares(params, apply_fn, shape, masks, axes)
     rows = [
-        Row(name, dims, size, kept, shares.get(name), _state(name, size, kept, dead))
-        for path, leaf in zip(layers.paths, pick(masks, layers.prunable), strict=True)
-        for name, dims, size, kept in _layers_of(path, leaf, axes[path])
+        _row(name, mask, shares.get(name), dead)
+        for name, mask in each_layer(layers, pick(masks, layers.prunable))
     ]
     return Report(tuple(rows), flow, _left(params, layers, prunable, reading))
 
@@ -234,12 +234,10 @@ def _shares(
     return {name: float(share.sum()) for name, share in parts}
 
 
-def _layers_of(
-    path: str, mask: Any, axes: tuple[int, ...]
-) -> list[tuple[str, tuple[int, ...], int, int]]:
-    """List (name, shape, size, kept) of a leaf, or of each slice of a stacked one."""
-    parts = layers_of(path, mask, axes)
-    return [(name, tuple(m.shape), int(m.size), int(count_kept([m])[0])) for name, m in parts]
+def _row(name: str, mask: Any, flow: float | None, dead: tuple[str, ...]) -> Row:
+    """Make the row of one layer from its mask, its share of the flow and the names of dead ones."""
+    size, kept = int(mask.size), int(count_kept([mask])[0])
+    return Row(name, tuple(mask.shape), size, kept, flow, _state(name, size, kept, dead))
 
 
 def _state(name: str, size: int, kept: int, dead: tuple[str, ...]) -> str:

@@ -3,6 +3,7 @@
 Knows jaxprs. Knows no score, no mask and no choice of the user's.
 """
 
+from synflow_jax.structure._marks import MASKED as MASKED
 from synflow_jax.structure._reading import Break as Break
 from synflow_jax.structure._reading import Reading as Reading
 from synflow_jax.structure._reading import Stack as Stack

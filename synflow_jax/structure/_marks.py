@@ -16,6 +16,7 @@ from jax.core import Tracer
 Axes = frozenset[int]
 NONE: Axes = frozenset()
 READABLE = 2**20  # entries; the numbers of a larger constant are not looked at
+MASKED = -1e4  # a summand this low is a mask, as in attention, and not a bias
 
 
 class Kind(IntEnum):

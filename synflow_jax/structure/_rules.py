@@ -12,6 +12,7 @@ from typing import Any
 from synflow_jax.jaxpr import CASTS, FUNCTIONS, body_of, scan_sizes
 from synflow_jax.structure._marks import (
     EMPTY,
+    MASKED,
     NONE,
     Axes,
     Kind,
@@ -25,7 +26,6 @@ from synflow_jax.structure._walk import Rule, Walk
 from synflow_jax.trees import is_weight
 
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-MASKED = -1e4  # a number this low is a mask, as in attention, and is not subtracted
 HUGE = 65504.0  # the largest number of float16: a limit that no value reaches
 LOGIC = ("and", "or", "xor", "not")
 UNSIGNED = frozenset(("log", "sin", "cos", "tan", "lgamma", "digamma", "erf_inv", "atan2", "neg"))
@@ -574,7 +574,7 @@ def compare(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
 
 
 def _answer(name: str, a: Mark, b: Mark, same: bool) -> bool | None:
-    """Tell the answer of a comparison that is the same for all entries; None if none is known."""
+    """Return whether a comparison is True for all entries, or False for all; None if not known."""
     if a.kind is Kind.CONSTANT and a.number == 0 and b.kind is not Kind.CONSTANT:
         flipped = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}
         return _answer(flipped.get(name, name), b, a, same)
@@ -604,13 +604,13 @@ def logic(_walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
 
 
 def finite(_walk: Walk, _eqn: Any, marks: list[Mark]) -> Mark:
-    """Tell whether entries are finite, which is taken to be so."""
+    """Describe is_finite of a value: its answer is taken to be True for all entries."""
     kind = Kind.ROUTED if marks[0].is_signal else marks[0].kind
     return replace(join(marks), kind=kind, known=True)
 
 
 def clamp(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
-    """Clamp: from 0 up it is a ReLU, and between the limits of the dtype it is nothing."""
+    """Clamp to a range: one from 0 up is a ReLU, one up to the dtype's limits changes nothing."""
     least, value, most = marks
     above = most.number is not None and most.number >= HUGE
     below = least.number is not None and (least.number == 0 or least.number <= -HUGE)
@@ -665,13 +665,13 @@ def linear(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     """Apply a function that sums entries, moves them or chooses among them."""
     floats = [m for m, a in zip(marks, eqn.invars, strict=True) if _is_float(a)]
     out = replace(join(marks), positive=_positive(floats))
-    if _fed(floats):
-        for mark in _weights(floats):
-            walk.meet_all(mark, "added", eqn)
+    placed = out.kind is Kind.INDEX and bool(floats)  # by tokens: one-hots, or features of nodes
+    fed = _fed(floats)
+    for mark in _weights(floats) if fed or placed else ():
+        walk.meet_all(mark, "added", eqn)
+    if fed:
         return out
-    if out.kind is Kind.INDEX and floats:  # placed by tokens: ones are one-hots, others features
-        for mark in _weights(floats):
-            walk.meet_all(mark, "added", eqn)
+    if placed:
         hot = floats[-1].number == 1
         return replace(out, one_hot=hot, kind=Kind.INDEX if hot else Kind.SIGNAL)
     parts = join_parts([m for m in marks if _same_rank(m, eqn)])
@@ -729,7 +729,7 @@ def _settled(
     A state that starts at 0 depends on nothing in the first turn, and on the input in later ones.
 
     Returns:
-      The marks of what is carried before any turn, after one, and of what each turn returns beside.
+      The marks of what is carried into a turn, out of it, and of what a turn returns beside.
     """
     start, before = carry, walk.trying
     walk.trying = True

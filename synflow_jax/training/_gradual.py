@@ -8,9 +8,9 @@ import numpy as np
 import optax
 from jax import lax
 
-from synflow_jax.measure import layers_of
-from synflow_jax.plan import Plan, check_ratios, cubic, find_layers, globally, make_plan
-from synflow_jax.pruning import fixed_loop, full_masks
+from synflow_jax.measure import each_layer
+from synflow_jax.plan import Plan, check_ratios, cubic, globally, make_plan
+from synflow_jax.pruning import Asked, fixed_loop, full_masks
 from synflow_jax.saliency import magnitude_saliency
 from synflow_jax.training._keep import as_transform, mask_parts, masked_update, zero_pruned
 from synflow_jax.trees import (
@@ -183,17 +183,14 @@ def _warn_of_emptied(settings: _Settings, params: Params, masks: Masks) -> None:
     """Warn of layers without a weight; of fewer weights than layers the plan has warned."""
     if is_traced(masks):
         return
-    layers = find_layers(params, settings.prunable, stacked=settings.stacked)
-    trios = zip(layers.paths, pick(masks, layers.prunable), layers.layouts, strict=True)
-    found = [pair for path, leaf, at in trios for pair in layers_of(path, leaf, at.layers)]
+    plan, _ = _plan_and_counts(settings, params)
+    found = each_layer(plan.layers, pick(masks, plan.prunable))
     kept = {name: int(mask.sum()) for name, mask in found}
     empty = [name for name, count in kept.items() if not count]
     if empty and sum(kept.values()) >= len(kept):
-        by_layer = ", and a scope by layer (layerwise, erk) gives each a share"
         warn(
             f"after update {settings.end}, the last one that prunes, no weight is left in "
-            f"{listed_names(empty)}: min_keep=1 keeps one in each"
-            f"{by_layer if settings.scope is globally else ''}",
+            f"{listed_names(empty)}: {Asked(plan, scope=settings.scope).for_empty_layers()}",
             CollapseWarning,
         )
 

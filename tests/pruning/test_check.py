@@ -14,6 +14,8 @@ from tests.support.nets import (
     WIDTHS,
     all_true,
     batches,
+    block,
+    block_params,
     mlp,
     mlp_params,
     residual,
@@ -166,19 +168,6 @@ def test_the_report_marks_both_layers_of_that_branch():
         "stem": "",
         "up": "collapsed",
     }
-
-
-def block(params, x):
-    """A ResNet's block whose shortcut changes the shape."""
-    h = x @ params["stem"]
-    inner = jax.nn.relu(h @ params["up"]) @ params["down"]
-    return jax.nn.relu(h @ params["shortcut"] + inner) @ params["head"]
-
-
-def block_params():
-    shapes = {"stem": (3, 4), "shortcut": (4, 6), "up": (4, 6), "down": (6, 6), "head": (6, 2)}
-    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
-    return params | {"shortcut": jnp.full((4, 6), 0.01)}
 
 
 def test_an_emptied_shortcut_is_named_alone():

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import synflow_jax as sf
+from tests.support.nets import block, block_params
 
 CHANGES = {
     "min_keep=1": {"min_keep": 1},
@@ -25,19 +26,6 @@ def chain(params, x):
 def chain_params():
     """Make 12 + 16 + 8 weights; those of `two` score least in one round."""
     return {"one": jnp.ones((3, 4)), "two": jnp.full((4, 4), 0.5), "three": jnp.ones((4, 2))}
-
-
-def block(params, x):
-    h = x @ params["stem"]
-    inner = jax.nn.relu(h @ params["up"]) @ params["down"]
-    return jax.nn.relu(h @ params["shortcut"] + inner) @ params["head"]
-
-
-def block_params():
-    """Make 12 + 24 + 24 + 36 + 12 weights; those of the shortcut score least."""
-    shapes = {"stem": (3, 4), "shortcut": (4, 6), "up": (4, 6), "down": (6, 6), "head": (6, 2)}
-    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
-    return params | {"shortcut": jnp.full((4, 6), 0.01)}
 
 
 def warned(method, *args, **settings):

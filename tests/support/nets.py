@@ -174,3 +174,17 @@ def run_flow(fn, x, params=None, **settings):
         return value, back(jnp.ones_like(value))[0]
 
     return both(params or {}, x)
+
+
+def block(params, x):
+    """A ResNet's block whose shortcut changes the shape."""
+    h = x @ params["stem"]
+    inner = jax.nn.relu(h @ params["up"]) @ params["down"]
+    return jax.nn.relu(h @ params["shortcut"] + inner) @ params["head"]
+
+
+def block_params():
+    """Make 12 + 24 + 24 + 36 + 12 weights; those of the shortcut score least."""
+    shapes = {"stem": (3, 4), "shortcut": (4, 6), "up": (4, 6), "down": (6, 6), "head": (6, 2)}
+    params = {name: jnp.ones(shape) for name, shape in shapes.items()}
+    return params | {"shortcut": jnp.full((4, 6), 0.01)}
