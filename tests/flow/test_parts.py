@@ -395,6 +395,16 @@ def test_tokens_that_are_chosen_by_a_computed_index_count_as_the_mean_of_all():
     assert flows(params, first_of_sorted) == pytest.approx({"up": want, "down": want}, rel=RTOL)
 
 
+def test_logsumexp_conserves_flow():
+    def network(p, x):
+        return jax.nn.logsumexp(x @ p["up"], -1, keepdims=True) @ p["down"][:1]
+
+    params = weights(up=(4, N), down=(N, 3))
+    assert float(sf.measure.conservation_gap(params, sf.flow_mode(network), (4,))) < 1e-5
+    found = flows(params, network)
+    assert found["up"] == pytest.approx(found["down"], rel=RTOL)
+
+
 def test_exp_of_a_flow_is_a_decay_since_its_sign_is_lost():
     decays = jnp.tril(jnp.ones((N, N), bool))
 
