@@ -16,6 +16,7 @@ from synflow_jax.flow._outputs import Outputs as Outputs
 from synflow_jax.flow._outputs import choose_outputs as choose_outputs
 from synflow_jax.flow._rows import Untied as Untied
 from synflow_jax.flow._rows import even_rows as even_rows
+from synflow_jax.flow._shares import share_evenly as share_evenly
 from synflow_jax.flow._sources import only_added as only_added
 
 __all__ = [

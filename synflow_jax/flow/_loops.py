@@ -29,23 +29,31 @@ class Signature:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def value(self, array: Any) -> Value:
-        """Make a value of an array."""
+    def value(self, array: Any, terms: Any) -> Value:
+        """Make a value of an array, and of its number of terms."""
         if self.kind is Kind.SIGNAL and is_weight(array):
-            return signal(array, count=self.count)
+            return signal(array, count=self.count, terms=terms)
         return Value(self.kind, array, ways=self.ways)
 
 
-def split_values(walk: Walk, values: list[Value]) -> tuple[list[Signature], list[Any]]:
-    """Split values into their signatures and their arrays, flows in the place of signals."""
+Split = tuple[list[Signature], list[Any], list[Any]]
+
+
+def split_values(walk: Walk, values: list[Value]) -> Split:
+    """Split values into signatures, arrays (flows in the place of signals), numbers of terms."""
     values = [walk.as_factor(v) for v in values]
-    return [Signature(v) for v in values], [walk.flow(v) for v in values]
+    return [Signature(v) for v in values], [walk.flow(v) for v in values], [v.terms for v in values]
+
+
+def as_scalars(terms: list[Any]) -> list[Any]:
+    """Turn numbers of terms into arrays, which a loop can carry."""
+    return [jnp.asarray(one, jnp.float32) for one in terms]
 
 
 def scan(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
     """Rebuild a scan, after finding out which of the carried values are signals."""
     params = eqn.params
-    shapes, arrays = split_values(walk, values)
+    shapes, arrays, terms = split_values(walk, values)
     fixed, carried = scan_sizes(eqn)
     first = fixed + carried
     avals = params["jaxpr"].out_avals
@@ -55,13 +63,16 @@ def scan(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
     def run() -> Any:
         # A new function each time: JAX caches the trace of one that it has seen.
         def body(carry: Any, xs: Any) -> Any:
-            pairs = zip(shapes, [*arrays[:fixed], *carry, *xs], strict=True)
-            out = walk.run_closed(params["jaxpr"], [s.value(a) for s, a in pairs])
-            found[:], leaving = split_values(walk, out)
+            inside, sums = carry
+            each = [*terms[:fixed], *sums, *terms[first:]]
+            trios = zip(shapes, [*arrays[:fixed], *inside, *xs], each, strict=True)
+            out = walk.run_closed(params["jaxpr"], [s.value(a, w) for s, a, w in trios])
+            found[:], leaving, ends = split_values(walk, out)
             done = [jnp.asarray(a).astype(b.dtype) for a, b in zip(leaving, avals, strict=True)]
-            return done[:carried], done[carried:]
+            return (done[:carried], as_scalars(ends[:carried])), done[carried:]
 
-        return jax.lax.scan(body, arrays[fixed:first], arrays[first:], **extra)
+        start = arrays[fixed:first], as_scalars(terms[fixed:first])
+        return jax.lax.scan(body, start, arrays[first:], **extra)
 
     before, walk.muted = walk.muted, True
     stable = False
@@ -72,9 +83,10 @@ def scan(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
         stable = joined == shapes[fixed:first]
         shapes[fixed:first] = joined
     walk.muted = before
-    carry, ys = run()
+    (carry, sums), ys = run()
     kinds = shapes[fixed:first] + found[carried:]
-    return [s.value(a) for s, a in zip(kinds, [*carry, *ys], strict=True)]
+    trios = zip(kinds, [*carry, *ys], [*sums, *[1.0] * len(ys)], strict=True)
+    return [s.value(a, w) for s, a, w in trios]
 
 
 def cond(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
@@ -82,17 +94,19 @@ def cond(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
     if values[0].kind >= Kind.ROUTED:
         return walk.without_rule(eqn, values)
     branches = eqn.params["branches"]
-    shapes, arrays = split_values(walk, values[1:])
+    shapes, arrays, terms = split_values(walk, values[1:])
     found: list[list[Signature]] = []
 
     def branch(closed: Any, *inputs: Any) -> Any:
-        pairs = zip(shapes, inputs, strict=True)
-        kinds, leaving = split_values(walk, walk.run_closed(closed, [s.value(a) for s, a in pairs]))
+        trios = zip(shapes, inputs, terms, strict=True)
+        out = walk.run_closed(closed, [s.value(a, w) for s, a, w in trios])
+        kinds, leaving, ends = split_values(walk, out)
         found.append(kinds)
-        return [a.astype(b.dtype) for a, b in zip(leaving, closed.out_avals, strict=True)]
+        done = [a.astype(b.dtype) for a, b in zip(leaving, closed.out_avals, strict=True)]
+        return done, as_scalars(ends)
 
-    out = jax.lax.switch(values[0].array, [partial(branch, b) for b in branches], *arrays)
+    out, sums = jax.lax.switch(values[0].array, [partial(branch, b) for b in branches], *arrays)
     kinds = found[0]
     for other in found[1:]:
         kinds = [a.join(b) for a, b in zip(kinds, other, strict=True)]
-    return [s.value(a) for s, a in zip(kinds, out, strict=True)]
+    return [s.value(a, w) for s, a, w in zip(kinds, out, sums, strict=True)]

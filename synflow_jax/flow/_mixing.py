@@ -15,10 +15,13 @@ from synflow_jax.flow._rules import (
     one_root,
     signals,
 )
+from synflow_jax.flow._shares import largest
 from synflow_jax.flow._values import (
     Kind,
     Value,
+    all_behind,
     balanced,
+    carried,
     coefficient,
     freeze,
     reciprocal,
@@ -57,12 +60,15 @@ def product(walk: Walk, eqn: Any, values: list[Value]) -> Any:
 
     if a.is_signal and b.is_signal:
         walk.note("product", eqn)
-        return signal(balanced(a, b, (arrays[0], arrays[1]), multiply), count=a.count + b.count)
+        out = balanced(a, b, (arrays[0], arrays[1]), multiply)
+        terms = largest(a.terms, b.terms)
+        return signal(out, count=a.count + b.count, terms=terms, behind=all_behind(a, b))
     out, like = multiply(*arrays), a if a.is_signal else b
     if eqn.primitive.name == "mul":
         return signal(out, like)
-    weighed = Kind.WEIGHT in (a.kind, b.kind)
-    return signal(out, count=1 if weighed else like.count)
+    if Kind.WEIGHT not in (a.kind, b.kind):
+        return signal(out, **carried(like))
+    return signal(out, behind=all_behind(like))  # by a kernel: one term, whatever came before
 
 
 def div(walk: Walk, eqn: Any, values: list[Value]) -> Any:
@@ -175,7 +181,7 @@ def lookup(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     over = tuple(axis for axis in axes if sizes[axis] < flow.shape[axis])
     mean = jnp.broadcast_to(jnp.mean(flow, over, keepdims=True), flow.shape)
     out = bind(eqn, [mean, *(walk.flow(v) for v in indices)])[0]
-    return signal(out, count=array.count) if array.is_signal else Value(array.kind, out)
+    return signal(out, **carried(array)) if array.is_signal else Value(array.kind, out)
 
 
 def linear(walk: Walk, eqn: Any, values: list[Value]) -> Any:
@@ -193,7 +199,7 @@ def linear(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         else zeros_as(v.array)
         for v in values
     ]
-    return signal(bind(eqn, arrays)[0], count=found[0].count)
+    return signal(bind(eqn, arrays)[0], **carried(found[0]))
 
 
 MASKED_PAD = -1e30  # a lower filler is that of a maximum
@@ -224,11 +230,15 @@ def concatenate(walk: Walk, eqn: Any, values: list[Value]) -> Any:
             walk.note("source", eqn, "token")
             array = jnp.broadcast_to(_mean(eqn, flows), array.shape)
         elif not value.is_signal:
-            kept = value.kind is not Kind.CONSTANT
-            array = coefficient(array) if kept else zeros_as(array)
+            number = value.kind is Kind.CONSTANT
+            array = zeros_as(array) if number else coefficient(array)
         arrays.append(array)
     count = found[0].count if all(v.count == found[0].count for v in found) else 1
-    return signal(bind(eqn, arrays)[0], count=count)
+    terms = largest(*(v.terms for v in found))
+    kept = {"count": count, "terms": terms, "behind": all_behind(*found)}
+    if all(v.origin is found[0].origin for v in found):  # pieces of one signal, as of a roll
+        kept["origin"] = found[0].origin
+    return signal(bind(eqn, arrays)[0], **kept)
 
 
 def _mean(eqn: Any, flows: list[Any]) -> Any:

@@ -7,7 +7,7 @@ flow among their factors, attention becomes linear, and routing uniform.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 
 from synflow_jax.flow._network import Network, as_network
 from synflow_jax.flow._primitives import RULES
+from synflow_jax.flow._shares import check_share, share_evenly
 from synflow_jax.flow._sources import only_added
-from synflow_jax.flow._values import Kind, Value, freeze, signal
+from synflow_jax.flow._values import Kind, Value, signal
 from synflow_jax.flow._walk import Walk
 from synflow_jax.structure import Reading, read_network, read_trace
 from synflow_jax.trees import (
@@ -27,15 +28,13 @@ from synflow_jax.trees import (
     Params,
     as_function,
     call_traced,
-    floating_dtype,
-    is_floating,
+    is_traced,
     is_weight,
     named_leaves,
     pick,
     place,
     read_shape,
     warn,
-    widen,
 )
 
 
@@ -71,38 +70,10 @@ def _output_array(walk: Walk, value: Value) -> Any:
     return jnp.zeros_like(value.array)
 
 
-def share_evenly(outputs: Any, weights: tuple[float, ...] = ()) -> Any:
-    """Scale the floating arrays so that each has the same sum, with the sum of all unchanged.
-
-    For arrays with sums t_k > 0 and weights w_k the factors are w_k Σt/(t_k Σw), without gradient.
-    Arrays whose flow is 0 have no share.
-
-    Args:
-      outputs: pytree.
-      weights: of the floating arrays, in tree order; () for the same of all.
-    """
-    leaves = jax.tree.leaves(outputs)
-    floating = tuple(is_floating(leaf) for leaf in leaves)
-    some = [leaf for leaf, hit in zip(leaves, floating, strict=True) if hit]
-    if len(some) < 2:
-        return outputs
-    wide = floating_dtype(widen(some))
-    # Scalars, since arrays that are far apart in size do not fit into one.
-    totals = [freeze(jnp.sum(leaf, dtype=wide)) for leaf in some]
-    weights = weights or (1.0,) * len(some)
-    pairs = list(zip(totals, weights, strict=True))
-    carried: Any = sum(jnp.where(total > 0, weight, 0).astype(wide) for total, weight in pairs)
-    share: Any = sum(totals) / jnp.where(carried > 0, carried, 1)
-    factors = [
-        jnp.where(total > 0, weight * share / jnp.where(total > 0, total, 1), 1)
-        for total, weight in pairs
-    ]
-    even = [leaf * factor.astype(leaf.dtype) for leaf, factor in zip(some, factors, strict=True)]
-    return place(outputs, floating, even, lambda leaf: leaf)
-
-
 @partial(
-    jax.tree_util.register_dataclass, data_fields=["apply_fn"], meta_fields=["sources", "shares"]
+    jax.tree_util.register_dataclass,
+    data_fields=["apply_fn"],
+    meta_fields=["sources", "shares", "branches"],
 )
 @dataclass(frozen=True)
 class FlowMode(Network):
@@ -113,13 +84,20 @@ class FlowMode(Network):
       sources: whether summands are kept as |b|.
       shares: the weights of the output arrays, of which each carries a share of R in proportion;
         () for equal shares.
+      branches: the share of a branch beside its skip; None for what flows there by itself.
     """
 
     apply_fn: Function
     sources: bool
     shares: tuple[float, ...] = ()
+    branches: float | None = 0.5
 
     homogeneous: ClassVar[bool] = True
+
+    @property
+    def keeps_layers(self) -> bool:
+        """Whether branches have shares of their own beside skips."""
+        return self.branches is not None
 
     @property
     def plain(self) -> ApplyFn:
@@ -128,7 +106,7 @@ class FlowMode(Network):
 
     def __call__(self, params: Params, x: Any) -> Any:
         """Return the outputs of the network in flow mode; their sum is the flow."""
-        walk = Walk(RULES, self.sources)
+        walk = Walk(RULES, self.sources, self.branches)
         out = share_evenly(run_in_flow_mode(walk, self.apply_fn.fn, params, x), self.shares)
         unknown = [note for note in walk.notes if note.rule == "not recognised"]
         if unknown:
@@ -145,7 +123,7 @@ class FlowMode(Network):
 
     def over(self, apply_fn: Callable[..., Any]) -> "FlowMode":
         """Return flow mode of another function."""
-        return FlowMode(as_function(apply_fn, "apply_fn"), self.sources, self.shares)
+        return replace(self, apply_fn=as_function(apply_fn, "apply_fn"))
 
     def prepare(self, params: Params, inputs: Inputs | None = None) -> Params:
         """Open the leaves of `closed_leaves`, so that the branches that they scale are scored.
@@ -155,14 +133,31 @@ class FlowMode(Network):
         tells, without them names do. In params that hold pruned weights, exact zeros among others,
         a kernel that is all zero is an emptied one, and stays so.
         """
+        flags = self._may_close(params, inputs)
+        leaves = pick(params, flags)
+        pairs = zip(leaves, _closed(leaves), strict=True)
+        opened = [jnp.where(shut, jnp.full_like(leaf, _opened(leaf)), leaf) for leaf, shut in pairs]
+        return place(params, flags, opened, lambda leaf: leaf)
+
+    def closing(self, params: Params, inputs: Inputs) -> tuple[Any, ...] | None:
+        """Return |closed|/opened for each leaf that `prepare` opens, 1 for the others.
+
+        None where it is known that no leaf is closed; under a trace no value is.
+        """
+        flags = self._may_close(params, inputs)
+        leaves = pick(params, flags)
+        factors = _closings(leaves)
+        if not is_traced(factors) and all(one == 1 for one in jax.device_get(factors)):
+            return None
+        found = iter(factors)
+        return tuple(next(found) if hit else jnp.ones(()) for hit in flags)
+
+    def _may_close(self, params: Params, inputs: Inputs | None) -> tuple[bool, ...]:
+        """Flag the floating leaves that are not only added to signals."""
         reading = None if inputs is None else read_network(self.plain, params, inputs)
         added = only_added(params, reading)
         kinds = [is_weight(leaf) and bool(leaf.size) for leaf in jax.tree.leaves(params)]
-        flags = tuple(kind and not source for kind, source in zip(kinds, added, strict=True))
-        leaves = pick(params, flags)
-        pruned = is_pruned(leaves)
-        opened = [_open_if_closed(leaf, pruned) for leaf in leaves]
-        return place(params, flags, opened, lambda leaf: leaf)
+        return tuple(kind and not source for kind, source in zip(kinds, added, strict=True))
 
 
 CLOSED = 0.01  # a leaf of one number below it closes its branch
@@ -187,12 +182,29 @@ def is_pruned(leaves: list[Any]) -> Any:
 PRUNED = 0.001  # no initialisation draws so many exact zeros
 
 
-def _open_if_closed(leaf: Any, pruned: Any) -> Any:
-    inputs = math.prod(leaf.shape[:-1])
-    closed = is_closed(leaf)
-    if leaf.ndim >= 2:
-        closed &= ~(pruned & (jnp.max(jnp.abs(leaf)) == 0))
-    return jnp.where(closed, jnp.full_like(leaf, inputs**-0.5), leaf)
+def _closed(leaves: list[Any]) -> list[Any]:
+    """Flag the leaves that are closed; in pruned params a kernel of zeros is an emptied one."""
+    pruned = is_pruned(leaves)
+    return [
+        is_closed(leaf) & ~(pruned & (jnp.max(jnp.abs(leaf)) == 0))
+        if leaf.ndim >= 2
+        else is_closed(leaf)
+        for leaf in leaves
+    ]
+
+
+def _opened(leaf: Any) -> float:
+    """Return what a closed leaf is opened to: 1/√(inputs of a unit), 1 for less than two axes."""
+    return math.prod(leaf.shape[:-1]) ** -0.5
+
+
+@jax.jit
+def _closings(leaves: list[Any]) -> list[Any]:
+    """Return |closed|/opened of the leaves that are closed, 1 of the others."""
+    return [
+        jnp.where(shut, jnp.max(jnp.abs(leaf)).astype(jnp.float32) / _opened(leaf), 1)
+        for leaf, shut in zip(leaves, _closed(leaves), strict=True)
+    ]
 
 
 def closed_leaves(
@@ -231,7 +243,9 @@ def find_closed(params: Params, reading: Reading | None) -> tuple[str, ...]:
     )
 
 
-def flow_mode(apply_fn: ApplyFn, *, sources: bool = False) -> FlowMode:
+def flow_mode(
+    apply_fn: ApplyFn, *, sources: bool = False, branches: float | None = 0.5
+) -> FlowMode:
     """Make a network homogeneous of degree 1 and monotone, so that flow is conserved.
 
     An activation φ is x·sg(φ(x)/x), a norm x·sg(1/rms(x))·|γ|, a product of two signals
@@ -240,9 +254,17 @@ def flow_mode(apply_fn: ApplyFn, *, sources: bool = False) -> FlowMode:
     embeddings are dropped; sg stops the gradient. A class token becomes the mean of the tokens
     that it stands beside. Of several output arrays each carries the same share of R.
 
+    A sum y = a + b becomes a·sg(s·y/a) + b·sg((1 − s)·y/b), which is y as well, but a share s of
+    the flow through each of its entries goes through a. Where a is a branch, computed from its skip
+    b, s is `branches`: however many blocks are stacked, each branch carries that share of R.
+    Signals of which neither was computed from the other have shares by their numbers of terms, so
+    that each of n parallel ones has 1/n.
+
     Args:
       apply_fn: apply_fn(params, x) -> y, of any library, in evaluation mode.
       sources: keep summands as |b|, as the reference does with biases, instead of dropping them.
+      branches: the share s of a branch beside its skip; None for the shares that all terms have by
+        themselves, a/y and b/y, of which that of a branch may be next to nothing.
 
     Returns:
       A function of the same signature, to be passed to `synflow`, `layer_flow` and others in place
@@ -251,6 +273,7 @@ def flow_mode(apply_fn: ApplyFn, *, sources: bool = False) -> FlowMode:
 
     Raises:
       TypeError: apply_fn is not a function.
+      ValueError: branches is no share.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -266,4 +289,5 @@ def flow_mode(apply_fn: ApplyFn, *, sources: bool = False) -> FlowMode:
     Source: Tanaka et al. 2020, section 4, whose theorems need homogeneity; the substitutes are
     this library's.
     """
-    return FlowMode(as_function(apply_fn, "apply_fn"), bool(sources))
+    shares = check_share(branches)
+    return FlowMode(as_function(apply_fn, "apply_fn"), bool(sources), branches=shares)

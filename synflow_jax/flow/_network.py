@@ -26,6 +26,11 @@ class Network(abc.ABC):
     homogeneous: ClassVar[bool] = False
 
     @property
+    def keeps_layers(self) -> bool:
+        """Whether shares are even enough that certified rounds can keep flow in every layer."""
+        return False
+
+    @property
     @abc.abstractmethod
     def plain(self) -> ApplyFn:
         """The user's own function."""
@@ -57,6 +62,17 @@ class Network(abc.ABC):
         """Return the params to score, before they are masked; by default unchanged."""
         del inputs
         return params
+
+    def closing(self, params: Params, inputs: Inputs) -> tuple[Any, ...] | None:
+        """Return what makes prepared leaves those of the network as initialised, by factor.
+
+        One scalar for each leaf, in tree order; None, the default, where `prepare` opens nothing.
+
+        Args:
+          params: the params before they are prepared.
+          inputs: of one example.
+        """
+        del params, inputs
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["apply_fn"], meta_fields=[])

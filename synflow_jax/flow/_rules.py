@@ -12,9 +12,12 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from synflow_jax.flow._shares import add_in_shares, largest
 from synflow_jax.flow._values import (
     Kind,
     Value,
+    all_behind,
+    carried,
     coefficient,
     freeze,
     gate,
@@ -142,7 +145,7 @@ def fourier(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     axes = tuple(range(array.ndim - len(lengths), array.ndim))
     total = jnp.sum(array, axes, keepdims=True).astype(out.dtype)
     spread = jnp.broadcast_to(total, out.shape)
-    return signal(spread, count=value.count) if value.is_signal else replace(value, array=spread)
+    return signal(spread, **carried(value)) if value.is_signal else replace(value, array=spread)
 
 
 def power(eqn: Any, values: list[Value]) -> float:
@@ -268,11 +271,31 @@ def add(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         return chain(eqn, values, line=None if kept.frozen else kept.line)
     a, b = as_factors(walk, values)
     if a.is_signal and b.is_signal:
-        return signal(walk.flow(a) + walk.flow(b))
+        return total(walk, a, b)
     if not signals([a, b]):
         return Value(kind_of([a, b]), bind(eqn, [a.array, b.array])[0])
     kept, source = (a, b) if a.is_signal else (b, a)
     return with_source(walk, eqn, kept, source, minus)
+
+
+def total(walk: Walk, a: Value, b: Value) -> Value:
+    """Add two signals, each with its share of the flow.
+
+    A branch, which was computed from the other signal, has the share `Walk.branches` beside it;
+    signals of which neither was computed from the other have shares by their numbers of terms. One
+    signal and itself, moved or gated as in rotary positions, keep the shares that they have.
+    """
+    flows, behind = (walk.flow(a), walk.flow(b)), all_behind(a, b)
+    if walk.branches is None or a.origin is b.origin:
+        return signal(flows[0] + flows[1], terms=largest(a.terms, b.terms), behind=behind)
+    if b.origin in a.behind:
+        share, terms = walk.branches, 2.0
+    elif a.origin in b.behind:
+        share, terms = 1 - walk.branches, 2.0
+    else:
+        terms = a.terms + b.terms
+        share = a.terms / terms
+    return signal(add_in_shares(*flows, share), terms=terms, behind=behind)
 
 
 def in_shape_of(eqn: Any, flow: Any) -> Any:

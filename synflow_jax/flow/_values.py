@@ -56,6 +56,7 @@ class Value:
       shifted: set by `add` where a maximum is subtracted; read by `elementwise` at exp (softmax).
       line, offset, exponent, at: set by `chain`; read by `Walk.flow`, which decides and notes.
       count: set by products of two signals; read by `balanced`.
+      terms, behind: set by sums and by products of signals; read by sums of two signals.
 
     Attributes:
       kind: what the value depends on.
@@ -68,6 +69,8 @@ class Value:
       plain: of a signal, φ(r) as the network computes it.
       line: of a signal, the flow while φ is linear or a ReLU, otherwise None.
       count: the number of factors that share the flow of a product.
+      terms: of a signal, how many terms were added up in it, a number or a floating scalar.
+      behind: of a signal, the origins of the signals that it was computed from, its own left out.
       frozen: whether a signal is a negative power of a reduced signal: a factor, unless it meets
         its own root.
       shifted: whether its own maximum was subtracted from a signal: its exp begins a softmax.
@@ -87,6 +90,8 @@ class Value:
     plain: Any = None
     line: Any = None
     count: int = 1
+    terms: Any = 1.0
+    behind: frozenset[Any] = frozenset()
     frozen: bool = False
     shifted: bool = False
     offset: Any = None
@@ -115,14 +120,27 @@ class Value:
         return self.plain if self.is_signal else self.array
 
 
+CARRIED = ("origin", "reduced", "maxed", "count", "terms", "behind")
+
+
 def signal(array: jax.Array, like: Value | None = None, **changes: Any) -> Value:
-    """Make a signal that is its own root; origin, reductions and count are those of `like`."""
+    """Make a signal that is its own root; the attributes in CARRIED are those of `like`."""
     root = Root(array)
     new = {"root": root, "plain": root.safe, "line": array, **changes}
     if like is None:
         return Value(Kind.SIGNAL, None, **new)
-    kept = {name: getattr(like, name) for name in ("origin", "reduced", "maxed", "count")}
+    kept = {name: getattr(like, name) for name in CARRIED}
     return Value(Kind.SIGNAL, None, **{**kept, **new})
+
+
+def carried(value: Value) -> dict[str, Any]:
+    """Return what linear functions of a signal keep of it besides its array."""
+    return {"count": value.count, "terms": value.terms, "behind": all_behind(value)}
+
+
+def all_behind(*values: Value) -> frozenset[Any]:
+    """Return the origins of all signals that a result of these signals is computed from."""
+    return frozenset().union(*(value.behind | {value.origin} for value in values))
 
 
 def uniform_value(value: Value) -> np.ndarray | None:

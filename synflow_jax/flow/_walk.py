@@ -42,6 +42,7 @@ class Walk:
     Attributes:
       rules: the rule of each primitive, by name.
       sources: whether summands are kept as |b| instead of dropped.
+      branches: the share of the flow of a branch beside its skip, as `flow_mode` takes it.
       notes: the changes made so far.
       muted: whether no notes are taken, as while the body of a scan is tried out.
       outer: the call of a library function inside of which the pass is.
@@ -49,6 +50,7 @@ class Walk:
 
     rules: Mapping[str, Rule]
     sources: bool = False
+    branches: float | None = None
     notes: list[Note] = field(default_factory=list)
     muted: bool = False
     outer: Any = None

@@ -270,11 +270,10 @@ def certified_loop(
     saliency: Any = held.fn
     started = start_clock() if progress else None
 
-    # What the smallest output has: no round prunes as much, so that each output keeps some flow.
-    share = saliency.least_share(params)
-
     def count(scores: Leaves, kept: Leaves, whole: jax.Array) -> jax.Array:
-        return _certified_count(scores, kept, share * whole, schedule.alpha, target)
+        masks = full_masks(params, plan, plan.packing.unpack(kept))
+        claim = saliency.least_claim(params, masks, whole, _flow_of_layers(scores, kept, plan))
+        return _certified_count(scores, kept, claim, schedule.alpha, target)
 
     def turn(state: Any) -> Any:
         i, now, table, before, _ = state
@@ -305,14 +304,25 @@ def certified_loop(
     return kept, _fill(table, i, after), i
 
 
+def _flow_of_layers(scores: Leaves, kept: Leaves, plan: Plan) -> jax.Array:
+    """Sum the scores of what each layer keeps, in float64."""
+    front = plan.packing.in_front
+    with jax.enable_x64(True):
+        sums = [
+            jnp.sum(jnp.where(mask, s, 0).astype(jnp.float64), axis=tuple(range(1, s.ndim)))
+            for s, mask in zip(front(scores), front(kept), strict=True)
+        ]
+        return lax.convert_element_type(plan.packing.in_order(sums), scores[0].dtype)
+
+
 def _certified_count(
     scores: Leaves, kept: Leaves, whole: jax.Array, alpha: float, target: jax.Array
 ) -> jax.Array:
     """Count what a certified round keeps, never less than the target.
 
     It prunes every weight without flow, and the lowest scores whose sum is at most α·`whole`, at
-    least the lowest one with flow unless that one carries all of `whole`: R, or the flow of the
-    output that has the least.
+    least the lowest one with flow unless that one carries all of `whole`: R, or the least of the
+    flows that must not be lost.
     """
     live = [(score > 0) & mask for score, mask in zip(scores, kept, strict=True)]
     count, lives = count_true(list(zip(kept, live, strict=True)))

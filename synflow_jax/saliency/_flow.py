@@ -11,7 +11,11 @@ import jax.numpy as jnp
 from synflow_jax.flow import Network, Outputs, as_network, choose_outputs, even_rows
 from synflow_jax.saliency._gradient import highest_precision, value_and_scores
 from synflow_jax.saliency._losses import find_losses, output_shapes
-from synflow_jax.saliency._objectives import absolute, squared, synaptic_flow
+from synflow_jax.saliency._objectives import (
+    absolute,
+    flow_open_and_closed,
+    squared,
+)
 from synflow_jax.saliency._protocol import Pruned, Saliency
 from synflow_jax.scaled import Scaled, scaled, unit_exponent, unscale
 from synflow_jax.selection import Leaves
@@ -41,15 +45,24 @@ EXTREME_BITS = 96.0  # what is assumed of leaves where some are not
 
 
 @partial(jax.jit, static_argnames=("inputs", "sizes"))
-def _flow(params: Params, apply_fn: Function, inputs: Inputs, sizes: tuple[float, ...]) -> Scaled:
+def _flow(
+    params: Params,
+    closing: tuple[Any, ...] | None,
+    apply_fn: Function,
+    inputs: Inputs,
+    sizes: tuple[float, ...],
+    scales: tuple[jax.Array, ...] = (),
+) -> Scaled:
     # Jitted by itself so that one trace of the user's function serves gradient and value alike.
-    return scaled(partial(synaptic_flow, apply_fn=apply_fn, inputs=inputs), sizes)(params)
+    measure = partial(flow_open_and_closed, apply_fn=apply_fn, inputs=inputs)
+    extra = (closing, scales)
+    return scaled(measure, sizes and (*sizes, *[0.0] * len(jax.tree.leaves(extra))))(params, *extra)
 
 
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["held"],
-    meta_fields=["inputs", "power", "sizes"],
+    meta_fields=["inputs", "power", "sizes", "opens"],
 )
 @dataclass(frozen=True)
 class FlowSaliency(Saliency):
@@ -64,6 +77,7 @@ class FlowSaliency(Saliency):
     inputs: Inputs
     power: int = 1
     sizes: tuple[float, ...] = ()  # of the leaves, in powers of two, where some are extreme
+    opens: bool | None = None  # whether the network opens leaves; None where it is not known
 
     measures_flow: ClassVar[bool] = True
     scores_pruned: ClassVar[bool] = True
@@ -86,6 +100,9 @@ class FlowSaliency(Saliency):
             if even is not None:
                 held = as_function(self.network.over(even), "apply_fn")
                 return replace(self, held=held).fitted(params)
+        closing = self._closing(params)
+        if not is_traced(closing):
+            self = replace(self, opens=closing is not None)
         leaves = jax.tree.leaves(params)
         found = max_abs([leaf for leaf in leaves if is_weight(leaf)])
         if is_traced(found):
@@ -100,9 +117,36 @@ class FlowSaliency(Saliency):
         """Read the user's own network."""
         return read_network(self.network.plain, params, self.inputs)
 
-    def least_share(self, params: Params) -> float:
-        """Return the smallest share of R that an output array has."""
-        return self.network.least_share(len(output_shapes(self, params)))
+    def least_claim(
+        self, params: Params, masks: Masks, flow: jax.Array, of_layers: jax.Array
+    ) -> jax.Array:
+        """Return the smallest flow of an output, and in fair flow mode of a layer and an input.
+
+        Layers and inputs without any flow have none to lose. Where the network opens branches, each
+        output has half of its share in the network as initialised.
+        """
+        share = self.network.least_share(len(output_shapes(self, params)))
+        claims = [flow * (share / (1 if self._closing(params) is None else 2))]
+        if self.network.keeps_layers:
+            own = [of_layers, *self._input_flows(params, masks)]
+            claims += [jnp.where(one > 0, one, jnp.inf).min() for one in own]
+        return jnp.min(jnp.stack([jnp.asarray(claim, of_layers.dtype) for claim in claims]))
+
+    @highest_precision
+    def _input_flows(self, params: Params, masks: Masks) -> list[jax.Array]:
+        """Return the flow from each floating input, none where there is one input alone."""
+        floating = [dtype is None for _, dtype in self.inputs.specs]
+        if sum(floating) < 2:
+            return []
+        start = absolute(self.entering_weights(params, masks))
+        rest = (self._closing(params), self.held, self.inputs, self.sizes)
+
+        def grown(scales: list[jax.Array]) -> Scaled:
+            return _flow(start, *rest, tuple(scales))
+
+        ones = [jnp.ones(()) for _ in floating]
+        _, slopes = jax.value_and_grad(grown, has_aux=True)(ones)
+        return [slope for slope, hit in zip(slopes, floating, strict=True) if hit]
 
     def scores(self, params: Params, masks: Masks) -> Scores:
         """Score every weight; pruned weights score 0.
@@ -117,15 +161,23 @@ class FlowSaliency(Saliency):
     @highest_precision
     def flow(self, params: Params, masks: Masks) -> Scaled:
         """Return R of the masked network."""
-        return _flow(self.entering_weights(params, masks), self.held, self.inputs, self.sizes)
+        start, rest = self.entering_weights(params, masks), (self.held, self.inputs, self.sizes)
+        return _flow(start, self._closing(params), *rest)
 
     @highest_precision
     def flow_and_scores(self, params: Params, masks: Masks) -> tuple[Scaled, Scores]:
         """Return R and, from the same gradient, the scores in units of 2^exponent."""
         # With |m ⊙ θ| as the factor, a pruned weight scores 0 whatever the slope of |·| at 0 is.
         start = absolute(self.entering_weights(params, masks))
-        rest = (self.held, self.inputs, self.sizes)
+        rest = (self._closing(params), self.held, self.inputs, self.sizes)
         return value_and_scores(lambda p: _flow(p, *rest), start, start)
+
+    def _closing(self, params: Params) -> tuple[Any, ...] | None:
+        """Return the factors that close again what the network opens; None where it does not."""
+        if self.opens is False:
+            return None
+        found = self.network.closing(params, self.inputs)
+        return None if found is None else tuple(factor**self.power for factor in found)
 
     def entering_weights(self, params: Params, masks: Masks) -> Params:
         """Return m ⊙ θ, or its square; the objective takes absolute values itself."""
@@ -179,6 +231,15 @@ class _Gated(Network):
         params, masks, gates = params
         network: Any = self.held.fn
         return network.prepare(params, inputs), masks, gates
+
+    def closing(self, params: Any, inputs: Inputs) -> tuple[Any, ...] | None:
+        """Close the params as the network does; masks and gates stay."""
+        params, *others = params
+        network: Any = self.held.fn
+        found = network.closing(params, inputs)
+        if found is None:
+            return None
+        return (*found, *[jnp.ones(()) for _ in jax.tree.leaves(others)])
 
     def __call__(self, params: Any, x: Any) -> Any:
         """Run the network at m ⊙ θ."""

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from synflow_jax.flow import share_evenly
 from synflow_jax.trees import (
     ApplyFn,
     Function,
@@ -27,13 +28,56 @@ from synflow_jax.trees import (
 )
 
 
-def synaptic_flow(params: Params, apply_fn: Function, inputs: Inputs) -> jax.Array:
+def synaptic_flow(
+    params: Params, scales: tuple[Any, ...], apply_fn: Function, inputs: Inputs
+) -> jax.Array:
     """Return the synaptic flow R_SF = 1ᵀ (∏ₗ |θˡ|) 1: the network at |θ| on ones, outputs summed.
 
     Every floating leaf is replaced by its absolute value, biases and buffers included, as in the
     reference. Source: Tanaka et al. 2020 (arXiv 2006.05467), equation 4 of section 6.
     """
-    return sum_outputs(call_on_ones(partial(call_traced, apply_fn), absolute(params), inputs))
+
+    def on_scaled(params: Params, x: Any) -> Any:
+        leaves, treedef = jax.tree.flatten(x)
+        pairs = zip(leaves, scales or (None,) * len(leaves), strict=True)
+        grown = [
+            leaf * scale.astype(leaf.dtype) if scale is not None and is_floating(leaf) else leaf
+            for leaf, scale in pairs
+        ]
+        return call_traced(apply_fn, params, treedef.unflatten(grown))
+
+    return sum_outputs(call_on_ones(on_scaled, absolute(params), inputs))
+
+
+def flow_open_and_closed(
+    params: Params,
+    closing: tuple[Any, ...] | None,
+    scales: tuple[Any, ...],
+    apply_fn: Function,
+    inputs: Inputs,
+) -> jax.Array:
+    """Return the mean of the flow of a network and of that of the same with branches closed.
+
+    Each has the same share of it; where no flow is left in one of them, the other has all. With no
+    branch closed, the two are one network, and the mean is its flow.
+
+    Args:
+      params: pytree, with branches open.
+      closing: the factor of each leaf that closes its branch again, 1 for leaves that close none;
+        None where no branch is closed.
+      scales: a factor of each input; () for inputs of ones.
+      apply_fn: the network.
+      inputs: of one example.
+    """
+    if closing is None:
+        return synaptic_flow(params, scales, apply_fn, inputs)
+    run = jax.jit(partial(synaptic_flow, scales=scales, apply_fn=apply_fn, inputs=inputs))
+    leaves, treedef = jax.tree.flatten(params)
+    pairs = zip(leaves, closing, strict=True)
+    shut = [leaf * factor.astype(leaf.dtype) if is_weight(leaf) else leaf for leaf, factor in pairs]
+    flows = (run(params), run(treedef.unflatten(shut)))
+    alive = sum((flow > 0).astype(flow.dtype) for flow in flows)
+    return sum(share_evenly(flows)) / jnp.maximum(alive, 1)
 
 
 def absolute(params: Params) -> Params:

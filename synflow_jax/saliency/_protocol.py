@@ -135,14 +135,21 @@ class Saliency(abc.ABC):
         del params
         return None
 
-    def least_share(self, params: Params) -> float:
-        """Return the smallest share of the flow that an output array of the network has.
+    def least_claim(
+        self, params: Params, masks: Masks, flow: jax.Array, of_layers: jax.Array
+    ) -> jax.Array:
+        """Return the smallest flow of all that must not lose its last path: by default R.
 
-        Certified rounds prune less than it, so that no output loses all of its flow. 1 where
-        nothing is known of shares.
+        Certified rounds prune less than it.
+
+        Args:
+          params: as scored.
+          masks: as scored.
+          flow: R, in the unit of the scores.
+          of_layers: the sum of the scores of each prunable layer.
         """
-        del params
-        return 1.0
+        del params, masks, of_layers
+        return flow
 
     def flow(self, params: Params, masks: Masks) -> Scaled:
         """Return the flow of the masked network; NaN where the saliency measures none."""

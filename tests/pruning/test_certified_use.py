@@ -13,6 +13,7 @@ from tests.support.nets import (
     MLP,
     SIZE,
     WIDTHS,
+    all_true,
     equal,
     kept,
     mlp,
@@ -152,9 +153,10 @@ def test_weights_of_outputs_are_shares_of_what_a_certified_round_may_prune():
     network = sf.flow_mode(network)
     equal = sf.synflow_saliency(network, (6,))
     weighted = sf.synflow_saliency(network, (6,), outputs={"a": 3, "b": 1})
-    assert equal.least_share(params) == 1 / 2
-    assert weighted.least_share(params) == 1 / 4
-    assert sf.synflow_saliency(network, (6,), outputs={"a": 3}).least_share(params) == 1.0
-    assert sf.synflow_saliency(towers("ab")[1], (6,)).least_share(params) == 1.0
+    alone = sf.synflow_saliency(network, (6,), outputs={"a": 3})
+    plain = sf.synflow_saliency(towers("ab")[1], (6,))
+    for saliency, share in ((equal, 1 / 2), (weighted, 1 / 4), (alone, 1.0), (plain, 1.0)):
+        of_layers = jnp.ones(len(params))
+        assert float(saliency.least_claim(params, all_true(params), 1.0, of_layers)) == share
     _, info = sf.prune(params, equal, 4, schedule=sf.certified())
     assert float(info.share.max()) <= 1 / 4 * (1 + 1e-5)  # α = 1/2 of a half

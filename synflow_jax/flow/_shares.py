@@ -1,0 +1,86 @@
+"""Shares of the flow: what each output array carries of it, and each term of a sum."""
+
+from functools import reduce
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from synflow_jax.flow._values import freeze
+from synflow_jax.trees import floating_dtype, is_floating, place, widen
+
+
+def check_share(branches: Any) -> float | None:
+    """Refuse what is no share of a branch beside a skip."""
+    if branches is None:
+        return None
+    number = isinstance(branches, int | float | np.number) and not isinstance(branches, bool)
+    if not number or not 0 < branches < 1:
+        raise ValueError(
+            "branches must be the share of the flow that a branch carries beside its skip, above 0 "
+            f"and below 1, or None for what flows there by itself, got {branches!r}"
+        )
+    return float(branches)
+
+
+def largest(*weights: Any) -> Any:
+    """Return the largest of some numbers and scalars."""
+    if any(isinstance(weight, jax.Array) for weight in weights):
+        return reduce(jnp.maximum, weights)
+    return max(weights)
+
+
+SMALL = 1e-30  # an entry below this part of the sum is none: its factor would leave the dtype
+
+
+def add_in_shares(one: Any, other: Any, share: Any) -> Any:
+    """Add two flows so that one carries a share s of every entry of the sum, the other 1 − s.
+
+    y = a + b becomes a·sg(s·y/a) + b·sg((1 − s)·y/b), which is y, while a share s of the flow
+    through each entry of y goes through a. Where an entry of one term is 0, the other has all.
+
+    Args:
+      one: the flow a.
+      other: the flow b, of the same shape and dtype.
+      share: s, a number or a floating scalar.
+    """
+    a, b = (jnp.real(freeze(term)) for term in (one, other))
+    total = a + b
+    both = (a > SMALL * total) & (b > SMALL * total)
+    share = jnp.asarray(share, total.dtype)
+    factors = [
+        jnp.where(both, part * total / jnp.where(both, term, 1), 1)
+        for part, term in ((share, a), (1 - share, b))
+    ]
+    return one * factors[0].astype(one.dtype) + other * factors[1].astype(other.dtype)
+
+
+def share_evenly(outputs: Any, weights: tuple[float, ...] = ()) -> Any:
+    """Scale the floating arrays so that each has the same sum, with the sum of all unchanged.
+
+    For arrays with sums t_k > 0 and weights w_k the factors are w_k Σt/(t_k Σw), without gradient.
+    Arrays whose flow is 0 have no share.
+
+    Args:
+      outputs: pytree.
+      weights: of the floating arrays, in tree order; () for the same of all.
+    """
+    leaves = jax.tree.leaves(outputs)
+    floating = tuple(is_floating(leaf) for leaf in leaves)
+    some = [leaf for leaf, hit in zip(leaves, floating, strict=True) if hit]
+    if len(some) < 2:
+        return outputs
+    wide = floating_dtype(widen(some))
+    # Scalars, since arrays that are far apart in size do not fit into one.
+    totals = [freeze(jnp.sum(leaf, dtype=wide)) for leaf in some]
+    weights = weights or (1.0,) * len(some)
+    pairs = list(zip(totals, weights, strict=True))
+    carried: Any = sum(jnp.where(total > 0, weight, 0).astype(wide) for total, weight in pairs)
+    share: Any = sum(totals) / jnp.where(carried > 0, carried, 1)
+    factors = [
+        jnp.where(total > 0, weight * share / jnp.where(total > 0, total, 1), 1)
+        for total, weight in pairs
+    ]
+    even = [leaf * factor.astype(leaf.dtype) for leaf, factor in zip(some, factors, strict=True)]
+    return place(outputs, floating, even, lambda leaf: leaf)

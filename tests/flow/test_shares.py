@@ -1,0 +1,286 @@
+"""Shares of branches in flow mode: closed forms, cuts, loops, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import synflow_jax as sf
+from synflow_jax import measure, saliency
+from tests.support.nets import all_true
+
+pytestmark = pytest.mark.filterwarnings("ignore:check of the network")
+WIDTH, HIDDEN = 6, 9
+SHAPE = (WIDTH,)
+
+
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
+
+
+def stack_params(blocks, branch=1.0):
+    params = {"stem": normal(0, WIDTH, WIDTH), "head": normal(1, WIDTH, 3)}
+    for k in range(blocks):
+        up, down = normal(2 + k, WIDTH, HIDDEN), normal(50 + k, HIDDEN, WIDTH)
+        params[f"b{k}"] = {"up": up * branch, "down": down * branch}
+    return params
+
+
+def stack(params, x):
+    """A stem, residual blocks with a ReLU, and a head."""
+    x = x @ params["stem"]
+    for k in range(len(params) - 2):
+        block = params[f"b{k}"]
+        x = x + jax.nn.relu(x @ block["up"]) @ block["down"]
+    return x @ params["head"]
+
+
+def shares(params, network, shape=SHAPE):
+    """The part of R that goes through each leaf."""
+    scores = saliency.synflow_saliency(network, shape)(params, all_true(params))
+    total = 2.0 ** float(sf.log2_flow(params, network, shape))
+    return jax.tree.map(lambda score: float(score.sum()) / total, scores)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "branch", "share"), [(1, 1.0, 0.5), (4, 1e-3, 0.5), (3, 1.0, 0.2)]
+)
+def test_each_branch_of_a_stack_carries_the_share_of_the_flow(blocks, branch, share):
+    params = stack_params(blocks, branch)
+    found = shares(params, sf.flow_mode(stack, branches=share))
+    assert found["stem"] == pytest.approx(1, rel=1e-5)
+    assert found["head"] == pytest.approx(1, rel=1e-5)
+    for k in range(blocks):
+        each = found[f"b{k}"]
+        assert each == {name: pytest.approx(share, rel=1e-5) for name in each}
+
+
+def test_without_shares_branches_carry_what_flows_through_them():
+    params = stack_params(3, 1e-2)
+    found = shares(params, sf.flow_mode(stack, branches=None))
+    sizes = {name: np.abs(np.asarray(leaf, np.float64)) for name, leaf in params["b2"].items()}
+    x = np.ones(WIDTH) @ np.abs(params["stem"])
+    for k in range(3):
+        block = jax.tree.map(lambda leaf: np.abs(np.asarray(leaf, np.float64)), params[f"b{k}"])
+        before, x = x, x + x @ block["up"] @ block["down"]
+    head = np.abs(params["head"]).sum(1)
+    want = (before @ sizes["up"] @ sizes["down"]) @ head / (x @ head)
+    assert found["b2"] == {name: pytest.approx(want, rel=1e-5) for name in sizes}
+    assert want < 0.01
+
+
+def test_the_flow_is_the_same_with_shares_and_without():
+    params = stack_params(4)
+    flows = [
+        float(sf.log2_flow(params, sf.flow_mode(stack, branches=branches), SHAPE))
+        for branches in (0.5, None, 0.1)
+    ]
+    assert flows == pytest.approx([float(sf.log2_flow(params, stack, SHAPE))] * 3, abs=1e-5)
+
+
+def test_scores_of_one_block_by_hand():
+    params = stack_params(1)
+    got = saliency.synflow_saliency(sf.flow_mode(stack), SHAPE)(params, all_true(params))
+    stem, head = (np.abs(np.asarray(params[name], np.float64)) for name in ("stem", "head"))
+    up, down = (np.abs(np.asarray(params["b0"][name], np.float64)) for name in ("up", "down"))
+    x = np.ones(WIDTH) @ stem
+    hidden = x @ up
+    branch = hidden @ down
+    through = (x + branch) * head.sum(1) / 2  # half of the flow through each unit of the sum
+    want_down = hidden[:, None] * down / branch * through
+    want_up = x[:, None] * up / hidden * want_down.sum(1)
+    want_stem = stem / x * (through + want_up.sum(1))
+    np.testing.assert_allclose(got["b0"]["down"], want_down, rtol=2e-5)
+    np.testing.assert_allclose(got["b0"]["up"], want_up, rtol=2e-5)
+    np.testing.assert_allclose(got["stem"], want_stem, rtol=2e-5)
+
+
+def test_parallel_branches_have_equal_shares():
+    """As in x + attention(x) + mlp(x), or a sum of four kernels of one signal."""
+    params = {f"w{k}": normal(k, WIDTH, WIDTH) * 10.0**-k for k in range(4)}
+
+    def kernels(p, x):
+        return ((x @ p["w0"] + x @ p["w1"]) + x @ p["w2"]) + x @ p["w3"]
+
+    found = shares(params, sf.flow_mode(kernels))
+    assert found == {name: pytest.approx(1 / 4, rel=1e-5) for name in params}
+
+    def parallel(p, x):
+        x = x @ p["w0"]
+        for _ in range(2):
+            x = x + x @ p["w1"] + jax.nn.relu(x @ p["w2"])
+        return x @ p["w3"]
+
+    found = shares(params, sf.flow_mode(parallel))
+    assert found["w1"] == pytest.approx(2 / 3, rel=1e-5)  # a third in each of two blocks
+    assert found["w2"] == pytest.approx(2 / 3, rel=1e-5)
+
+
+def test_a_long_skip_has_the_other_share_of_all_that_it_goes_around():
+    params = {name: normal(k, WIDTH, WIDTH) for k, name in enumerate(("in", "deep", "up", "out"))}
+
+    def u_shaped(p, x):
+        early = jax.nn.relu(x @ p["in"])
+        late = jax.nn.relu(early @ p["deep"]) @ p["up"]
+        return (early + late) @ p["out"]
+
+    found = shares(params, sf.flow_mode(u_shaped, branches=0.25))
+    want = {"in": 1, "deep": 0.25, "up": 0.25, "out": 1}
+    assert found == {name: pytest.approx(share, rel=1e-5) for name, share in want.items()}
+
+
+def test_an_entry_that_one_term_lacks_is_carried_by_the_other():
+    params = {"skip": jnp.eye(2), "branch": jnp.array([[1.0, 0.0], [1.0, 0.0]])}
+
+    def network(p, x):
+        return x @ p["skip"] + x @ p["branch"]
+
+    found = saliency.synflow_saliency(sf.flow_mode(network), (2,))(params, all_true(params))
+    # Unit 0 is 1 + 2 = 3, half of it for each; unit 1 is 1, of the skip alone.
+    np.testing.assert_allclose(found["skip"], [[1.5, 0], [0, 1]], rtol=1e-6)
+    np.testing.assert_allclose(found["branch"], [[0.75, 0], [0.75, 0]], rtol=1e-6)
+
+
+def test_a_loop_over_stacked_blocks_has_the_shares_of_the_unrolled_network():
+    blocks = 4
+    params = stack_params(blocks)
+    looped = {
+        "stem": params["stem"],
+        "head": params["head"],
+        "blocks": jax.tree.map(lambda *a: jnp.stack(a), *[params[f"b{k}"] for k in range(blocks)]),
+    }
+
+    def loop(p, x):
+        def block(x, p):
+            return x + jax.nn.relu(x @ p["up"]) @ p["down"], None
+
+        return jax.lax.scan(block, x @ p["stem"], p["blocks"])[0] @ p["head"]
+
+    def scores(p, network):
+        return saliency.synflow_saliency(sf.flow_mode(network), SHAPE)(p, all_true(p))
+
+    got, want = scores(looped, loop), scores(params, stack)
+    for name in ("up", "down"):
+        each = jnp.stack([want[f"b{k}"][name] for k in range(blocks)])
+        np.testing.assert_allclose(got["blocks"][name], each, rtol=1e-5)
+    np.testing.assert_allclose(got["stem"], want["stem"], rtol=1e-5)
+
+
+def test_states_of_a_loop_have_equal_shares():
+    """A sum over time in a loop: what enters at each of T steps carries 1/T."""
+    steps, params = 5, {"w": normal(0, WIDTH, WIDTH), "v": normal(1, WIDTH, 2)}
+
+    def summed(p, x):
+        def step(state, row):
+            return state + row @ p["w"], None
+
+        first = x[:, 0] @ p["w"]
+        return jax.lax.scan(step, first, jnp.moveaxis(x[:, 1:], 1, 0))[0] @ p["v"]
+
+    def flow_from(step):
+        def grown(scale):
+            x = jnp.ones((1, steps, WIDTH)).at[:, step].multiply(scale)
+            return sf.flow_mode(summed)(jax.tree.map(jnp.abs, params), x).sum()
+
+        return float(jax.grad(grown)(1.0))
+
+    found = np.array([flow_from(step) for step in range(steps)])
+    np.testing.assert_allclose(found / found.sum(), np.full(steps, 1 / steps), rtol=1e-5)
+
+
+def test_shares_pass_through_a_conditional():
+    params = stack_params(2)
+
+    def chosen(p, x):
+        x = x @ p["stem"]
+        for k in range(2):
+            block = p[f"b{k}"]
+
+            def through(x, block=block):
+                return x + jax.nn.relu(x @ block["up"]) @ block["down"]
+
+            x = jax.lax.cond(jnp.bool_(True), through, lambda x: x, x)
+        return x @ p["head"]
+
+    plain = shares(params, sf.flow_mode(chosen, branches=None))
+    found = shares(params, sf.flow_mode(chosen))
+    assert found["b0"]["up"] == pytest.approx(1 / 2, rel=1e-5)
+    assert found["b1"]["down"] == pytest.approx(1 / 2, rel=1e-5)
+    assert plain["b0"]["up"] != pytest.approx(1 / 2, rel=1e-2)
+
+
+def test_shortcuts_with_a_kernel_have_the_share_of_a_branch():
+    """Three stages of two blocks, the first of each with a kernel in its shortcut."""
+    params = {"in": normal(0, WIDTH, WIDTH), "out": normal(1, WIDTH, 2)}
+    for stage in range(3):
+        for name in ("proj", "first", "second"):
+            params[f"{name}{stage}"] = normal(hash_of(name, stage), WIDTH, WIDTH)
+
+    def network(p, x):
+        x = x @ p["in"]
+        for stage in range(3):
+            x = x @ p[f"proj{stage}"] + jax.nn.relu(x @ p[f"first{stage}"])
+            x = x + jax.nn.relu(x @ p[f"second{stage}"])
+        return x @ p["out"]
+
+    found = shares(params, sf.flow_mode(network))
+    for stage in range(3):
+        for name in ("proj", "first", "second"):
+            assert found[f"{name}{stage}"] == pytest.approx(1 / 2, rel=1e-5)
+
+
+def hash_of(name, stage):
+    return 10 * stage + len(name)
+
+
+def test_a_signal_added_to_itself_is_no_branch():
+    """Rotary positions, or x plus x moved: no kernel lies between them, and flow decides."""
+
+    def network(p, x):
+        y = x @ p["w"]
+        return (y * 3.0 + jnp.roll(y, 1, -1) * 0.5) @ p["v"]
+
+    params = {"w": normal(0, WIDTH, WIDTH), "v": normal(1, WIDTH, 2)}
+    even, plain = (
+        saliency.synflow_saliency(sf.flow_mode(network, branches=one), SHAPE)(
+            params, all_true(params)
+        )
+        for one in (0.5, None)
+    )
+    np.testing.assert_allclose(even["w"], plain["w"], rtol=1e-6)
+
+
+def test_flow_is_conserved_and_no_score_is_negative():
+    params = stack_params(3, 0.1)
+
+    def network(p, x):
+        x = jnp.tanh(x @ p["stem"])
+        for k in range(3):
+            normed = x / jnp.sqrt(jnp.mean(x**2, -1, keepdims=True))
+            x = x + jax.nn.gelu(normed @ p[f"b{k}"]["up"]) @ p[f"b{k}"]["down"]
+        return {"a": x @ p["head"], "b": x}
+
+    assert float(measure.conservation_gap(params, sf.flow_mode(network), SHAPE)) < 1e-5
+    found = saliency.synflow_saliency(sf.flow_mode(network), SHAPE)(params, all_true(params))
+    assert min(float(score.min()) for score in jax.tree.leaves(found)) >= 0
+
+
+def test_extreme_terms_keep_their_shares():
+    """Of branches 2^60 times smaller and larger than the skip, in float32."""
+    params = stack_params(2)
+    params["b0"] = jax.tree.map(lambda leaf: leaf * 2.0**-30, params["b0"])
+    params["b1"] = jax.tree.map(lambda leaf: leaf * 2.0**30, params["b1"])
+    found = shares(params, sf.flow_mode(stack))
+    assert found["b0"]["up"] == pytest.approx(1 / 2, rel=1e-4)
+    assert found["b1"]["up"] == pytest.approx(1 / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("branches", ["equal", 0, 1.0, True, -0.5, float("nan")])
+def test_what_is_no_share_is_refused(branches):
+    with pytest.raises(ValueError, match="branches must be the share"):
+        sf.flow_mode(stack, branches=branches)
+
+
+def test_equal_arguments_make_equal_networks():
+    assert sf.flow_mode(stack) == sf.flow_mode(stack, branches=0.5)
+    assert sf.flow_mode(stack) != sf.flow_mode(stack, branches=None)
