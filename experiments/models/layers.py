@@ -78,9 +78,9 @@ def conv(features: int, size: int = 3, stride: int = 1, **settings: Any) -> nn.C
     return nn.Conv(features, (size, size), stride, padding=(size - 1) // 2, **settings)
 
 
-def batch_norm(train: bool) -> nn.BatchNorm:
+def batch_norm(train: bool, **settings: Any) -> nn.BatchNorm:
     """Build BatchNorm with PyTorch's constants."""
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5)
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, **settings)
 
 
 def flatten(images: Array) -> Array:

@@ -27,14 +27,18 @@ def uniform_bias(fan_in: int) -> Callable[..., Array]:
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def join(x: Array, y: Array, stride: int, train: bool, settings: dict[str, Any]) -> Array:
+def join(
+    x: Array, y: Array, stride: int, train: bool, closed: bool, settings: dict[str, Any]
+) -> Array:
     """End a block: add its branch y to x, projected by a 1×1 convolution if needed, then ReLU.
 
-    Call it in a module's compact method; the layers belong to that module.
+    Call it in a module's compact method; the layers belong to that module. With `closed` the last
+    scale of the branch starts at 0.
     """
     if x.shape[-1] != y.shape[-1]:
         x = batch_norm(train)(conv(y.shape[-1], 1, stride, **settings)(x))
-    return nn.relu(batch_norm(train)(y) + x)
+    scale = nn.initializers.zeros if closed else nn.initializers.ones
+    return nn.relu(batch_norm(train, scale_init=scale)(y) + x)
 
 
 class Block(nn.Module):
@@ -43,6 +47,7 @@ class Block(nn.Module):
     features: int
     stride: int
     kernel_init: Callable[..., Any]
+    closed: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -50,7 +55,7 @@ class Block(nn.Module):
         settings = {"use_bias": False, "kernel_init": self.kernel_init}
         y = conv(self.features, 3, self.stride, **settings)(x)
         y = conv(self.features, **settings)(nn.relu(batch_norm(train)(y)))
-        return join(x, y, self.stride, train, settings)
+        return join(x, y, self.stride, train, self.closed, settings)
 
 
 class Bottleneck(nn.Module):
@@ -59,6 +64,7 @@ class Bottleneck(nn.Module):
     features: int
     stride: int
     kernel_init: Callable[..., Any]
+    closed: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -67,13 +73,14 @@ class Bottleneck(nn.Module):
         y = nn.relu(batch_norm(train)(conv(self.features, 1, **settings)(x)))
         y = conv(self.features, 3, self.stride, **settings)(y)
         y = conv(4 * self.features, 1, **settings)(nn.relu(batch_norm(train)(y)))
-        return join(x, y, self.stride, train, settings)
+        return join(x, y, self.stride, train, self.closed, settings)
 
 
 class ResNet(nn.Module):
     """Stages of `blocks` blocks at `features` channels; all but the first halve the map.
 
-    The stem is a 3×3 convolution, or with `imagenet` a 7×7 one of stride 2 and a max-pool.
+    The stem is a 3×3 convolution, or with `imagenet` a 7×7 one of stride 2 and a max-pool. With
+    `closed` the last scale of every block starts at 0, so that the block starts as its shortcut.
     """
 
     classes: int
@@ -82,6 +89,7 @@ class ResNet(nn.Module):
     torch_linear: bool
     block: type[Block] | type[Bottleneck] = Block
     imagenet: bool = False
+    closed: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -94,7 +102,8 @@ class ResNet(nn.Module):
             x = nn.max_pool(x, (3, 3), (2, 2), BORDER)
         for stage, (count, features) in enumerate(zip(self.blocks, self.features, strict=True)):
             for block in range(count):
-                x = self.block(features, 2 if stage and not block else 1, init)(x, train)
+                stride = 2 if stage and not block else 1
+                x = self.block(features, stride, init, self.closed)(x, train)
         return self._linear(jnp.mean(x, (1, 2)))
 
     def _linear(self, x: Array) -> Array:
@@ -112,7 +121,7 @@ STAGES = {
 }
 
 
-def cifar_resnet(classes: int, depth: int, width: int = 16) -> ResNet:
+def cifar_resnet(classes: int, depth: int, width: int = 16, closed: bool = False) -> ResNet:
     """Build CIFAR's ResNet: three stages of (depth − 2) / 6 blocks.
 
     Args:
@@ -120,6 +129,7 @@ def cifar_resnet(classes: int, depth: int, width: int = 16) -> ResNet:
       depth: layers on the longest path, 6n + 2.
       width: channels of the first stage; the next have twice and four times as many. The wide
         networks of this family have 32.
+      closed: whether the last scale of every block starts at 0.
 
     Returns:
       The model.
@@ -129,9 +139,8 @@ def cifar_resnet(classes: int, depth: int, width: int = 16) -> ResNet:
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth must be 6n + 2, from 8 up, got {depth}")
-    return ResNet(
-        classes, ((depth - 2) // 6,) * 3, (width, 2 * width, 4 * width), torch_linear=False
-    )
+    blocks, features = ((depth - 2) // 6,) * 3, (width, 2 * width, 4 * width)
+    return ResNet(classes, blocks, features, torch_linear=False, closed=closed)
 
 
 def resnet(classes: int, depth: int, imagenet: bool = False) -> ResNet:
