@@ -139,6 +139,15 @@ class FlowMode(Network):
         opened = [jnp.where(shut, jnp.full_like(leaf, _opened(leaf)), leaf) for leaf, shut in pairs]
         return place(params, flags, opened, lambda leaf: leaf)
 
+    def signed(self, params: Params, inputs: Inputs) -> tuple[bool, ...]:
+        """Flag the leaves that act through gates alone, such as a negative rate inside of exp.
+
+        The network takes the absolute value of the gate, so that flow stays positive, and the value
+        of the gate is the network's own.
+        """
+        uses = read_network(self.plain, params, inputs).uses
+        return tuple(use.bent and not use.roles & {"kernel", "table"} for use in uses)
+
     def closing(self, params: Params, inputs: Inputs) -> tuple[Any, ...] | None:
         """Return |closed|/opened for each leaf that `prepare` opens, 1 for the others.
 

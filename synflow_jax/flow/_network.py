@@ -63,6 +63,11 @@ class Network(abc.ABC):
         del inputs
         return params
 
+    def signed(self, params: Params, inputs: Inputs) -> tuple[bool, ...]:
+        """Flag the leaves, in tree order, that enter with their sign; by default none do."""
+        del inputs
+        return (False,) * len(jax.tree.leaves(params))
+
     def closing(self, params: Params, inputs: Inputs) -> tuple[Any, ...] | None:
         """Return what makes prepared leaves those of the network as initialised, by factor.
 

@@ -362,7 +362,8 @@ def _grown(
     A tied table is both a source, where it is looked up, and a kernel, which is not scaled.
     """
     network: Any = saliency.network
-    positive = absolute(network.prepare(params, saliency.inputs))
+    signed = network.signed(params, saliency.inputs)
+    positive = absolute(network.prepare(params, saliency.inputs), signed)
     if any(tied):
         plain = as_function(network.plain, "apply_fn")
         network = network.over(Untied(plain, tied))

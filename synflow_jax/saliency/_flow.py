@@ -126,7 +126,9 @@ class FlowSaliency(Saliency):
         output has half of its share in the network as initialised.
         """
         share = self.network.least_share(len(output_shapes(self, params)))
-        claims = [flow * (share / (1 if self._closing(params) is None else 2))]
+        closing = self._closing(params)
+        twice = closing is not None and jnp.stack(closing) != 1
+        claims = [flow * share / (1 + jnp.any(twice).astype(flow.dtype))]
         if self.network.keeps_layers:
             own = [of_layers, *self._input_flows(params, masks)]
             claims += [jnp.where(one > 0, one, jnp.inf).min() for one in own]
@@ -138,7 +140,7 @@ class FlowSaliency(Saliency):
         floating = [dtype is None for _, dtype in self.inputs.specs]
         if sum(floating) < 2:
             return []
-        start = absolute(self.entering_weights(params, masks))
+        start = self.entering_weights(params, masks)
         rest = (self._closing(params), self.held, self.inputs, self.sizes)
 
         def grown(scales: list[jax.Array]) -> Scaled:
@@ -168,7 +170,7 @@ class FlowSaliency(Saliency):
     def flow_and_scores(self, params: Params, masks: Masks) -> tuple[Scaled, Scores]:
         """Return R and, from the same gradient, the scores in units of 2^exponent."""
         # With |m ⊙ θ| as the factor, a pruned weight scores 0 whatever the slope of |·| at 0 is.
-        start = absolute(self.entering_weights(params, masks))
+        start = self.entering_weights(params, masks)
         rest = (self._closing(params), self.held, self.inputs, self.sizes)
         return value_and_scores(lambda p: _flow(p, *rest), start, start)
 
@@ -180,10 +182,15 @@ class FlowSaliency(Saliency):
         return None if found is None else tuple(factor**self.power for factor in found)
 
     def entering_weights(self, params: Params, masks: Masks) -> Params:
-        """Return m ⊙ θ, or its square; the objective takes absolute values itself."""
+        """Return |m ⊙ θ|, or its square; leaves that the network takes with their sign keep it."""
+        start = self.masked_weights(params, masks)
+        signed = self.network.signed(params, self.inputs)
+        return squared(start, signed) if self.power == 2 else absolute(start, signed)
+
+    def masked_weights(self, params: Params, masks: Masks) -> Params:
+        """Return m ⊙ θ of the prepared params."""
         # Masked first, then widened: what XLA finds the same in every round it holds in memory.
-        start = widen(masked(self.network.prepare(params, self.inputs), masks))
-        return squared(start) if self.power == 2 else start
+        return widen(masked(self.network.prepare(params, self.inputs), masks))
 
     def losses(self, pruned: Pruned) -> tuple[str, ...]:
         """Describe what pruning cut: outputs, inputs, signals and gradients, one phrase each."""
@@ -231,6 +238,12 @@ class _Gated(Network):
         params, masks, gates = params
         network: Any = self.held.fn
         return network.prepare(params, inputs), masks, gates
+
+    def signed(self, params: Any, inputs: Inputs) -> tuple[bool, ...]:
+        """Flag what the network takes with its sign."""
+        params, *others = params
+        network: Any = self.held.fn
+        return (*network.signed(params, inputs), *[False] * len(jax.tree.leaves(others)))
 
     def closing(self, params: Any, inputs: Inputs) -> tuple[Any, ...] | None:
         """Close the params as the network does; masks and gates stay."""

@@ -19,7 +19,6 @@ import numpy as np
 from synflow_jax.flow import as_network, find_closed
 from synflow_jax.plan import Layers
 from synflow_jax.saliency._gradient import highest_precision
-from synflow_jax.saliency._objectives import absolute
 from synflow_jax.saliency._protocol import Pruned
 from synflow_jax.scaled import scaled
 from synflow_jax.structure import Reading
@@ -164,8 +163,8 @@ def _respond(
     """
     prunable = layers.prunable
     plain = saliency.from_input_alone(params, prunable)
-    positive = absolute(saliency.entering_weights(plain, masks))
-    own = replace(saliency, power=1).entering_weights(params, masks)
+    positive = saliency.entering_weights(plain, masks)
+    own = saliency.masked_weights(params, masks)
     start = jax.tree.map(lambda a, b: jnp.where(flow, a, b) if is_weight(a) else b, positive, own)
     floating = tuple(is_floating(leaf) for leaf in jax.tree.leaves(x))
     sizes = saliency.sizes and (*saliency.sizes, *[0.0] * len(floating))

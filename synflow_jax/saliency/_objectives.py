@@ -4,6 +4,7 @@ To add a method, write one function params -> scalar with its equation and hand 
 `gradient_saliency` (or, where it needs data, a loss to `snip_saliency` or `grasp_saliency`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +25,8 @@ from synflow_jax.trees import (
     floating_dtype,
     is_floating,
     is_weight,
+    pick,
+    place,
     widen,
 )
 
@@ -31,10 +34,11 @@ from synflow_jax.trees import (
 def synaptic_flow(
     params: Params, scales: tuple[Any, ...], apply_fn: Function, inputs: Inputs
 ) -> jax.Array:
-    """Return the synaptic flow R_SF = 1ᵀ (∏ₗ |θˡ|) 1: the network at |θ| on ones, outputs summed.
+    """Return the synaptic flow R_SF = 1ᵀ (∏ₗ |θˡ|) 1: the network on ones, outputs summed.
 
-    Every floating leaf is replaced by its absolute value, biases and buffers included, as in the
-    reference. Source: Tanaka et al. 2020 (arXiv 2006.05467), equation 4 of section 6.
+    The params are those of `absolute` (or `squared`): every floating leaf is replaced by its
+    absolute value, biases and buffers included, as in the reference. Source: Tanaka et al. 2020
+    (arXiv 2006.05467), equation 4 of section 6.
     """
 
     def on_scaled(params: Params, x: Any) -> Any:
@@ -46,7 +50,7 @@ def synaptic_flow(
         ]
         return call_traced(apply_fn, params, treedef.unflatten(grown))
 
-    return sum_outputs(call_on_ones(on_scaled, absolute(params), inputs))
+    return sum_outputs(call_on_ones(on_scaled, params, inputs))
 
 
 def flow_open_and_closed(
@@ -80,24 +84,29 @@ def flow_open_and_closed(
     return sum(share_evenly(flows)) / jnp.maximum(alive, 1)
 
 
-def absolute(params: Params) -> Params:
-    """Take |θ| of every floating leaf; a modulus stays in the complex dtype of its leaf."""
-    return jax.tree.map(_modulus, params)
+def absolute(params: Params, signed: tuple[bool, ...] = ()) -> Params:
+    """Take |θ| of every floating leaf that is not signed; a modulus stays in its leaf's dtype."""
+    return _each(_modulus, params, signed)
+
+
+def _each(change: Callable[[Any], Any], params: Params, signed: tuple[bool, ...]) -> Params:
+    flags = tuple(not keeps for keeps in signed) or (True,) * len(jax.tree.leaves(params))
+    return place(params, flags, list(map(change, pick(params, flags))), lambda leaf: leaf)
 
 
 def _modulus(leaf: Any) -> Any:
     return jnp.abs(leaf).astype(leaf.dtype) if is_weight(leaf) else leaf
 
 
-def squared(params: Params) -> Params:
-    """Take θ² of every floating leaf, |θ|² of a complex one."""
+def squared(params: Params, signed: tuple[bool, ...] = ()) -> Params:
+    """Take θ² of every floating leaf that is not signed, |θ|² of a complex one."""
 
     def one(leaf: Any) -> Any:
         if not is_weight(leaf):
             return leaf
         return jnp.square(_modulus(leaf) if jnp.iscomplexobj(leaf) else leaf)
 
-    return jax.tree.map(one, params)
+    return _each(one, params, signed)
 
 
 def sum_outputs(outputs: Any) -> jax.Array:

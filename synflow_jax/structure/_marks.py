@@ -39,6 +39,7 @@ class Part:
       layers: the axes of the leaf from which one layer was taken; () if it holds one layer.
       summed: axes of the leaf that a product with other leaves has summed over.
       reduced: axes of the leaf that a sum or a maximum has reduced: a statistic of the leaf.
+      bent: whether a function such as exp, whose value depends on the leaf's sign, was applied.
     """
 
     axes: tuple[Axes, ...]
@@ -46,6 +47,7 @@ class Part:
     layers: tuple[int, ...] = ()
     summed: Axes = NONE
     reduced: Axes = NONE
+    bent: bool = False
 
     def moved(self, axes: Iterable[Axes]) -> "Part":
         """Return the part with other axes; an axis that was sliced and is gone is that of layers.
@@ -69,6 +71,7 @@ class Part:
             layers,
             self.summed | other.summed,
             self.reduced & other.reduced,
+            self.bent or other.bent,
         )
 
 

@@ -58,6 +58,7 @@ class Use:
       sums: the axes that a product sums over for one unit, those of a filter's window left out.
       order: how many leaves meet a signal before this one; None if it meets none.
       where: the line where it first does, as file:line (function).
+      bent: whether a signal meets it behind a function such as exp, as a rate of decay.
     """
 
     path: str
@@ -70,6 +71,7 @@ class Use:
     roles: frozenset[str] = frozenset()
     order: int | None = None
     where: str = ""
+    bent: bool = False
 
     @property
     def is_kernel(self) -> bool:
@@ -267,7 +269,8 @@ def _use(path: str, leaf: Any, found: Found, reached: bool) -> Use:
         role = "type"
     shape = tuple(leaf.shape)
     roles = frozenset("added" if one == "summand" else one for one in found.roles)
-    return Use(path, shape, role, layers, inputs, outputs, sums, roles, found.order, found.where)
+    met = (roles, found.order, found.where, found.bent)
+    return Use(path, shape, role, layers, inputs, outputs, sums, *met)
 
 
 def flax_sides(rank: int, layers: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

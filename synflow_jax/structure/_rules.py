@@ -28,6 +28,7 @@ from synflow_jax.trees import is_weight
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 HUGE = 65504.0  # the largest number of float16: a limit that no value reaches
 LOGIC = ("and", "or", "xor", "not")
+BENDING = frozenset(("exp", "exp2", "expm1", "log1p", "logistic", "tanh", "sin", "cos", "erf"))
 UNSIGNED = frozenset(("log", "sin", "cos", "tan", "lgamma", "digamma", "erf_inv", "atan2", "neg"))
 
 
@@ -546,6 +547,8 @@ def elementwise(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     kind = "normaliser" if below else "elementwise"
     bit = walk.note(kind, eqn, out.leaves, of_weights)
     parts = join_parts(marks) if of_weights else EMPTY
+    if name in BENDING:
+        parts = {leaf: replace(part, bent=True) for leaf, part in parts.items()}
     return replace(out, parts=parts, breaks=out.breaks | bit)
 
 

@@ -30,6 +30,7 @@ class Found:
       sums: its axes that were summed over there.
       order: how many leaves met a signal before it; None if it met none.
       where: the line where it did.
+      bent: whether it met one behind a function such as exp.
     """
 
     roles: set[str] = field(default_factory=set)
@@ -39,6 +40,7 @@ class Found:
     sums: tuple[int, ...] = ()
     order: int | None = None
     where: str = ""
+    bent: bool = False
 
 
 @dataclass
@@ -158,6 +160,7 @@ class Walk:
             found.order, self.met = self.met, self.met + 1
             found.where = self.line(eqn)
         found.roles.add(role)
+        found.bent |= part.bent
         found.layers = part.layers or found.layers
         if role in ("kernel", "table"):
             inputs, outputs, *sums = (tuple(sorted(side)) for side in sides)
