@@ -15,7 +15,7 @@ from synflow_jax.flow._rules import (
     one_root,
     signals,
 )
-from synflow_jax.flow._shares import largest
+from synflow_jax.flow._shares import join_in_shares, largest
 from synflow_jax.flow._values import (
     Kind,
     Value,
@@ -217,15 +217,21 @@ def pad(walk: Walk, eqn: Any, values: list[Value]) -> Any:
 
 
 def concatenate(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Concatenate or stack signals; without sources, a class token becomes the mean of tokens."""
+    """Concatenate or stack signals, each with the same mean per term.
+
+    Without sources, a class token becomes the mean of tokens.
+    """
     values = as_factors(walk, values)
     found = signals(values)
     if not found:
         return walk.without_signal(eqn, values)
     flows = [walk.flow(v) for v in found]
+    if walk.branches is not None and any(v.origin is not found[0].origin for v in found):
+        flows = join_in_shares(flows, [v.terms for v in found])
+    joined = iter(flows)
     arrays = []
     for value in values:
-        array = walk.flow(value)
+        array = next(joined) if value.is_signal else value.array
         if value.kind is Kind.WEIGHT and not walk.sources:
             walk.note("source", eqn, "token")
             array = jnp.broadcast_to(_mean(eqn, flows), array.shape)

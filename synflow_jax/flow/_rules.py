@@ -286,8 +286,11 @@ def total(walk: Walk, a: Value, b: Value) -> Value:
     signal and itself, moved or gated as in rotary positions, keep the shares that they have.
     """
     flows, behind = (walk.flow(a), walk.flow(b)), all_behind(a, b)
-    if walk.branches is None or a.origin is b.origin:
-        return signal(flows[0] + flows[1], terms=largest(a.terms, b.terms), behind=behind)
+    if a.origin is b.origin:
+        kept = {"origin": a.origin, "terms": largest(a.terms, b.terms), "behind": behind}
+        return signal(flows[0] + flows[1], **kept)
+    if walk.branches is None:
+        return signal(flows[0] + flows[1])
     if b.origin in a.behind:
         share, terms = walk.branches, 2.0
     elif a.origin in b.behind:

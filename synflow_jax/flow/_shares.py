@@ -56,6 +56,27 @@ def add_in_shares(one: Any, other: Any, share: Any) -> Any:
     return one * factors[0].astype(one.dtype) + other * factors[1].astype(other.dtype)
 
 
+def join_in_shares(flows: list[Any], terms: list[Any]) -> list[Any]:
+    """Scale flows that are to be joined so that their means are as their numbers of terms are.
+
+    With sums t_k over n_k entries and terms c_k the factors are (c_k n_k/t_k)·Σt/Σcn, without
+    gradient: the sum of all is unchanged. Flows that are 0 stay, and have no part.
+    """
+    wide = floating_dtype(widen(flows))
+    totals = [freeze(jnp.sum(jnp.real(flow), dtype=wide)) for flow in flows]
+    parts = [
+        jnp.where(total > 0, jnp.asarray(count * flow.size, wide), 0)
+        for total, count, flow in zip(totals, terms, flows, strict=True)
+    ]
+    whole: Any = sum(parts)
+    mean = sum(totals) / jnp.where(whole > 0, whole, 1)
+    return [
+        flow
+        * jnp.where(total > 0, part * mean / jnp.where(total > 0, total, 1), 1).astype(flow.dtype)
+        for flow, part, total in zip(flows, parts, totals, strict=True)
+    ]
+
+
 def share_evenly(outputs: Any, weights: tuple[float, ...] = ()) -> Any:
     """Scale the floating arrays so that each has the same sum, with the sum of all unchanged.
 

@@ -116,6 +116,36 @@ def test_parallel_branches_have_equal_shares():
     assert found["w2"] == pytest.approx(2 / 3, rel=1e-5)
 
 
+def test_signals_that_are_joined_have_the_same_mean():
+    """Of two inputs, one 2^40 times smaller behind its kernel, neither is lost."""
+    params = {
+        "a": normal(0, WIDTH, 4),
+        "b": normal(1, WIDTH, 8) * 2.0**-40,
+        "mix": jnp.abs(normal(2, 12, WIDTH)),
+        "out": normal(3, WIDTH, 2),
+    }
+
+    def network(p, x):
+        parts = [jax.nn.relu(x["u"] @ p["a"]), jax.nn.relu(x["v"] @ p["b"])]
+        return jnp.concatenate(parts, -1) @ p["mix"] @ p["out"]
+
+    shape = {name: jax.ShapeDtypeStruct((WIDTH,), jnp.float32) for name in "uv"}
+    wrapped = sf.flow_mode(network)
+    flows = {k: float(v) for k, v in measure.layer_flow(params, wrapped, shape).items()}
+    whole = flows["out"]
+    sizes = {name: np.abs(np.asarray(leaf, np.float64)) for name, leaf in params.items()}
+    a, b = (np.ones(WIDTH) @ sizes[name] for name in "ab")
+    mean = (a.sum() + b.sum()) / 12
+    joined = np.concatenate([a * mean / a.mean(), b * mean / b.mean()])
+    slope = sizes["mix"] @ sizes["out"].sum(1)
+    assert whole == pytest.approx(joined @ slope, rel=1e-5)
+    assert flows["a"] == pytest.approx(joined[:4] @ slope[:4], rel=1e-5)
+    assert flows["b"] == pytest.approx(joined[4:] @ slope[4:], rel=1e-5)
+    assert float(measure.conservation_gap(params, wrapped, shape)) < 1e-5
+    plain = measure.layer_flow(params, sf.flow_mode(network, branches=None), shape)
+    assert float(plain["b"] / plain["out"]) < 2.0**-30
+
+
 def test_a_long_skip_has_the_other_share_of_all_that_it_goes_around():
     params = {name: normal(k, WIDTH, WIDTH) for k, name in enumerate(("in", "deep", "up", "out"))}
 
