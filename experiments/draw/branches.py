@@ -17,7 +17,12 @@ from experiments.records.files import replacing
 from experiments.records.groups import DENSE, collapsed, diverged, group_rows
 from experiments.records.rows import Row
 
-LINES = {**DECODER, "fair": ("#D55E00", "-", "s"), "synflow-plain": ("#666666", ":", "v")}
+LINES = {
+    **DECODER,
+    "fair": ("#D55E00", "-", "s"),
+    "fair-fifth": ("#CC79A7", "--", "D"),
+    "synflow-plain": ("#666666", ":", "v"),
+}
 CAPTION = """mean ± deviation over seeds   *: best of its ρ
 †: layers without a kept weight, mean over seeds   ‡: some seed diverged"""
 PARTS_CAPTION = "of the prunable weights of each part, mean over seeds"

@@ -102,14 +102,15 @@ def certified(alpha: float = 0.5, *, most: int = 1000) -> Certified:
     Pruning the set P costs at most the flow through it, R(after) ≥ R(before) − ΣS(P), so rounds
     that prune less than R never cut the network: a plain chain of L layers can be pruned to one
     weight a layer, ρ = N/L. Every round prunes the weights without flow and at least the lowest
-    one with flow, unless that one carries all of R. In flow mode each of K output arrays has R/K
-    (or its share by `outputs=`), and R/K takes the place of R here, so that no output loses all of
-    its flow. The guarantee is for flow from the input to the
-    output: sources (leaves that are added to a signal, such as biases and means, and embeddings
-    beside floating inputs) count as 0 while scoring. It needs a
-    saliency that measures flow (`synflow`, `synflow_l2`) and scope=globally, and does not use
-    `rounds`. Rounds end at the target. Where they cannot reach it, eager use raises an error; under
-    a trace more weights stay than asked, which `PruneInfo.kept` shows.
+    one with flow, unless that one carries all of R. In flow mode the smallest flow of a layer, an
+    output array or a floating input takes the place of R, so that none of them loses its last path;
+    rounds can go on until layer l keeps F_l/min F weights, F_l being its flow.
+
+    The guarantee is for flow from the input to the output: sources (leaves that are added to a
+    signal, such as biases and means, and embeddings beside floating inputs) count as 0 while
+    scoring. It needs a saliency that measures flow (`synflow`, `synflow_l2`) and scope=globally,
+    and does not use `rounds`. Rounds end at the target. Where they cannot reach it, eager use
+    raises an error; under a trace more weights stay than asked, which `PruneInfo.kept` shows.
 
     Args:
       alpha: α, the share of the flow that a round may prune; from 0.5 up to, not including, 1.

@@ -78,7 +78,8 @@ def _check_target(info: PruneInfo, schedule: Certified, target: int) -> None:
     before = sum_counts(info.kept[-2]) if rounds > 1 else total
     if kept == before:
         raise ValueError(
-            f"certified pruning stands still: any further weight may carry all of the flow. After "
+            "certified pruning stands still: any further weight may carry all of the flow, in flow "
+            "mode all of the flow of a layer, an output or an input. After "
             f"{rounds} rounds {where} {reached}: pass at most that as rho; {chain}"
         )
     raise ValueError(

@@ -62,7 +62,7 @@ def _flow(
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=["held"],
-    meta_fields=["inputs", "power", "sizes", "opens"],
+    meta_fields=["inputs", "power", "sizes", "opens", "signed"],
 )
 @dataclass(frozen=True)
 class FlowSaliency(Saliency):
@@ -78,6 +78,7 @@ class FlowSaliency(Saliency):
     power: int = 1
     sizes: tuple[float, ...] = ()  # of the leaves, in powers of two, where some are extreme
     opens: bool | None = None  # whether the network opens leaves; None where it is not known
+    signed: tuple[bool, ...] | None = None  # the leaves that keep their sign; None before `fitted`
 
     measures_flow: ClassVar[bool] = True
     scores_pruned: ClassVar[bool] = True
@@ -101,17 +102,21 @@ class FlowSaliency(Saliency):
                 held = as_function(self.network.over(even), "apply_fn")
                 return replace(self, held=held).fitted(params)
         closing = self._closing(params)
-        if not is_traced(closing):
-            self = replace(self, opens=closing is not None)
+        opens = None if is_traced(closing) else closing is not None
+        signed = self.network.signed(params, self.inputs)
+        sizes = self._assumed_sizes(params)
+        return replace(self, opens=opens, signed=signed, sizes=sizes)
+
+    def _assumed_sizes(self, params: Params) -> tuple[float, ...]:
+        """Return powers of two that are assumed of the leaves; () where all are of usual size."""
         leaves = jax.tree.leaves(params)
         found = max_abs([leaf for leaf in leaves if is_weight(leaf)])
         if is_traced(found):
-            return self
+            return self.sizes
         tops = [float(top) ** self.power for top in found]
         if all(not top or 1 / EXTREME < top < EXTREME for top in tops):
-            return self
-        sizes = (EXTREME_BITS if is_weight(leaf) else 0.0 for leaf in leaves)
-        return replace(self, sizes=tuple(sizes))
+            return self.sizes
+        return tuple(EXTREME_BITS if is_weight(leaf) else 0.0 for leaf in leaves)
 
     def reading(self, params: Params) -> Reading:
         """Read the user's own network."""
@@ -184,7 +189,9 @@ class FlowSaliency(Saliency):
     def entering_weights(self, params: Params, masks: Masks) -> Params:
         """Return |m ⊙ θ|, or its square; leaves that the network takes with their sign keep it."""
         start = self.masked_weights(params, masks)
-        signed = self.network.signed(params, self.inputs)
+        signed = self.signed
+        if signed is None:
+            signed = self.network.signed(params, self.inputs)
         return squared(start, signed) if self.power == 2 else absolute(start, signed)
 
     def masked_weights(self, params: Params, masks: Masks) -> Params:
@@ -278,7 +285,8 @@ def _candidate_scores(
     gated = (wide, given, gates)
     sizes = saliency.sizes and (*saliency.sizes, *[0.0] * (2 * len(kept)))
     held = as_function(_Gated(saliency.held), "gated")
-    scores = replace(saliency, held=held, sizes=sizes).scores(gated, jax.tree.map(all_true, gated))
+    gate = replace(saliency, held=held, sizes=sizes, signed=None)
+    scores = gate.scores(gated, jax.tree.map(all_true, gated))
     found = jax.tree.leaves(scores[2])
     return [score.astype(floating_dtype(found)) for score in found]
 
