@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from synflow_jax.flow._values import Kind, Value, signal
+from synflow_jax.flow._values import Kind, Value, all_behind, signal
 from synflow_jax.flow._walk import Walk
 from synflow_jax.jaxpr import scan_sizes
 from synflow_jax.trees import is_weight
@@ -29,10 +29,10 @@ class Signature:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def value(self, array: Any, terms: Any) -> Value:
-        """Make a value of an array, and of its number of terms."""
+    def value(self, array: Any, terms: Any, **known: Any) -> Value:
+        """Make a value of an array, of its number of terms and, if known, origin and behind."""
         if self.kind is Kind.SIGNAL and is_weight(array):
-            return signal(array, count=self.count, terms=terms)
+            return signal(array, count=self.count, terms=terms, **known)
         return Value(self.kind, array, ways=self.ways)
 
 
@@ -42,7 +42,18 @@ Split = tuple[list[Signature], list[Any], list[Any]]
 def split_values(walk: Walk, values: list[Value]) -> Split:
     """Split values into signatures, arrays (flows in the place of signals), numbers of terms."""
     values = [walk.as_factor(v) for v in values]
-    return [Signature(v) for v in values], [walk.flow(v) for v in values], [v.terms for v in values]
+    terms = [v.terms if v.is_signal else 0.0 for v in values]  # a state of zeros is no term
+    return [Signature(v) for v in values], [walk.flow(v) for v in values], terms
+
+
+def lineage(values: list[Value]) -> list[dict[str, Any]]:
+    """Return origin and behind of each value, with which it enters the body of a loop or branch."""
+    return [{"origin": v.origin, "behind": v.behind} for v in values]
+
+
+def ancestors(values: list[Value]) -> dict[str, Any]:
+    """Return what lies behind a result of a loop or branch: all signals that enter it."""
+    return {"behind": all_behind(*(v for v in values if v.is_signal))}
 
 
 def as_scalars(terms: list[Any]) -> list[Any]:
@@ -55,7 +66,9 @@ def scan(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
     params = eqn.params
     shapes, arrays, terms = split_values(walk, values)
     fixed, carried = scan_sizes(eqn)
-    first = fixed + carried
+    first, behind = fixed + carried, ancestors(values)
+    rows = [{"behind": all_behind(v)} for v in values[first:]]  # not the origin: each is another
+    known = [*lineage(values[:fixed]), *[behind] * carried, *rows]
     avals = params["jaxpr"].out_avals
     found: list[Signature] = []
     extra = {name: params[name] for name in ("length", "reverse", "unroll")}
@@ -65,8 +78,8 @@ def scan(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
         def body(carry: Any, xs: Any) -> Any:
             inside, sums = carry
             each = [*terms[:fixed], *sums, *terms[first:]]
-            trios = zip(shapes, [*arrays[:fixed], *inside, *xs], each, strict=True)
-            out = walk.run_closed(params["jaxpr"], [s.value(a, w) for s, a, w in trios])
+            entering = zip(shapes, [*arrays[:fixed], *inside, *xs], each, known, strict=True)
+            out = walk.run_closed(params["jaxpr"], [s.value(a, n, **k) for s, a, n, k in entering])
             found[:], leaving, ends = split_values(walk, out)
             done = [jnp.asarray(a).astype(b.dtype) for a, b in zip(leaving, avals, strict=True)]
             return (done[:carried], as_scalars(ends[:carried])), done[carried:]
@@ -86,7 +99,7 @@ def scan(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
     (carry, sums), ys = run()
     kinds = shapes[fixed:first] + found[carried:]
     trios = zip(kinds, [*carry, *ys], [*sums, *[1.0] * len(ys)], strict=True)
-    return [s.value(a, w) for s, a, w in trios]
+    return [s.value(a, n, **behind) for s, a, n in trios]
 
 
 def cond(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
@@ -98,8 +111,8 @@ def cond(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
     found: list[list[Signature]] = []
 
     def branch(closed: Any, *inputs: Any) -> Any:
-        trios = zip(shapes, inputs, terms, strict=True)
-        out = walk.run_closed(closed, [s.value(a, w) for s, a, w in trios])
+        entering = zip(shapes, inputs, terms, lineage(values[1:]), strict=True)
+        out = walk.run_closed(closed, [s.value(a, n, **k) for s, a, n, k in entering])
         kinds, leaving, ends = split_values(walk, out)
         found.append(kinds)
         done = [a.astype(b.dtype) for a, b in zip(leaving, closed.out_avals, strict=True)]
@@ -109,4 +122,5 @@ def cond(walk: Walk, eqn: Any, values: list[Value]) -> list[Value]:
     kinds = found[0]
     for other in found[1:]:
         kinds = [a.join(b) for a, b in zip(kinds, other, strict=True)]
-    return [s.value(a, w) for s, a, w in zip(kinds, out, sums, strict=True)]
+    behind = ancestors(values[1:])
+    return [s.value(a, n, **behind) for s, a, n in zip(kinds, out, sums, strict=True)]

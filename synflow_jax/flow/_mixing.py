@@ -14,6 +14,7 @@ from synflow_jax.flow._rules import (
     kind_of,
     one_root,
     signals,
+    total,
 )
 from synflow_jax.flow._shares import join_in_shares, largest
 from synflow_jax.flow._values import (
@@ -111,7 +112,7 @@ def maximum(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         return chain(eqn, values)
     a, b = as_factors(walk, [a, b])
     if a.is_signal and b.is_signal:
-        return signal(jnp.maximum(walk.flow(a), walk.flow(b)))
+        return signal(jnp.maximum(walk.flow(a), walk.flow(b)), behind=all_behind(a, b))
     if not a.is_signal:
         return walk.without_signal(eqn, [a, b])
     walk.note("source", eqn)
@@ -139,7 +140,9 @@ def select(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         if not signals(cases):
             arrays = [v.array for v in cases]
         mean = arrays[0] * (1 - 1 / which.ways) + arrays[1] / which.ways
-        return signal(mean) if signals(cases) else Value(kind_of(cases), mean)
+        if not signals(cases):
+            return Value(kind_of(cases), mean)
+        return signal(mean, behind=all_behind(*signals(cases)))
     if not signals(cases):
         arrays = [v.array for v in cases]
         return Value(max(kind_of(cases), Kind.DISCRETE), bind(eqn, [freeze(which.raw), *arrays])[0])
@@ -147,8 +150,9 @@ def select(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         walk.note("source", eqn)
     out = bind(eqn, [freeze(which.raw), *arrays])[0]
     found = signals(cases)
-    alone = found[0] if all(v.origin is found[0].origin for v in found) else None
-    return signal(out, alone, shifted=found[0].shifted)
+    if all(v.origin is found[0].origin for v in found):
+        return signal(out, found[0], shifted=found[0].shifted)
+    return signal(out, behind=all_behind(*found), shifted=found[0].shifted)
 
 
 def reduced(walk: Walk, eqn: Any, values: list[Value]) -> Any:
@@ -202,6 +206,15 @@ def linear(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     return signal(bind(eqn, arrays)[0], **carried(found[0]))
 
 
+def scattered(walk: Walk, eqn: Any, values: list[Value]) -> Any:
+    """Add updates at places of a signal: a sum of the signal and of the updates among zeros."""
+    base, places, updates = as_factors(walk, values)
+    if not (base.is_signal and updates.is_signal) or places.kind is Kind.ROUTED:
+        return linear(walk, eqn, values)
+    among = bind(eqn, [jnp.zeros_like(walk.flow(base)), places.raw, walk.flow(updates)])[0]
+    return total(walk, base, signal(among, **carried(updates)))
+
+
 MASKED_PAD = -1e30  # a lower filler is that of a maximum
 
 
@@ -227,7 +240,7 @@ def concatenate(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         return walk.without_signal(eqn, values)
     flows = [walk.flow(v) for v in found]
     if walk.branches is not None and any(v.origin is not found[0].origin for v in found):
-        flows = join_in_shares(flows, [v.terms for v in found])
+        flows = join_in_shares(flows)
     joined = iter(flows)
     arrays = []
     for value in values:
@@ -277,8 +290,8 @@ def top_k(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     value = walk.as_factor(values[0])
     if not value.is_signal:
         return walk.without_signal(eqn, [value])
-    largest, index = bind(eqn, [walk.flow(value)])
-    return [signal(largest, value), Value(Kind.ROUTED, index)]
+    highest, index = bind(eqn, [walk.flow(value)])
+    return [signal(highest, value), Value(Kind.ROUTED, index)]
 
 
 def ordered(walk: Walk, eqn: Any, values: list[Value]) -> Any:

@@ -133,10 +133,14 @@ class FlowMode(Network):
         tells, without them names do. In params that hold pruned weights, exact zeros among others,
         a kernel that is all zero is an emptied one, and stays so.
         """
-        flags = self._may_close(params, inputs)
+        reading = None if inputs is None else read_network(self.plain, params, inputs)
+        flags, layers = _may_close(params, reading)
         leaves = pick(params, flags)
-        pairs = zip(leaves, _closed(leaves), strict=True)
-        opened = [jnp.where(shut, jnp.full_like(leaf, _opened(leaf)), leaf) for leaf, shut in pairs]
+        trios = zip(leaves, layers, _closed(leaves, layers), strict=True)
+        opened = [
+            jnp.where(shut, jnp.full_like(leaf, _opened(leaf, axes)), leaf)
+            for leaf, axes, shut in trios
+        ]
         return place(params, flags, opened, lambda leaf: leaf)
 
     def signed(self, params: Params, inputs: Inputs) -> tuple[bool, ...]:
@@ -151,33 +155,55 @@ class FlowMode(Network):
     def closing(self, params: Params, inputs: Inputs) -> tuple[Any, ...] | None:
         """Return |closed|/opened for each leaf that `prepare` opens, 1 for the others.
 
-        None where it is known that no leaf is closed; under a trace no value is.
+        None where it is known that no leaf is closed; under a trace no value is. Of a stack it is
+        an array of one number a layer.
         """
-        flags = self._may_close(params, inputs)
-        leaves = pick(params, flags)
-        factors = _closings(leaves)
-        if not is_traced(factors) and all(one == 1 for one in jax.device_get(factors)):
+        flags, layers = _may_close(params, read_network(self.plain, params, inputs))
+        factors = _closings(pick(params, flags), layers)
+        if not is_traced(factors) and all((one == 1).all() for one in jax.device_get(factors)):
             return None
         found = iter(factors)
         return tuple(next(found) if hit else jnp.ones(()) for hit in flags)
 
-    def _may_close(self, params: Params, inputs: Inputs | None) -> tuple[bool, ...]:
-        """Flag the floating leaves that are not only added to signals."""
-        reading = None if inputs is None else read_network(self.plain, params, inputs)
-        added = only_added(params, reading)
-        kinds = [is_weight(leaf) and bool(leaf.size) for leaf in jax.tree.leaves(params)]
-        return tuple(kind and not source for kind, source in zip(kinds, added, strict=True))
+
+def _may_close(
+    params: Params, reading: Reading | None
+) -> tuple[tuple[bool, ...], tuple[tuple[int, ...], ...]]:
+    """Flag the floating leaves that scale a branch, and list the axes of layers of each.
+
+    Leaves that are only added to signals close nothing, nor do those behind exp and its kind or a
+    constant that is added, as the s of x·(1 + s), which is open at 0.
+    """
+    added, leaves = only_added(params, reading), jax.tree.leaves(params)
+    uses = (None,) * len(leaves) if reading is None else reading.uses
+    bent = [use is not None and use.bent and not use.is_kernel for use in uses]
+    flags = tuple(
+        is_weight(leaf) and bool(leaf.size) and not source and not gate
+        for leaf, source, gate in zip(leaves, added, bent, strict=True)
+    )
+    layers = (() if use is None else use.layers for use in uses)
+    return flags, tuple(axes for axes, hit in zip(layers, flags, strict=True) if hit)
 
 
 CLOSED = 0.01  # a leaf of one number below it closes its branch
 
 
-def is_closed(leaf: Any) -> Any:
-    """Whether a leaf closes the branch that it scales: one number below CLOSED, or a scalar 0."""
+def is_closed(leaf: Any, layers: tuple[int, ...] = ()) -> Any:
+    """Whether a leaf closes the branch that it scales: one number below CLOSED, or a scalar 0.
+
+    Args:
+      leaf: a floating array.
+      layers: the axes of layers of a stack, which keep their length; the others get length 1.
+    """
     # By minimum and maximum: of a sharded leaf only two numbers cross devices.
-    least, most = jnp.min(leaf), jnp.max(leaf)
-    nearly = jnp.abs(most) < CLOSED if leaf.size > 1 else most == 0
-    return (least == most) & nearly
+    over = _within(leaf, layers)
+    least, most = (fn(leaf, axis=over, keepdims=True) for fn in (jnp.min, jnp.max))
+    one = math.prod(leaf.shape[axis] for axis in over) == 1
+    return (least == most) & ((most == 0) if one else (jnp.abs(most) < CLOSED))
+
+
+def _within(leaf: Any, layers: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(axis for axis in range(leaf.ndim) if axis not in layers)
 
 
 def is_pruned(leaves: list[Any]) -> Any:
@@ -191,29 +217,37 @@ def is_pruned(leaves: list[Any]) -> Any:
 PRUNED = 0.001  # no initialisation draws so many exact zeros
 
 
-def _closed(leaves: list[Any]) -> list[Any]:
-    """Flag the leaves that are closed; in pruned params a kernel of zeros is an emptied one."""
+def _closed(leaves: list[Any], layers: tuple[tuple[int, ...], ...]) -> list[Any]:
+    """Flag the layers that are closed; in pruned params a kernel of zeros is an emptied one."""
     pruned = is_pruned(leaves)
-    return [
-        is_closed(leaf) & ~(pruned & (jnp.max(jnp.abs(leaf)) == 0))
-        if leaf.ndim >= 2
-        else is_closed(leaf)
-        for leaf in leaves
-    ]
+    found = []
+    for leaf, axes in zip(leaves, layers, strict=True):
+        over, closed = _within(leaf, axes), is_closed(leaf, axes)
+        if len(over) >= 2:
+            empty = jnp.max(jnp.abs(leaf), axis=over, keepdims=True) == 0
+            closed &= ~(pruned & empty)
+        found.append(closed)
+    return found
 
 
-def _opened(leaf: Any) -> float:
-    """Return what a closed leaf is opened to: 1/√(inputs of a unit), 1 for less than two axes."""
-    return math.prod(leaf.shape[:-1]) ** -0.5
+def _opened(leaf: Any, layers: tuple[int, ...]) -> float:
+    """Return what a closed layer is opened to: 1/√(inputs of a unit), 1 for less than two axes."""
+    return math.prod(leaf.shape[axis] for axis in _within(leaf, layers)[:-1]) ** -0.5
 
 
-@jax.jit
-def _closings(leaves: list[Any]) -> list[Any]:
-    """Return |closed|/opened of the leaves that are closed, 1 of the others."""
-    return [
-        jnp.where(shut, jnp.max(jnp.abs(leaf)).astype(jnp.float32) / _opened(leaf), 1)
-        for leaf, shut in zip(leaves, _closed(leaves), strict=True)
-    ]
+@partial(jax.jit, static_argnums=1)
+def _closings(leaves: list[Any], layers: tuple[tuple[int, ...], ...]) -> list[Any]:
+    """Return |closed|/opened of the layers that are closed, 1 of the others."""
+    found = []
+    for leaf, axes, shut in zip(leaves, layers, _closed(leaves, layers), strict=True):
+        size = jnp.max(jnp.abs(leaf), axis=_within(leaf, axes), keepdims=True).astype(jnp.float32)
+        found.append(jnp.where(shut, size / _opened(leaf, axes), 1))
+    return found
+
+
+@partial(jax.jit, static_argnums=1)
+def _any_closed(leaves: list[Any], layers: tuple[tuple[int, ...], ...]) -> list[Any]:
+    return [jnp.any(shut) for shut in _closed(leaves, layers)]
 
 
 def closed_leaves(
@@ -223,7 +257,9 @@ def closed_leaves(
 
     Examples are a zero-initialised last scale of a residual block, a layer scale of 1e-6, ReZero's
     α, LoRA's B, and a head of zeros. What is only added to a signal closes no branch and is not
-    listed: the trace of the network tells, or names where there is no network.
+    listed: the trace of the network tells, or names where there is no network. Of a stack one layer
+    is enough. In params that hold pruned weights a kernel of zeros is an emptied one, not a closed
+    one.
 
     Args:
       params: any pytree of arrays.
@@ -245,11 +281,10 @@ def closed_leaves(
 
 def find_closed(params: Params, reading: Reading | None) -> tuple[str, ...]:
     """List the leaves that close a branch, given the reading of the network if there is one."""
-    triples = zip(named_leaves(params), only_added(params, reading), strict=True)
-    some = [(path, leaf) for (path, leaf), added in triples if not added]
-    return tuple(
-        path for path, leaf in some if is_weight(leaf) and leaf.size and bool(is_closed(leaf))
-    )
+    flags, layers = _may_close(params, reading)
+    closed = iter(jax.device_get(_any_closed(pick(params, flags), layers)))
+    pairs = zip(named_leaves(params), flags, strict=True)
+    return tuple(path for (path, _), hit in pairs if hit and next(closed))
 
 
 def flow_mode(

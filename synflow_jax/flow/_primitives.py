@@ -18,6 +18,7 @@ from synflow_jax.flow._mixing import (
     pad,
     product,
     reduced,
+    scattered,
     select,
     top_k,
 )
@@ -45,7 +46,7 @@ SHAPES = (
 LINEAR = (
     *("cumsum", "cummax", "cummin", "reduce_min", "reduce_window_sum", "reduce_window_min"),
     *("reduce_window", "select_and_gather_add", "dynamic_update_slice"),
-    *("scatter", "scatter_add", "scatter-add", "scatter-max"),
+    *("scatter", "scatter-max"),
 )
 RULES: dict[str, Rule] = {
     **dict.fromkeys(CALLS, walk_through),
@@ -61,6 +62,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("split", "unstack"), split),
     **dict.fromkeys(("argmax", "argmin"), argmax),
     **dict.fromkeys(("gather", "dynamic_slice"), lookup),
+    **dict.fromkeys(("scatter_add", "scatter-add"), scattered),
     "complex": joined,
     "cond": cond,
     "convert_element_type": convert,

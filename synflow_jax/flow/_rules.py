@@ -94,7 +94,8 @@ def elementwise(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     if one_root(eqn, values, free) is not None:
         return chain(eqn, values)
     if name == "min" and len(signals(values)) == 2:
-        return signal(jnp.minimum(*[walk.flow(v) for v in as_factors(walk, values)]))
+        both = as_factors(walk, values)
+        return signal(jnp.minimum(*map(walk.flow, both)), behind=all_behind(*signals(both)))
     if not is_weight(eqn.outvars[0].aval):
         walk.note("routing", eqn, "comparison")
         return Value(Kind.DISCRETE, freeze(bind(eqn, [v.raw for v in values])[0]))
@@ -119,7 +120,8 @@ def joined(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     flow: Any = sum(walk.flow(v) for v in signals(values))
     if len(signals(values)) == 1 and any(v.kind is Kind.WEIGHT for v in values):
         walk.note("source", eqn)
-    return signal(flow.astype(eqn.outvars[0].aval.dtype))
+    behind = all_behind(*signals(values))
+    return signal(flow.astype(eqn.outvars[0].aval.dtype), behind=behind)
 
 
 def fourier(walk: Walk, eqn: Any, values: list[Value]) -> Any:
@@ -284,6 +286,9 @@ def total(walk: Walk, a: Value, b: Value) -> Value:
     A branch, which was computed from the other signal, has the share `Walk.branches` beside it;
     signals of which neither was computed from the other have shares by their numbers of terms. One
     signal and itself, moved or gated as in rotary positions, keep the shares that they have.
+
+    Beside a further branch of the same skip the sum counts as 1/s terms, so that in x + f(x) + g(x)
+    both branches have the same share.
     """
     flows, behind = (walk.flow(a), walk.flow(b)), all_behind(a, b)
     if a.origin is b.origin:
@@ -292,9 +297,9 @@ def total(walk: Walk, a: Value, b: Value) -> Value:
     if walk.branches is None:
         return signal(flows[0] + flows[1])
     if b.origin in a.behind:
-        share, terms = walk.branches, 2.0
+        share, terms = walk.branches, 1 / walk.branches
     elif a.origin in b.behind:
-        share, terms = 1 - walk.branches, 2.0
+        share, terms = 1 - walk.branches, 1 / walk.branches
     else:
         terms = a.terms + b.terms
         share = a.terms / terms

@@ -31,9 +31,6 @@ def largest(*weights: Any) -> Any:
     return max(weights)
 
 
-SMALL = 1e-30  # an entry below this part of the sum is none: its factor would leave the dtype
-
-
 def add_in_shares(one: Any, other: Any, share: Any) -> Any:
     """Add two flows so that one carries a share s of every entry of the sum, the other 1 − s.
 
@@ -47,26 +44,27 @@ def add_in_shares(one: Any, other: Any, share: Any) -> Any:
     """
     a, b = (jnp.real(freeze(term)) for term in (one, other))
     total = a + b
-    both = (a > SMALL * total) & (b > SMALL * total)
+    ratios = [total / jnp.where(term > 0, term, 1) for term in (a, b)]
+    both = (a > 0) & (b > 0) & jnp.isfinite(ratios[0]) & jnp.isfinite(ratios[1])
     share = jnp.asarray(share, total.dtype)
     factors = [
-        jnp.where(both, part * total / jnp.where(both, term, 1), 1)
-        for part, term in ((share, a), (1 - share, b))
+        jnp.where(both, part * ratio, 1)
+        for part, ratio in zip((share, 1 - share), ratios, strict=True)
     ]
     return one * factors[0].astype(one.dtype) + other * factors[1].astype(other.dtype)
 
 
-def join_in_shares(flows: list[Any], terms: list[Any]) -> list[Any]:
-    """Scale flows that are to be joined so that their means are as their numbers of terms are.
+def join_in_shares(flows: list[Any]) -> list[Any]:
+    """Scale flows that are to be joined so that all have the same mean.
 
-    With sums t_k over n_k entries and terms c_k the factors are (c_k n_k/t_k)·Σt/Σcn, without
-    gradient: the sum of all is unchanged. Flows that are 0 stay, and have no part.
+    With sums t_k over n_k entries the factors are (n_k/t_k)·Σt/Σn, without gradient: the sum of all
+    is unchanged. Flows that are 0 stay, and have no part.
     """
     wide = floating_dtype(widen(flows))
     totals = [freeze(jnp.sum(jnp.real(flow), dtype=wide)) for flow in flows]
     parts = [
-        jnp.where(total > 0, jnp.asarray(count * flow.size, wide), 0)
-        for total, count, flow in zip(totals, terms, flows, strict=True)
+        jnp.where(total > 0, jnp.asarray(flow.size, wide), 0)
+        for total, flow in zip(totals, flows, strict=True)
     ]
     whole: Any = sum(parts)
     mean = sum(totals) / jnp.where(whole > 0, whole, 1)

@@ -56,7 +56,7 @@ class Value:
       shifted: set by `add` where a maximum is subtracted; read by `elementwise` at exp (softmax).
       line, offset, exponent, at: set by `chain`; read by `Walk.flow`, which decides and notes.
       count: set by products of two signals; read by `balanced`.
-      terms, behind: set by sums and by products of signals; read by sums of two signals.
+      terms, behind: set by sums, products of signals and whatever combines signals; read by sums.
 
     Attributes:
       kind: what the value depends on.
@@ -69,7 +69,8 @@ class Value:
       plain: of a signal, φ(r) as the network computes it.
       line: of a signal, the flow while φ is linear or a ReLU, otherwise None.
       count: the number of factors that share the flow of a product.
-      terms: of a signal, how many terms were added up in it, a number or a floating scalar.
+      terms: of a signal, as how many terms it counts in a sum with a signal that was not computed
+        from it: 1 behind a kernel, the number of terms of a sum; a number or a floating scalar.
       behind: of a signal, the origins of the signals that it was computed from, its own left out.
       frozen: whether a signal is a negative power of a reduced signal: a factor, unless it meets
         its own root.

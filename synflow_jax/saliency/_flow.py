@@ -103,7 +103,9 @@ class FlowSaliency(Saliency):
                 return replace(self, held=held).fitted(params)
         closing = self._closing(params)
         opens = None if is_traced(closing) else closing is not None
-        signed = self.network.signed(params, self.inputs)
+        flags = self.network.signed(params, self.inputs)
+        chosen = prunable or (False,) * len(flags)
+        signed = tuple(flag and not hit for flag, hit in zip(flags, chosen, strict=True))
         sizes = self._assumed_sizes(params)
         return replace(self, opens=opens, signed=signed, sizes=sizes)
 
@@ -131,9 +133,11 @@ class FlowSaliency(Saliency):
         output has half of its share in the network as initialised.
         """
         share = self.network.least_share(len(output_shapes(self, params)))
-        closing = self._closing(params)
-        twice = closing is not None and jnp.stack(closing) != 1
-        claims = [flow * share / (1 + jnp.any(twice).astype(flow.dtype))]
+        closing = self._closing(params) or ()
+        twice = [jnp.any(factor != 1) for factor in closing]
+        claims = [flow * share / (2 if self.opens else 1)]
+        if self.opens is None and twice:
+            claims[0] /= 1 + jnp.any(jnp.stack(twice)).astype(flow.dtype)
         if self.network.keeps_layers:
             own = [of_layers, *self._input_flows(params, masks)]
             claims += [jnp.where(one > 0, one, jnp.inf).min() for one in own]

@@ -444,6 +444,8 @@ def add(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     if minus and not reduced:
         walk.note("subtraction", eqn, shared, of_weights=True)
     parts = join_parts(_without_biases(walk, eqn, marks))
+    if any(mark.kind is Kind.CONSTANT and mark.number != 0 for mark in marks):  # as of 1 + s
+        parts = {leaf: replace(part, bent=True) for leaf, part in parts.items()}
     number = _folded(eqn.primitive.name, marks)
     return replace(out, parts=parts, breaks=out.breaks | bit, positive=positive, number=number)
 

@@ -184,3 +184,59 @@ def test_certified_rounds_keep_both_networks_to_the_last_weights():
     for k in range(3):
         shut = {**opened, f"gamma{k}": jnp.zeros(WIDTH)}
         assert paths(network, opened, masks) > paths(network, shut, masks)
+
+
+def stacked_scale(p, x):
+    """Blocks in a loop, each with a scale of its own."""
+
+    def block(x, own):
+        return x + jax.nn.relu(x @ own["up"]) @ own["mid"] * own["gamma"][None], None
+
+    return jax.lax.scan(block, x, {k: p[k] for k in ("up", "mid", "gamma")})[0] @ p["head"]
+
+
+@pytest.mark.parametrize("closed", [(0, 1, 2), (1,)])
+@pytest.mark.parametrize("pruned", [False, True])
+def test_layers_of_a_stack_are_closed_one_by_one(closed, pruned):
+    params = {
+        name: jnp.stack([normal(f"{name}{k}", WIDTH, WIDTH) for k in range(3)])
+        for name in ("up", "mid")
+    }
+    params["gamma"] = jnp.ones((3, WIDTH)).at[np.array(closed)].set(0)
+    params["head"] = normal("head", WIDTH, 3)
+    if pruned:  # a kernel of zeros is then an emptied one, a scale of zeros is not
+        params["up"] = params["up"].at[0, :2].set(0)
+    wrapped = sf.flow_mode(stacked_scale)
+    assert sf.flow.closed_leaves(params, wrapped, SHAPE) == ("gamma",)
+    opened = wrapped.prepare(params, saliency.synflow_saliency(wrapped, SHAPE).inputs)
+    assert bool((opened["gamma"] == 1).all())
+    scores = saliency.synflow_saliency(wrapped, SHAPE)(params, all_true(params))
+    total = 2.0 ** float(sf.log2_flow(params, wrapped, SHAPE))
+    found = np.asarray(scores["mid"].sum((1, 2))) / total
+    want = [0.25 if k in closed else 0.5 for k in range(3)]
+    np.testing.assert_allclose(found, want, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "gain", [lambda s: 1 + s, jnp.exp, lambda s: jax.nn.sigmoid(s), lambda s: jax.nn.softmax(s)]
+)
+def test_gains_that_are_open_at_zero_close_nothing(gain):
+    params = {**kernels("w0", "head"), "s": jnp.zeros(WIDTH)}
+
+    def network(p, x):
+        return x @ p["w0"] * gain(p["s"])[None] @ p["head"]
+
+    assert sf.flow.closed_leaves(params, network, SHAPE) == ()
+
+
+def test_adapters_on_pruned_params_are_named_as_they_are_scored():
+    params = {**kernels("w", "a", "out"), "b": jnp.zeros((WIDTH, WIDTH))}
+
+    def network(p, x):
+        return (x @ p["w"] + x @ p["a"] @ p["b"]) @ p["out"]
+
+    assert sf.flow.closed_leaves(params, network, SHAPE) == ("b",)
+    pruned = {**params, "w": params["w"].at[:6].set(0)}
+    assert sf.flow.closed_leaves(pruned, network, SHAPE) == ()
+    inputs = saliency.synflow_saliency(sf.flow_mode(network), SHAPE).inputs
+    assert not sf.flow_mode(network).prepare(pruned, inputs)["b"].any()

@@ -121,20 +121,21 @@ def test_signals_that_are_joined_have_the_same_mean():
     params = {
         "a": normal(0, WIDTH, 4),
         "b": normal(1, WIDTH, 8) * 2.0**-40,
+        "self": jnp.eye(4),
         "mix": jnp.abs(normal(2, 12, WIDTH)),
         "out": normal(3, WIDTH, 2),
     }
 
     def network(p, x):
-        parts = [jax.nn.relu(x["u"] @ p["a"]), jax.nn.relu(x["v"] @ p["b"])]
-        return jnp.concatenate(parts, -1) @ p["mix"] @ p["out"]
+        u, v = jax.nn.relu(x["u"] @ p["a"]), jax.nn.relu(x["v"] @ p["b"])
+        return jnp.concatenate([u + u @ p["self"], v], -1) @ p["mix"] @ p["out"]
 
     shape = {name: jax.ShapeDtypeStruct((WIDTH,), jnp.float32) for name in "uv"}
     wrapped = sf.flow_mode(network)
     flows = {k: float(v) for k, v in measure.layer_flow(params, wrapped, shape).items()}
     whole = flows["out"]
     sizes = {name: np.abs(np.asarray(leaf, np.float64)) for name, leaf in params.items()}
-    a, b = (np.ones(WIDTH) @ sizes[name] for name in "ab")
+    a, b = (np.ones(WIDTH) @ sizes[name] * times for name, times in (("a", 2), ("b", 1)))
     mean = (a.sum() + b.sum()) / 12
     joined = np.concatenate([a * mean / a.mean(), b * mean / b.mean()])
     slope = sizes["mix"] @ sizes["out"].sum(1)
@@ -196,7 +197,8 @@ def test_a_loop_over_stacked_blocks_has_the_shares_of_the_unrolled_network():
     np.testing.assert_allclose(got["stem"], want["stem"], rtol=1e-5)
 
 
-def test_states_of_a_loop_have_equal_shares():
+@pytest.mark.parametrize("from_zeros", [False, True])
+def test_states_of_a_loop_have_equal_shares(from_zeros):
     """A sum over time in a loop: what enters at each of T steps carries 1/T."""
     steps, params = 5, {"w": normal(0, WIDTH, WIDTH), "v": normal(1, WIDTH, 2)}
 
@@ -204,8 +206,10 @@ def test_states_of_a_loop_have_equal_shares():
         def step(state, row):
             return state + row @ p["w"], None
 
-        first = x[:, 0] @ p["w"]
-        return jax.lax.scan(step, first, jnp.moveaxis(x[:, 1:], 1, 0))[0] @ p["v"]
+        rows = jnp.moveaxis(x, 1, 0)
+        if from_zeros:
+            return jax.lax.scan(step, jnp.zeros((x.shape[0], WIDTH)), rows)[0] @ p["v"]
+        return jax.lax.scan(step, rows[0] @ p["w"], rows[1:])[0] @ p["v"]
 
     def flow_from(step):
         def grown(scale):
@@ -261,6 +265,94 @@ def test_shortcuts_with_a_kernel_have_the_share_of_a_branch():
 
 def hash_of(name, stage):
     return 10 * stage + len(name)
+
+
+SQUARE = {name: normal(k, WIDTH, WIDTH) for k, name in enumerate(("in", "f", "g", "out"))}
+
+
+def looped_branch(p, x):
+    """A skip around a loop of plain layers."""
+    x = x @ p["in"]
+    kernels = jnp.stack([p["f"], p["g"]])
+    return (x + jax.lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), x, kernels)[0]) @ p["out"]
+
+
+def looped_blocks(p, x):
+    """A skip around a loop of residual blocks."""
+    x = x @ p["in"]
+    kernels = jnp.stack([p["f"], p["g"]])
+    return (x + jax.lax.scan(lambda h, w: (h + jax.nn.relu(h @ w), None), x, kernels)[0]) @ p["out"]
+
+
+def conditional_branch(p, x):
+    x = x @ p["in"]
+    ways = [lambda x: jax.nn.relu(x @ p["f"]), lambda x: jax.nn.relu(x @ p["f"])]
+    y = jax.lax.cond(jnp.bool_(True), *ways, x) @ p["g"]
+    return (x + y) @ p["out"]
+
+
+def mapped_branch(p, x):
+    x = x @ p["in"]
+    y = jax.lax.map(lambda row: jax.nn.relu(row @ p["f"]) @ p["g"], x)
+    return (x + y * 0.01) @ p["out"]
+
+
+def updated(p, x):
+    """A branch that is added at places."""
+    x = x @ p["in"]
+    y = 0.001 * jax.nn.relu(x @ p["f"]) @ p["g"]
+    return x.at[:, jnp.arange(WIDTH)].add(y) @ p["out"]
+
+
+def chosen_branch(p, x):
+    x = x @ p["in"]
+    y = jnp.where(jnp.arange(WIDTH)[None] > 1, x @ p["f"], jax.nn.relu(x @ p["f"])) @ p["g"]
+    return (x + jnp.maximum(y, y @ jnp.eye(WIDTH))) @ p["out"]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+@pytest.mark.parametrize(
+    "network",
+    [looped_branch, looped_blocks, conditional_branch, mapped_branch, updated, chosen_branch],
+)
+def test_a_branch_is_known_through_loops_and_choices(network, share):
+    found = shares(SQUARE, sf.flow_mode(network, branches=share))
+    inner = share if network is looped_blocks else 1
+    assert found["f"] == pytest.approx(share * inner, rel=1e-5)
+    assert found["g"] == pytest.approx(share * inner, rel=1e-5)
+    assert found["in"] == pytest.approx(1, rel=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+def test_two_branches_of_one_skip_have_the_same_share(share):
+    def network(p, x):
+        x = x @ p["in"]
+        return (x + jax.nn.relu(x @ p["f"]) + jax.nn.relu(x @ p["g"])) @ p["out"]
+
+    found = shares(SQUARE, sf.flow_mode(network, branches=share))
+    want = share / (1 + share)  # of a skip that weighs 1 - s and two branches that weigh s
+    assert found["f"] == pytest.approx(want, rel=1e-5)
+    assert found["g"] == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize("layers", [10, 60])
+def test_a_shortcut_around_many_layers_keeps_its_share(layers):
+    """Beside a chain that makes the signal 2^300 times larger, in float32."""
+    params = {**SQUARE, "g": SQUARE["g"] * 10}
+
+    def network(p, x):
+        x = x @ p["in"]
+        deep = jax.lax.scan(lambda h, _: (jax.nn.relu(h @ p["g"]), None), x, length=layers)[0]
+        return (deep + x @ p["f"]) @ p["out"]
+
+    assert shares_scaled(params, network)["f"] == pytest.approx(0.5, rel=1e-4)
+
+
+def shares_scaled(params, network):
+    """The part of R that goes through each leaf, where R is beyond the dtype."""
+    found = saliency.synflow_saliency(sf.flow_mode(network), SHAPE)
+    flow, scores = found.flow_and_scores(params, all_true(params))
+    return jax.tree.map(lambda score: float(score.sum() / flow.mantissa), scores)
 
 
 def test_a_signal_added_to_itself_is_no_branch():
