@@ -1,6 +1,7 @@
 """Cells of the decoder: the compared methods, and pruning and training of one seed.
 
-SynFlow scores the decoder in flow mode, because norms and attention break conservation.
+SynFlow scores the decoder in flow mode, because norms and attention break conservation, and leaves
+branches the flow that they have by themselves (`cells.branches` compares shares of them).
 `random-erk` keeps random weights at ERK densities. `synflow-erk` keeps SynFlow's best weights of
 each layer at the same densities, which separates its choice of layer densities from its choice of
 weights.
@@ -54,7 +55,8 @@ def start(model: nn.Module, context: int, seed: int) -> Start:
 
 
 def _synflow(net: Start, rho: float, **settings: Any) -> Any:
-    return synflow(net.params, flow_mode(net.apply_fn), net.shape, rho, **settings)
+    network = flow_mode(net.apply_fn, branches=None)
+    return synflow(net.params, network, net.shape, rho, **settings)
 
 
 METHODS: dict[str, Callable[[Start, float], Any]] = {

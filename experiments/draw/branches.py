@@ -49,7 +49,7 @@ def figures(task: str, rows: list[Row]) -> Table:
         table.add_column(f"{10**x:.4g}", justify="right")
     best = {x: _best([s for (_, at), s in groups.items() if at == x], measure) for x in grid}
     for method in dict.fromkeys(name for name, _ in groups):
-        cells = [groups[method, x] for x in grid]
+        cells = [groups.get((method, x), []) for x in grid]
         stars = ["*" if _mean(c) == best[x] else "" for c, x in zip(cells, grid, strict=True)]
         shown = [_spread(c, measure) + star for c, star in zip(cells, stars, strict=True)]
         table.add_row(method, *shown)
@@ -73,6 +73,8 @@ def _best(groups: list[list[Row]], measure: Measure) -> float | None:
 
 def _spread(seeds: list[Row], measure: Measure) -> str:
     values, digits = _finite(seeds), measure.digits
+    if not seeds:
+        return "–"
     text = f"{statistics.fmean(values):.{digits}f}" if values else "–"
     deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     lost = statistics.fmean(len(row["collapsed"]) for row in seeds)
@@ -104,6 +106,8 @@ def parts(rows: list[Row]) -> Table:
 
 
 def _density(seeds: list[Row], part: str) -> str:
+    if not seeds:  # a task that was run without this method
+        return "–"
     return f"{100 * statistics.fmean(row['density_per_part'][part] for row in seeds):.1f}"
 
 

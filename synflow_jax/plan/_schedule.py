@@ -102,9 +102,10 @@ def certified(alpha: float = 0.5, *, most: int = 1000) -> Certified:
     Pruning the set P costs at most the flow through it, R(after) ≥ R(before) − ΣS(P), so rounds
     that prune less than R never cut the network: a plain chain of L layers can be pruned to one
     weight a layer, ρ = N/L. Every round prunes the weights without flow and at least the lowest
-    one with flow, unless that one carries all of R. In flow mode the smallest flow of a layer, an
-    output array or a floating input takes the place of R, so that none of them loses its last path;
-    rounds can go on until layer l keeps F_l/min F weights, F_l being its flow.
+    one with flow, unless that one carries all of R. In flow mode (with `branches` other than None)
+    the smallest flow of a layer, an output array or a floating input takes the place of R, so that
+    none of them loses its last path; rounds can go on until layer l keeps F_l/min F weights, F_l
+    being its flow.
 
     The guarantee is for flow from the input to the output: sources (leaves that are added to a
     signal, such as biases and means, and embeddings beside floating inputs) count as 0 while
