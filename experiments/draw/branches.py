@@ -146,7 +146,8 @@ def plot(rows: list[Row], path: Path) -> None:
             axes.legend(frameon=False, fontsize=7)
 
     arrows = {name: "↑" if TASKS[name].measure.higher else "↓" for name in tasks}
-    titles = [f"{name}\n{TASKS[name].measure.name} {arrow}" for name, arrow in arrows.items()]
+    short = {name: TASKS[name].measure.name.partition(",")[0] for name in tasks}
+    titles = [f"{name}\n{short[name]} {arrow}" for name, arrow in arrows.items()]
     seeds = len({row["seed"] for row in rows})
     title = f"Networks with branches, pruned before training, {seeds} seeds"
     panels(titles, draw, path, xlabel="compression ρ", ylabel="", title=title, sharey=False)
