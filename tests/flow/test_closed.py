@@ -168,7 +168,7 @@ def test_nothing_is_evaluated_twice_where_nothing_is_closed():
     inputs = saliency.synflow_saliency(wrapped, SHAPE).inputs
     assert wrapped.closing(params, inputs) is None
     closed = wrapped.closing({**params, "gamma1": jnp.full(WIDTH, 1e-3)}, inputs)
-    named = dict(zip(sorted(params), map(float, closed), strict=True))
+    named = {path: one.item() for path, one in zip(sorted(params), closed, strict=True)}
     assert named.pop("gamma1") == pytest.approx(1e-3)
     assert set(named.values()) == {1.0}
 

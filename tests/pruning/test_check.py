@@ -298,11 +298,36 @@ def closed_params(around):
     return params | ({"around": normal(4, 2)} if around else {})
 
 
-def clauses_of_closed(around, kept):
+class ScoredOpen(sf.flow.Network):
+    """Flow mode in which the network as it is has no share, so that its skips go first."""
+
+    homogeneous = True
+    sources = False
+
+    def __init__(self, fn):
+        self.network = sf.flow_mode(fn, branches=None)
+
+    @property
+    def plain(self):
+        return self.network.plain
+
+    def prepare(self, params, inputs=None):
+        return self.network.prepare(params, inputs)
+
+    def __call__(self, params, x):
+        return self.network(params, x)
+
+
+def clauses_of_closed(around, kept, wrap=ScoredOpen):
     """Prune all but `kept` of the weights that are not the skip's, and say what is lost."""
     params = closed_params(around)
     size = sum(leaf.size for leaf in params.values()) - 1
-    return partial(warned, sf.synflow, params, sf.flow_mode(closed), (4,), size / kept(size))
+    return partial(warned, sf.synflow, params, wrap(closed), (4,), size / kept(size))
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_in_flow_mode_the_skip_of_a_closed_branch_is_not_lost(around):
+    assert clauses_of_closed(around, lambda size: size - 16, sf.flow_mode)(rounds=1) == []
 
 
 def test_a_network_of_closed_branches_alone_passes_no_signal():
