@@ -1,13 +1,13 @@
 """What becomes of shortcuts, heads, towers and branches when a network is pruned before training?
 
-Prunes networks in which paths meet, by SynFlow in flow mode: with the flow that each branch has,
-and with equal shares of flow for the branches that meet. Beside both stand random weights at ERK
-densities. Trains what is left on six small tasks: a residual network with closed blocks on
-scikit-learn's digits, an actor and a critic on CartPole, a decoder of 2, 6 and 12 blocks on
-documentation strings, and an image tower beside a text tower on digits and their names. The paper
-has no such experiment.
+Prunes networks in which paths meet, by SynFlow in flow mode: with the flow that each branch has by
+itself, with half of the flow for each branch beside its skip, and with a fifth. Beside them stand
+random weights at ERK densities. Trains what is left on six small tasks: a residual network with
+closed blocks on scikit-learn's digits, an actor and a critic on CartPole, a decoder of 2, 6 and 12
+blocks on documentation strings, and an image tower beside a text tower on digits and their names.
+The paper has no such experiment.
 
-    python -m experiments.branches                          # 180 runs
+    python -m experiments.branches                          # 234 runs
     python -m experiments.branches --tasks cartpole towers  # some of the tasks
     python -m experiments.branches --smoke                  # test run, a minute or two
 
@@ -17,7 +17,6 @@ may share one folder.
 """
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -28,10 +27,11 @@ from rich.console import Console
 from rich.progress import track
 
 from experiments.cells.branches import COMPARED, MethodName, run_one
-from experiments.cells.cell import Cell
+from experiments.cells.cell import Cell, each_once
 from experiments.cells.tasks import SMALL, TASKS, Task, TaskName
 from experiments.draw.branches import plot, show
 from experiments.records import rows as store
+from experiments.records.checked import Checked, Rule, ratios, some_of
 from experiments.records.console import ready, terminal
 from experiments.records.groups import DENSE
 from experiments.records.machine import provenance
@@ -43,7 +43,7 @@ RECIPE = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Compare ways to share flow among branches, on six small tasks."""
 
     tasks: tuple[TaskName, ...] = get_args(TaskName)
@@ -59,18 +59,10 @@ class Config:
     out: Path | None = None
     """Folder of the results; by default results/branches, or results/branches-smoke."""
 
-    def __post_init__(self) -> None:
-        for name, good, allowed in self._rules():
-            if not good:
-                raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
-
-    def _rules(self) -> Iterator[tuple[str, bool, str]]:
-        """Yield each argument, whether its value is allowed, and the allowed values in words."""
-        for name, kind in (("tasks", TaskName), ("methods", MethodName)):
-            value, known = getattr(self, name), get_args(kind)
-            yield name, bool(value) and set(value) <= set(known), f"one or more of {known}"
-        good = bool(self.rho) and all(1 <= rho < math.inf for rho in self.rho)
-        yield "rho", good, "one or more finite numbers of at least 1"
+    def _rules(self) -> Iterator[Rule]:
+        yield some_of("tasks", self.tasks, get_args(TaskName))
+        yield some_of("methods", self.methods, get_args(MethodName))
+        yield ratios("rho", self.rho)
         yield "seeds", self.seeds >= 1, "at least 1"
 
     @property
@@ -93,9 +85,7 @@ class Config:
     @property
     def cells(self) -> list[Cell]:
         """The dense network, then every method at every ρ, once."""
-        ratios = sorted({Cell("", rho).log10_rho: rho for rho in self.rho}.values())
-        pruned = [Cell(method, rho) for method in dict.fromkeys(self.methods) for rho in ratios]
-        return [Cell(DENSE, 1.0), *pruned]
+        return [Cell(DENSE, 1.0), *each_once(self.methods, self.rho)]
 
     def settings(self, name: TaskName, cell: Cell, seed: int) -> Row:
         """Return everything that decides one seed of a cell of a task."""

@@ -38,6 +38,7 @@ from experiments.draw.comparison import plot
 from experiments.draw.table import show
 from experiments.models import ModelName
 from experiments.records import rows as store
+from experiments.records.checked import Checked, Rule, some_of
 from experiments.records.console import ready, terminal
 from experiments.records.groups import DENSE
 from experiments.records.machine import provenance
@@ -47,7 +48,7 @@ from synflow_jax.measure import max_compression
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Compare pruning methods at initialisation on real data."""
 
     dataset: DatasetName = "digits"
@@ -80,21 +81,16 @@ class Config:
     """Folder of the results; by default results/compare/DATASET-MODEL."""
 
     def __post_init__(self) -> None:
-        for name, good, allowed in self._rules():
-            if not good:
-                raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
+        super().__post_init__()
         for rho in self.rho:
             if not 1 <= rho < math.inf:
                 hint = f"; the density {rho:g} is rho {1 / rho:g}" if 0 < rho < 1 else ""
                 raise ValueError(f"rho must be finite and at least 1, got {rho}{hint}")
 
-    def _rules(self) -> Iterator[tuple[str, bool, str]]:
-        """Yield each argument, whether its value is allowed, and the allowed values in words."""
+    def _rules(self) -> Iterator[Rule]:
         for name, kind in (("dataset", DatasetName), ("model", ModelName)):
             yield name, getattr(self, name) in get_args(kind), f"one of {get_args(kind)}"
-        known = get_args(MethodName)
-        good = bool(self.methods) and set(self.methods) <= set(known)
-        yield "methods", good, f"one or more of {known}"
+        yield some_of("methods", self.methods, get_args(MethodName))
         for name in ("seeds", "epochs", "batch_size"):
             yield name, getattr(self, name) >= 1, "at least 1"
         for name in ("examples", "seeds_at_once"):

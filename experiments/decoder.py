@@ -23,13 +23,14 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from experiments.cells.cell import Cell
+from experiments.cells.cell import Cell, each_once
 from experiments.cells.decoder import MethodName, run_one, start
 from experiments.data import text as texts
 from experiments.data.text import CHARACTERS, MODULES, NINTH
 from experiments.draw.decoder import plot, show
 from experiments.models.decoder import Decoder
 from experiments.records import rows as store
+from experiments.records.checked import Checked, Rule, ratios, some_of
 from experiments.records.console import ready, terminal
 from experiments.records.groups import DENSE
 from experiments.records.machine import provenance
@@ -44,7 +45,7 @@ SMALL |= {"width": 8, "depth": 1}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Checked):
     """Compare pruning methods at initialisation on a small language model."""
 
     methods: tuple[MethodName, ...] = get_args(MethodName)
@@ -72,18 +73,9 @@ class Config:
     out: Path | None = None
     """Folder of the results; by default results/decoder, or results/decoder-smoke."""
 
-    def __post_init__(self) -> None:
-        for name, good, allowed in self._rules():
-            if not good:
-                raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
-
-    def _rules(self) -> Iterator[tuple[str, bool, str]]:
-        """Yield each argument, whether its value is allowed, and the allowed values in words."""
-        known = get_args(MethodName)
-        good = bool(self.methods) and set(self.methods) <= set(known)
-        yield "methods", good, f"one or more of {known}"
-        good = bool(self.rho) and all(1 <= rho < math.inf for rho in self.rho)
-        yield "rho", good, "one or more finite numbers of at least 1"
+    def _rules(self) -> Iterator[Rule]:
+        yield some_of("methods", self.methods, get_args(MethodName))
+        yield ratios("rho", self.rho)
         for name in ("seeds", "steps", "batch_size", "context", "depth"):
             yield name, getattr(self, name) >= 1, "at least 1"
         yield "width", self.width >= 8 and self.width % 8 == 0, "a multiple of 8"
@@ -119,8 +111,7 @@ class Config:
     @property
     def cells(self) -> list[Cell]:
         """Every method at every ρ, once."""
-        ratios = sorted({Cell("", rho).log10_rho: rho for rho in self.rho}.values())
-        return [Cell(method, rho) for method in dict.fromkeys(self.methods) for rho in ratios]
+        return each_once(self.methods, self.rho)
 
     def settings(self, cell: Cell, seed: int, digest: str) -> Row:
         """Return everything that decides one seed of a cell; digest is that of the text."""

@@ -8,49 +8,34 @@ densities. `synflow-plain` scores the network as it is, outside of flow mode.
 
 import time
 import warnings
-from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
-
+from experiments.cells import decoder
 from experiments.cells.cell import Cell
-from experiments.cells.tasks import Start, Task, part_of
+from experiments.cells.decoder import Start
+from experiments.cells.tasks import Task, part_of
 from experiments.records.groups import DENSE
 from experiments.records.rows import Row
-from synflow_jax import CollapseWarning, collapsed_layers, erk, flow_mode, random, report, synflow
+from synflow_jax import collapsed_layers, report, synflow
 from synflow_jax.flow import FlowWarning
 
 MethodName = Literal["synflow", "fair", "fair-fifth", "random-erk", "synflow-erk", "synflow-plain"]
 COMPARED: tuple[MethodName, ...] = ("synflow", "fair", "fair-fifth", "random-erk")
 
-
-def _synflow(net: Start, rho: float, branches: float | None, **settings: Any) -> Any:
-    """Prune in flow mode, each branch with this share of the flow beside its skip."""
-    network = flow_mode(net.apply_fn, branches=branches)
-    return synflow(net.params, network, net.shape, rho, **settings)
-
-
-METHODS: dict[str, Callable[[Start, float], Any]] = {
-    DENSE: lambda net, _: jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), net.params),
-    "synflow": lambda net, rho: _synflow(net, rho, None),
-    "fair": lambda net, rho: _synflow(net, rho, 0.5),
-    "fair-fifth": lambda net, rho: _synflow(net, rho, 0.2),
-    "random-erk": lambda net, rho: random(net.masks_key, net.params, rho, densities=erk),
-    "synflow-erk": lambda net, rho: _synflow(net, rho, None, scope=erk),
+METHODS: decoder.Methods = {
+    **{name: decoder.METHODS[name] for name in (DENSE, "synflow", "random-erk", "synflow-erk")},
+    "fair": partial(decoder.by_flow, branches=0.5),
+    "fair-fifth": partial(decoder.by_flow, branches=0.2),
     "synflow-plain": lambda net, rho: synflow(net.params, net.apply_fn, net.shape, rho),
 }
 
 
 def prune(cell: Cell, net: Start) -> Any:
-    """Return the masks of a cell; layer collapse is a result, so its warning is ignored.
-
-    So is the warning that a network outside of flow mode does not conserve flow.
-    """
+    """Return the masks of a cell, without a warning of a network that does not conserve flow."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CollapseWarning)
         warnings.simplefilter("ignore", FlowWarning)
-        return jax.block_until_ready(METHODS[cell.method](net, cell.rho))
+        return decoder.prune(cell, net, METHODS)
 
 
 def run_one(cell: Cell, net: Start, task: Task) -> Row:

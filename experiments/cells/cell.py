@@ -41,6 +41,12 @@ class Cell:
         return log10_key(self.rho)
 
 
+def each_once(methods: Sequence[str], ratios: Sequence[float]) -> list[Cell]:
+    """List every method at every ρ, rising, each once."""
+    rising = sorted({log10_key(rho): rho for rho in ratios}.values())
+    return [Cell(method, rho) for method in dict.fromkeys(methods) for rho in rising]
+
+
 class Trained(NamedTuple):
     """Masks, scores and times of one seed of a cell."""
 

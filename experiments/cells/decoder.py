@@ -9,7 +9,7 @@ weights.
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -37,13 +37,14 @@ MethodName = Literal["synflow", "random-erk", "magnitude", "synflow-erk"]
 
 
 class Start(NamedTuple):
-    """A decoder at its initialisation from one seed."""
+    """A network at its initialisation from one seed."""
 
     params: Any
     apply_fn: Any
-    shape: jax.ShapeDtypeStruct  # one example: tokens
+    shape: Any  # one example; of a decoder, tokens
     masks_key: Array
-    order_key: Array  # of the windows of text
+    order_key: Array  # of what training draws; of a decoder, windows of text
+    statistics: Any = None  # the Linen collections beside params
 
 
 def start(model: nn.Module, context: int, seed: int) -> Start:
@@ -54,25 +55,27 @@ def start(model: nn.Module, context: int, seed: int) -> Start:
     return Start(*linen.from_linen(model, variables), shape, keys[1], keys[2])
 
 
-def _synflow(net: Start, rho: float, **settings: Any) -> Any:
-    network = flow_mode(net.apply_fn, branches=None)
+def by_flow(net: Start, rho: float, branches: float | None = None, **settings: Any) -> Any:
+    """Prune by SynFlow in flow mode, each branch with this share of the flow beside its skip."""
+    network = flow_mode(net.apply_fn, branches=branches)
     return synflow(net.params, network, net.shape, rho, **settings)
 
 
-METHODS: dict[str, Callable[[Start, float], Any]] = {
+Methods = Mapping[str, Callable[[Start, float], Any]]
+METHODS: Methods = {
     DENSE: lambda net, _: jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), net.params),
-    "synflow": _synflow,
+    "synflow": by_flow,
     "random-erk": lambda net, rho: random(net.masks_key, net.params, rho, densities=erk),
     "magnitude": lambda net, rho: magnitude(net.params, rho),
-    "synflow-erk": lambda net, rho: _synflow(net, rho, scope=erk),
+    "synflow-erk": lambda net, rho: by_flow(net, rho, scope=erk),
 }
 
 
-def prune(cell: Cell, net: Start) -> Any:
+def prune(cell: Cell, net: Start, methods: Methods = METHODS) -> Any:
     """Return the masks of a cell; layer collapse is a result, so its warning is ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)
-        return jax.block_until_ready(METHODS[cell.method](net, cell.rho))
+        return jax.block_until_ready(methods[cell.method](net, cell.rho))
 
 
 def run_one(cell: Cell, net: Start, trainer: LanguageTrainer) -> Row:

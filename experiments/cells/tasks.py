@@ -14,10 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from experiments.cells import decoder
 from experiments.cells.cell import all_finite
+from experiments.cells.decoder import Start
 from experiments.cells.network import Network
 from experiments.data import cartpole
 from experiments.data import text as texts
@@ -38,17 +38,6 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 LONGEST = max(map(len, NAMES))
 LETTERS = " abcdefghijklmnopqrstuvwxyz"
 SPELLED = tuple(tuple(map(LETTERS.index, name.ljust(LONGEST))) for name in NAMES)
-
-
-class Start(NamedTuple):
-    """A network at its initialisation from one seed."""
-
-    params: Any
-    apply_fn: Any
-    shape: Any  # one example
-    masks_key: Array
-    order_key: Array  # of what training draws
-    statistics: Any = None  # the Linen collections beside params
 
 
 class Trained(NamedTuple):
@@ -113,7 +102,7 @@ class Digits:
     @property
     def settings(self) -> Row:
         """The network and the budget."""
-        return {"model": described(self.model), **dataclasses.asdict(self.budget)}
+        return described(self.model, self.budget)
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -149,7 +138,7 @@ class CartPole:
     @property
     def settings(self) -> Row:
         """The network and the budget."""
-        return {"model": described(self.model), **dataclasses.asdict(self.budget)}
+        return described(self.model, self.budget)
 
     @cached_property
     def trainer(self) -> ppo.PolicyTrainer:
@@ -182,8 +171,7 @@ class Language:
     @property
     def settings(self) -> Row:
         """The network, the budget and the digest of the text."""
-        whole = dataclasses.asdict(self.budget)
-        return {"model": described(self.model), **whole, "text": _text(self.modules).digest}
+        return {**described(self.model, self.budget), "text": _text(self.modules).digest}
 
     @cached_property
     def trainer(self) -> language.LanguageTrainer:
@@ -192,7 +180,7 @@ class Language:
 
     def start(self, seed: int) -> Start:
         """Initialise the network from a seed."""
-        return Start(*decoder.start(self.model, self.budget.context, seed))
+        return decoder.start(self.model, self.budget.context, seed)
 
     def train(self, net: Start, masks: Any) -> Trained:
         """Train masked params."""
@@ -205,11 +193,11 @@ def _text(modules: tuple[str, ...]) -> Text:
     return texts.load(modules)
 
 
-def described(model: nn.Module) -> Row:
-    """Return the class of a model and those of its fields that are numbers or tuples of them."""
+def described(model: nn.Module, budget: Any) -> Row:
+    """Return the class and the numbers of a model, and a budget, a dataclass, field by field."""
     pairs = ((field.name, getattr(model, field.name)) for field in dataclasses.fields(model))
     plain = {name: value for name, value in pairs if isinstance(value, int | float | tuple)}
-    return {"class": type(model).__name__, **plain}
+    return {"model": {"class": type(model).__name__, **plain}, **dataclasses.asdict(budget)}
 
 
 def part_of(path: str, parts: dict[str, str]) -> str:

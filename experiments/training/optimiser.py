@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 
 import optax
 
+from experiments.records.checked import Checked, Rule
+
 OptimiserName = Literal["nesterov", "momentum", "sgd", "adam", "rmsprop"]
 Precision = Literal["float32", "bfloat16"]
 
@@ -25,7 +27,7 @@ OPTIMISERS: dict[OptimiserName, Callable[[Any], optax.GradientTransformation]] =
 
 
 @dataclasses.dataclass(frozen=True)
-class Budget:
+class Budget(Checked):
     """The training budget that every network gets; gradients are clipped to norm `clip`.
 
     The learning rate follows a cosine where `drops` is None; otherwise it is multiplied by `factor`
@@ -43,13 +45,7 @@ class Budget:
     optimiser: OptimiserName = "nesterov"
     precision: Precision = "float32"
 
-    def __post_init__(self) -> None:
-        for name, good, allowed in self._rules():
-            if not good:
-                raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
-
-    def _rules(self) -> Iterator[tuple[str, bool, str]]:
-        """Yield each argument, whether its value is allowed, and the allowed values in words."""
+    def _rules(self) -> Iterator[Rule]:
         for name in ("epochs", "batch_size"):
             yield name, getattr(self, name) >= 1, "at least 1"
         yield "learning_rate", 0 < self.learning_rate < math.inf, "finite and above 0"

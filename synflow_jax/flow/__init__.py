@@ -4,11 +4,11 @@ Knows what replaces norms, activations, gates, attention and routing, which leav
 what in a network breaks homogeneity. Knows no score and no mask.
 """
 
+from synflow_jax.flow._closed import closed_leaves as closed_leaves
+from synflow_jax.flow._closed import find_closed as find_closed
 from synflow_jax.flow._homogeneity import Homogeneity as Homogeneity
 from synflow_jax.flow._homogeneity import homogeneity_report as homogeneity_report
 from synflow_jax.flow._mode import FlowWarning as FlowWarning
-from synflow_jax.flow._mode import closed_leaves as closed_leaves
-from synflow_jax.flow._mode import find_closed as find_closed
 from synflow_jax.flow._mode import flow_mode as flow_mode
 from synflow_jax.flow._network import Network as Network
 from synflow_jax.flow._network import as_network as as_network

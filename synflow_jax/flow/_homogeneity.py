@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 import jax
 
 from synflow_jax._table import Shown, new_table
-from synflow_jax.flow._mode import closed_leaves, run_in_flow_mode
+from synflow_jax.flow._closed import closed_leaves
+from synflow_jax.flow._mode import run_in_flow_mode
 from synflow_jax.flow._network import as_network
 from synflow_jax.flow._primitives import RULES
 from synflow_jax.flow._walk import Walk

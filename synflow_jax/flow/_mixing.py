@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from synflow_jax.flow._rules import (
+    add_signals,
     as_factors,
     chain,
     elementwise_without_signal,
@@ -14,9 +15,8 @@ from synflow_jax.flow._rules import (
     kind_of,
     one_root,
     signals,
-    total,
 )
-from synflow_jax.flow._shares import join_in_shares, largest
+from synflow_jax.flow._shares import in_proportion, largest
 from synflow_jax.flow._values import (
     Kind,
     Value,
@@ -212,7 +212,7 @@ def scattered(walk: Walk, eqn: Any, values: list[Value]) -> Any:
     if not (base.is_signal and updates.is_signal) or places.kind is Kind.ROUTED:
         return linear(walk, eqn, values)
     among = bind(eqn, [jnp.zeros_like(walk.flow(base)), places.raw, walk.flow(updates)])[0]
-    return total(walk, base, signal(among, **carried(updates)))
+    return add_signals(walk, base, signal(among, **carried(updates)))
 
 
 MASKED_PAD = -1e30  # a lower filler is that of a maximum
@@ -230,7 +230,7 @@ def pad(walk: Walk, eqn: Any, values: list[Value]) -> Any:
 
 
 def concatenate(walk: Walk, eqn: Any, values: list[Value]) -> Any:
-    """Concatenate or stack signals, each with the same mean per term.
+    """Concatenate or stack signals, each with the same mean if `Walk.branches` is set.
 
     Without sources, a class token becomes the mean of tokens.
     """
@@ -240,7 +240,7 @@ def concatenate(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         return walk.without_signal(eqn, values)
     flows = [walk.flow(v) for v in found]
     if walk.branches is not None and any(v.origin is not found[0].origin for v in found):
-        flows = join_in_shares(flows)
+        flows = in_proportion(flows, [float(flow.size) for flow in flows])
     joined = iter(flows)
     arrays = []
     for value in values:

@@ -12,10 +12,10 @@ from synflow_jax.trees import ApplyFn, Function, Inputs, Params, as_function, ca
 
 
 class Network(abc.ABC):
-    """A network that can be scored: called as apply_fn(params, x), with `prepare` and `sources`.
+    """A network that can be scored: called as apply_fn(params, x), on params that it prepares.
 
     `as_network` wraps a plain function. Subclass this for a network that is not evaluated as it was
-    written, as in flow mode.
+    written, as in flow mode. All but `plain` and the call has a default.
 
     Attributes:
       sources: whether flow starts at leaves that are added to a signal (biases, means).
@@ -69,9 +69,10 @@ class Network(abc.ABC):
         return (False,) * len(jax.tree.leaves(params))
 
     def closing(self, params: Params, inputs: Inputs) -> tuple[Any, ...] | None:
-        """Return what makes prepared leaves those of the network as initialised, by factor.
+        """Return the factors by which prepared leaves become those of the network as initialised.
 
-        One scalar for each leaf, in tree order; None, the default, where `prepare` opens nothing.
+        An array for each leaf, in tree order, that multiplies it; None, the default, where
+        `prepare` opens nothing.
 
         Args:
           params: the params before they are prepared.

@@ -273,14 +273,14 @@ def add(walk: Walk, eqn: Any, values: list[Value]) -> Any:
         return chain(eqn, values, line=None if kept.frozen else kept.line)
     a, b = as_factors(walk, values)
     if a.is_signal and b.is_signal:
-        return total(walk, a, b)
+        return add_signals(walk, a, b)
     if not signals([a, b]):
         return Value(kind_of([a, b]), bind(eqn, [a.array, b.array])[0])
     kept, source = (a, b) if a.is_signal else (b, a)
     return with_source(walk, eqn, kept, source, minus)
 
 
-def total(walk: Walk, a: Value, b: Value) -> Value:
+def add_signals(walk: Walk, a: Value, b: Value) -> Value:
     """Add two signals, each with its share of the flow.
 
     A branch, which was computed from the other signal, has the share `Walk.branches` beside it;
@@ -290,16 +290,14 @@ def total(walk: Walk, a: Value, b: Value) -> Value:
     Beside a further branch of the same skip the sum counts as 1/s terms, so that in x + f(x) + g(x)
     both branches have the same share.
     """
-    flows, behind = (walk.flow(a), walk.flow(b)), all_behind(a, b)
+    flows, behind, branches = (walk.flow(a), walk.flow(b)), all_behind(a, b), walk.branches
     if a.origin is b.origin:
         kept = {"origin": a.origin, "terms": largest(a.terms, b.terms), "behind": behind}
         return signal(flows[0] + flows[1], **kept)
-    if walk.branches is None:
+    if branches is None:
         return signal(flows[0] + flows[1])
-    if b.origin in a.behind:
-        share, terms = walk.branches, 1 / walk.branches
-    elif a.origin in b.behind:
-        share, terms = 1 - walk.branches, 1 / walk.branches
+    if b.origin in a.behind or a.origin in b.behind:
+        share, terms = branches if b.origin in a.behind else 1 - branches, 1 / branches
     else:
         terms = a.terms + b.terms
         share = a.terms / terms

@@ -1,5 +1,6 @@
-"""Shares of the flow: what each output array carries of it, and each term of a sum."""
+"""Shares of the flow: of output arrays, of the terms of a sum, of signals that are joined."""
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from synflow_jax.flow._values import freeze
-from synflow_jax.trees import floating_dtype, is_floating, place, widen
+from synflow_jax.trees import floating_dtype, is_floating, pick, place, widen
 
 
 def check_share(branches: Any) -> float | None:
@@ -54,46 +55,15 @@ def add_in_shares(one: Any, other: Any, share: Any) -> Any:
     return one * factors[0].astype(one.dtype) + other * factors[1].astype(other.dtype)
 
 
-def join_in_shares(flows: list[Any]) -> list[Any]:
-    """Scale flows that are to be joined so that all have the same mean.
+def in_proportion(flows: list[Any], weights: Sequence[float]) -> list[Any]:
+    """Scale flows so that their sums are as their weights, the sum of all unchanged.
 
-    With sums t_k over n_k entries the factors are (n_k/t_k)·Σt/Σn, without gradient: the sum of all
-    is unchanged. Flows that are 0 stay, and have no part.
+    For flows with sums t_k > 0 and weights w_k the factors are w_k Σt/(t_k Σw), without gradient.
+    Flows that are 0 stay, and have no part.
     """
     wide = floating_dtype(widen(flows))
-    totals = [freeze(jnp.sum(jnp.real(flow), dtype=wide)) for flow in flows]
-    parts = [
-        jnp.where(total > 0, jnp.asarray(flow.size, wide), 0)
-        for total, flow in zip(totals, flows, strict=True)
-    ]
-    whole: Any = sum(parts)
-    mean = sum(totals) / jnp.where(whole > 0, whole, 1)
-    return [
-        flow
-        * jnp.where(total > 0, part * mean / jnp.where(total > 0, total, 1), 1).astype(flow.dtype)
-        for flow, part, total in zip(flows, parts, totals, strict=True)
-    ]
-
-
-def share_evenly(outputs: Any, weights: tuple[float, ...] = ()) -> Any:
-    """Scale the floating arrays so that each has the same sum, with the sum of all unchanged.
-
-    For arrays with sums t_k > 0 and weights w_k the factors are w_k Σt/(t_k Σw), without gradient.
-    Arrays whose flow is 0 have no share.
-
-    Args:
-      outputs: pytree.
-      weights: of the floating arrays, in tree order; () for the same of all.
-    """
-    leaves = jax.tree.leaves(outputs)
-    floating = tuple(is_floating(leaf) for leaf in leaves)
-    some = [leaf for leaf, hit in zip(leaves, floating, strict=True) if hit]
-    if len(some) < 2:
-        return outputs
-    wide = floating_dtype(widen(some))
     # Scalars, since arrays that are far apart in size do not fit into one.
-    totals = [freeze(jnp.sum(leaf, dtype=wide)) for leaf in some]
-    weights = weights or (1.0,) * len(some)
+    totals = [freeze(jnp.sum(jnp.real(flow), dtype=wide)) for flow in flows]
     pairs = list(zip(totals, weights, strict=True))
     carried: Any = sum(jnp.where(total > 0, weight, 0).astype(wide) for total, weight in pairs)
     share: Any = sum(totals) / jnp.where(carried > 0, carried, 1)
@@ -101,5 +71,19 @@ def share_evenly(outputs: Any, weights: tuple[float, ...] = ()) -> Any:
         jnp.where(total > 0, weight * share / jnp.where(total > 0, total, 1), 1)
         for total, weight in pairs
     ]
-    even = [leaf * factor.astype(leaf.dtype) for leaf, factor in zip(some, factors, strict=True)]
+    return [flow * factor.astype(flow.dtype) for flow, factor in zip(flows, factors, strict=True)]
+
+
+def share_evenly(outputs: Any, weights: tuple[float, ...] = ()) -> Any:
+    """Scale the floating arrays so that each has the same sum, with the sum of all unchanged.
+
+    Args:
+      outputs: pytree.
+      weights: of the floating arrays, in tree order, for sums in proportion; () for equal ones.
+    """
+    floating = tuple(is_floating(leaf) for leaf in jax.tree.leaves(outputs))
+    some = pick(outputs, floating)
+    if len(some) < 2:
+        return outputs
+    even = in_proportion(some, weights or (1.0,) * len(some))
     return place(outputs, floating, even, lambda leaf: leaf)

@@ -121,16 +121,16 @@ class Value:
         return self.plain if self.is_signal else self.array
 
 
-CARRIED = ("origin", "reduced", "maxed", "count", "terms", "behind")
+LINEAGE = ("origin", "reduced", "maxed", "count", "terms", "behind")
 
 
 def signal(array: jax.Array, like: Value | None = None, **changes: Any) -> Value:
-    """Make a signal that is its own root; the attributes in CARRIED are those of `like`."""
+    """Make a signal that is its own root; the attributes in LINEAGE are those of `like`."""
     root = Root(array)
     new = {"root": root, "plain": root.safe, "line": array, **changes}
     if like is None:
         return Value(Kind.SIGNAL, None, **new)
-    kept = {name: getattr(like, name) for name in CARRIED}
+    kept = {name: getattr(like, name) for name in LINEAGE}
     return Value(Kind.SIGNAL, None, **{**kept, **new})
 
 

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from synflow_jax.flow import Outputs, Untied, choose_outputs, only_added
 from synflow_jax.measure._slices import layers_of
 from synflow_jax.plan import Layout, find_layers
-from synflow_jax.saliency import absolute, highest_precision, sum_outputs, synflow_saliency
+from synflow_jax.saliency import (
+    absolute,
+    grow,
+    highest_precision,
+    sum_outputs,
+    synflow_saliency,
+)
 from synflow_jax.scaled import log2, scaled, unscale
 from synflow_jax.structure import Reading, Stack, describe
 from synflow_jax.trees import (
@@ -371,17 +377,13 @@ def _grown(
     @scaled
     def grown_flow(scale: jax.Array) -> jax.Array:
         def on_grown(p: Any, x: Any) -> Any:
-            return network(p, jax.tree.map(lambda v: _scale(v, scale), x))
+            return network(p, jax.tree.map(lambda v: grow(v, scale), x))
 
-        grown = [_scale(leaf, scale) for leaf in pick(positive, sources)]
+        grown = [grow(leaf, scale) for leaf in pick(positive, sources)]
         state: Any = place(positive, sources, grown, lambda leaf: leaf)
         if any(tied):
-            state = (state, [_scale(leaf, scale) for leaf in pick(positive, tied)])
+            state = (state, [grow(leaf, scale) for leaf in pick(positive, tied)])
         return sum_outputs(call_on_ones(on_grown, state, saliency.inputs))
 
     (value, _), slope = jax.value_and_grad(grown_flow, has_aux=True)(jnp.ones(()))
     return value, slope
-
-
-def _scale(leaf: jax.Array, scale: jax.Array) -> jax.Array:
-    return leaf * scale.astype(leaf.dtype) if is_weight(leaf) else leaf

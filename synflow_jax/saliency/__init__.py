@@ -17,6 +17,7 @@ from synflow_jax.saliency._gradient import random_saliency as random_saliency
 from synflow_jax.saliency._objectives import absolute as absolute
 from synflow_jax.saliency._objectives import cross_entropy as cross_entropy
 from synflow_jax.saliency._objectives import gradient_norm as gradient_norm
+from synflow_jax.saliency._objectives import grow as grow
 from synflow_jax.saliency._objectives import sum_outputs as sum_outputs
 from synflow_jax.saliency._objectives import weight_energy as weight_energy
 from synflow_jax.saliency._protocol import Pruned as Pruned

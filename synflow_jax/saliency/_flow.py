@@ -127,17 +127,15 @@ class FlowSaliency(Saliency):
     def least_claim(
         self, params: Params, masks: Masks, flow: jax.Array, of_layers: jax.Array
     ) -> jax.Array:
-        """Return the smallest flow of an output, and in fair flow mode of a layer and an input.
+        """Return the smallest flow that must not be lost: of an output, a layer or an input.
 
-        Layers and inputs without any flow have none to lose. Where the network opens branches, each
+        Layers and inputs count where branches have shares, and if they have flow to lose. Where the network opens branches, each
         output has half of its share in the network as initialised.
         """
         share = self.network.least_share(len(output_shapes(self, params)))
-        closing = self._closing(params) or ()
-        twice = [jnp.any(factor != 1) for factor in closing]
-        claims = [flow * share / (2 if self.opens else 1)]
-        if self.opens is None and twice:
-            claims[0] /= 1 + jnp.any(jnp.stack(twice)).astype(flow.dtype)
+        changed = [jnp.any(factor != 1) for factor in self._closing(params) or ()]
+        networks = 1 + jnp.any(jnp.array(changed, bool)).astype(of_layers.dtype)
+        claims = [flow * share / networks]
         if self.network.keeps_layers:
             own = [of_layers, *self._input_flows(params, masks)]
             claims += [jnp.where(one > 0, one, jnp.inf).min() for one in own]

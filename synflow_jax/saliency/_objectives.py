@@ -36,21 +36,27 @@ def synaptic_flow(
 ) -> jax.Array:
     """Return the synaptic flow R_SF = 1ᵀ (∏ₗ |θˡ|) 1: the network on ones, outputs summed.
 
-    The params are those of `absolute` (or `squared`): every floating leaf is replaced by its
-    absolute value, biases and buffers included, as in the reference. Source: Tanaka et al. 2020
-    (arXiv 2006.05467), equation 4 of section 6.
+    Args:
+      params: of `absolute` (or `squared`), in which every floating leaf is replaced by its absolute
+        value, biases and buffers included, as in the reference.
+      scales: a factor of each input, in tree order; () for inputs of ones.
+      apply_fn: the network.
+      inputs: of one example.
+
+    Source: Tanaka et al. 2020 (arXiv 2006.05467), equation 4 of section 6.
     """
 
     def on_scaled(params: Params, x: Any) -> Any:
         leaves, treedef = jax.tree.flatten(x)
-        pairs = zip(leaves, scales or (None,) * len(leaves), strict=True)
-        grown = [
-            leaf * scale.astype(leaf.dtype) if scale is not None and is_floating(leaf) else leaf
-            for leaf, scale in pairs
-        ]
-        return call_traced(apply_fn, params, treedef.unflatten(grown))
+        leaves = list(map(grow, leaves, scales)) if scales else leaves
+        return call_traced(apply_fn, params, treedef.unflatten(leaves))
 
     return sum_outputs(call_on_ones(on_scaled, params, inputs))
+
+
+def grow(leaf: Any, scale: jax.Array) -> Any:
+    """Multiply a floating leaf by a factor; leave others unchanged."""
+    return leaf * scale.astype(leaf.dtype) if is_weight(leaf) else leaf
 
 
 def flow_open_and_closed(
@@ -78,7 +84,7 @@ def flow_open_and_closed(
     run = jax.jit(partial(synaptic_flow, scales=scales, apply_fn=apply_fn, inputs=inputs))
     leaves, treedef = jax.tree.flatten(params)
     pairs = zip(leaves, closing, strict=True)
-    shut = [leaf * factor.astype(leaf.dtype) if is_weight(leaf) else leaf for leaf, factor in pairs]
+    shut = [grow(leaf, factor) for leaf, factor in pairs]
     flows = (run(params), run(treedef.unflatten(shut)))
     alive = sum((flow > 0).astype(flow.dtype) for flow in flows)
     return sum(share_evenly(flows)) / jnp.maximum(alive, 1)

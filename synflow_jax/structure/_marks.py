@@ -39,7 +39,7 @@ class Part:
       layers: the axes of the leaf from which one layer was taken; () if it holds one layer.
       summed: axes of the leaf that a product with other leaves has summed over.
       reduced: axes of the leaf that a sum or a maximum has reduced: a statistic of the leaf.
-      bent: whether a function such as exp, whose value depends on the leaf's sign, was applied.
+      bent: whether exp or its kind was applied, or a constant added: the sign of the leaf counts.
     """
 
     axes: tuple[Axes, ...]

@@ -58,7 +58,8 @@ class Use:
       sums: the axes that a product sums over for one unit, those of a filter's window left out.
       order: how many leaves meet a signal before this one; None if it meets none.
       where: the line where it first does, as file:line (function).
-      bent: whether a signal meets it behind a function such as exp, as a rate of decay.
+      bent: whether a signal meets it behind exp or its kind, as a rate of decay, or with a constant
+        added, as the s of 1 + s.
     """
 
     path: str

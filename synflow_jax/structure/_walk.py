@@ -30,7 +30,7 @@ class Found:
       sums: its axes that were summed over there.
       order: how many leaves met a signal before it; None if it met none.
       where: the line where it did.
-      bent: whether it met one behind a function such as exp.
+      bent: whether it met one behind exp or its kind, or with a constant added.
     """
 
     roles: set[str] = field(default_factory=set)
