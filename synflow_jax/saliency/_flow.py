@@ -129,8 +129,8 @@ class FlowSaliency(Saliency):
     ) -> jax.Array:
         """Return the smallest flow that must not be lost: of an output, a layer or an input.
 
-        Layers and inputs count where branches have shares, and if they have flow to lose. Where the network opens branches, each
-        output has half of its share in the network as initialised.
+        Layers and inputs count where branches have shares, and if they have flow to lose. Where the
+        network opens branches, each output has half of its share in the network as initialised.
         """
         share = self.network.least_share(len(output_shapes(self, params)))
         changed = [jnp.any(factor != 1) for factor in self._closing(params) or ()]
