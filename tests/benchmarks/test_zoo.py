@@ -41,7 +41,7 @@ def pruned(request):
     case = LISTED[request.param].build()
     network = sf.flow_mode(case.apply_fn)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        masks = sf.synflow(case.params, network, case.shape, RHO, rounds=3, prunable=is_kernel)
+        masks = sf.synflow(case.params, network, case.shape, RHO, rounds=20, prunable=is_kernel)
         trained = case.train(masks)
     return request.param, case.params, masks, trained
 
