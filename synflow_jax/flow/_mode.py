@@ -8,6 +8,7 @@ flow among their factors, attention becomes linear, and routing uniform.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import Any, ClassVar
 
 import jax
@@ -16,8 +17,8 @@ import jax.numpy as jnp
 from synflow_jax.flow._closed import closing_factors, open_closed
 from synflow_jax.flow._network import Network
 from synflow_jax.flow._primitives import RULES
-from synflow_jax.flow._shares import check_share, share_evenly
-from synflow_jax.flow._values import Kind, Value, signal
+from synflow_jax.flow._shares import check_share, enter_evenly, share_evenly
+from synflow_jax.flow._values import Kind, Value
 from synflow_jax.flow._walk import Walk
 from synflow_jax.structure import read_network, read_trace
 from synflow_jax.trees import (
@@ -48,14 +49,23 @@ def run_in_flow_mode(walk: Walk, fn: ApplyFn, params: Params, x: Any) -> Any:
             for leaf, use in zip(leaves, uses, strict=True)
         ]
     weights = [Value(Kind.WEIGHT, leaf) for leaf in leaves]
-    inputs = [_input_value(jnp.asarray(leaf)) for leaf in jax.tree.leaves(x)]
-    out = walk.run_closed(closed, weights + inputs)
+    out = walk.run_closed(closed, weights + _input_values(walk, jax.tree.leaves(x)))
     results = [_output_array(walk, walk.as_factor(v)) for v in out]
     return jax.tree.structure(shapes).unflatten(results)
 
 
-def _input_value(leaf: jax.Array) -> Value:
-    return signal(leaf) if is_weight(leaf) else Value(Kind.DISCRETE, leaf)
+def _input_values(walk: Walk, leaves: list[Any]) -> list[Value]:
+    entries = count()
+    return [
+        walk.begin(leaf, next(entries)) if is_weight(leaf) else Value(Kind.DISCRETE, leaf)
+        for leaf in map(jnp.asarray, leaves)
+    ]
+
+
+def count_entries(x: Any) -> int:
+    """Count where flow can enter: each floating input, and lookups by whole numbers together."""
+    floating = [is_weight(jnp.asarray(leaf)) for leaf in jax.tree.leaves(x)]
+    return sum(floating) + (not all(floating))
 
 
 def _output_array(walk: Walk, value: Value) -> Any:
@@ -101,7 +111,13 @@ class FlowMode(Network):
     def __call__(self, params: Params, x: Any) -> Any:
         """Return the outputs of the network in flow mode; their sum is the flow."""
         walk = Walk(RULES, self.sources, self.branches)
-        out = share_evenly(run_in_flow_mode(walk, self.apply_fn.fn, params, x), self.shares)
+
+        def run(entering: Any) -> Any:
+            walk.entering = entering
+            return share_evenly(run_in_flow_mode(walk, self.apply_fn.fn, params, x), self.shares)
+
+        even = self.branches is not None and not self.sources and count_entries(x) > 1
+        out = share_evenly(enter_evenly(run, x), self.shares) if even else run(None)
         unknown = [note for note in walk.notes if note.rule == "not recognised"]
         if unknown:
             names = sorted({f"{note.operation} at {note.where}" for note in unknown})
@@ -150,7 +166,8 @@ def flow_mode(
     (a·f·sg(g) + b·sg(f)·g)/(a + b) with a and b the factors that f and g are products of,
     softmax(l) is l/sg(Σl), routing to one of E experts is 1/E, and biases, means and positional
     embeddings are dropped; sg stops the gradient. A class token becomes the mean of the tokens
-    that it stands beside. Of several output arrays each carries the same share of R.
+    that it stands beside. Of several output arrays each carries the same share of R. So does each
+    of several inputs: every floating one, and all that is looked up by whole numbers together.
 
     A sum y = a + b becomes a·sg(s·y/a) + b·sg((1 − s)·y/b), which is y as well, but a share s of
     the flow through each of its entries goes through a. Where a is a branch, computed from its skip
@@ -162,7 +179,8 @@ def flow_mode(
       apply_fn: apply_fn(params, x) -> y, of any library, in evaluation mode.
       sources: keep summands as |b|, as the reference does with biases, instead of dropping them.
       branches: the share s of a branch beside its skip; None for the shares that all terms have by
-        themselves, a/y and b/y, of which that of a branch may be next to nothing.
+        themselves, a/y and b/y, of which that of a branch may be next to nothing, and that inputs
+        have by themselves.
 
     Returns:
       A function of the same signature, to be passed to `synflow`, `layer_flow` and others in place

@@ -1,6 +1,6 @@
 """Shares of the flow: of output arrays, of the terms of a sum, of signals that are joined."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any
 
@@ -87,3 +87,34 @@ def share_evenly(outputs: Any, weights: tuple[float, ...] = ()) -> Any:
         return outputs
     even = in_proportion(some, weights or (1.0,) * len(some))
     return place(outputs, floating, even, lambda leaf: leaf)
+
+
+def enter_evenly(run: Callable[[Any], Any], x: Any) -> Any:
+    """Return outputs whose flow comes from each input in equal shares, with the same sum.
+
+    In flow mode all factors are frozen, so that the outputs are linear in the factors e of the
+    signals where they begin: with J their Jacobian at e = 1, the flow from input i is
+    f_i = 1ᵀJ_i, and J·c, where c_i = Σf/(n·f_i) for the n inputs with flow, carries Σf/n from
+    each. Inputs without flow stay so.
+
+    Args:
+      run: e -> outputs, with e an array of one number for each floating leaf of x and, last, one
+        for what is looked up by whole numbers.
+      x: the inputs.
+    """
+    floating = [leaf for leaf in jax.tree.leaves(x) if is_floating(leaf)]
+    wide = floating_dtype(widen(floating or [jnp.zeros(())]))
+    ones = jnp.ones(len(floating) + 1, wide)
+    out, along = jax.linearize(run, ones)
+    # Its constants are frozen: how even the shares are has no gradient.
+    back = jax.linear_transpose(jax.tree.map(freeze, along), ones)
+    (flows,) = back(jax.tree.map(_ones_where_floating, out))
+    some = flows > 0
+    part = jnp.sum(flows) / jnp.maximum(jnp.sum(some, dtype=wide), 1)
+    return along(freeze(jnp.where(some, part / jnp.where(some, flows, 1), 1)))
+
+
+def _ones_where_floating(leaf: Any) -> Any:
+    if is_floating(leaf):
+        return jnp.ones_like(leaf)
+    return np.zeros(jnp.shape(leaf), jax.dtypes.float0)

@@ -43,6 +43,8 @@ class Walk:
       rules: the rule of each primitive, by name.
       sources: whether summands are kept as |b| instead of dropped.
       branches: the share of the flow of a branch beside its skip, as `flow_mode` takes it.
+      entering: 1 for each floating input and, last, for all lookups by whole numbers: a factor of
+        the signal where it begins, by whose derivative its flow is told; None for no factors.
       notes: the changes made so far.
       muted: whether no notes are taken, as while the body of a scan is tried out.
       outer: the call of a library function inside of which the pass is.
@@ -51,6 +53,7 @@ class Walk:
     rules: Mapping[str, Rule]
     sources: bool = False
     branches: float | None = None
+    entering: Any = None
     notes: list[Note] = field(default_factory=list)
     muted: bool = False
     outer: Any = None
@@ -77,6 +80,12 @@ class Walk:
                 self.note("elementwise", value.at)
                 value.decided.append(value.root.array * gate(value.root, value.plain))
         return value.decided[0]
+
+    def begin(self, array: Any, entry: int = -1) -> Value:
+        """Begin a signal: at a floating input, given its number, or at a lookup."""
+        if self.entering is not None:
+            array = array * self.entering[entry].astype(array.dtype)
+        return signal(array)
 
     def as_factor(self, value: Value) -> Value:
         """Turn a frozen signal into a factor: a weight without gradient; others stay unchanged."""
@@ -132,7 +141,7 @@ class Walk:
         begins = {Kind.WEIGHT, Kind.DISCRETE} <= kinds
         if begins and eqn.primitive.name in BEGINNINGS:
             return [
-                signal(coefficient(a)) if is_weight(a) else Value(Kind.DISCRETE, a) for a in out
+                self.begin(coefficient(a)) if is_weight(a) else Value(Kind.DISCRETE, a) for a in out
             ]
         lineage = values[0] if len(values) == 1 else Value(Kind.CONSTANT, None)
         return [Value(max(kinds), a, origin=lineage.origin, reduced=lineage.reduced) for a in out]

@@ -117,7 +117,7 @@ def test_parallel_branches_have_equal_shares():
 
 
 def test_signals_that_are_joined_have_the_same_mean():
-    """Of two inputs, one 2^40 times smaller behind its kernel, neither is lost."""
+    """Of two kernels, one 2^40 times smaller, neither is lost."""
     params = {
         "a": normal(0, WIDTH, 4),
         "b": normal(1, WIDTH, 8) * 2.0**-40,
@@ -127,12 +127,11 @@ def test_signals_that_are_joined_have_the_same_mean():
     }
 
     def network(p, x):
-        u, v = jax.nn.relu(x["u"] @ p["a"]), jax.nn.relu(x["v"] @ p["b"])
+        u, v = jax.nn.relu(x @ p["a"]), jax.nn.relu(x @ p["b"])
         return jnp.concatenate([u + u @ p["self"], v], -1) @ p["mix"] @ p["out"]
 
-    shape = {name: jax.ShapeDtypeStruct((WIDTH,), jnp.float32) for name in "uv"}
     wrapped = sf.flow_mode(network)
-    flows = {k: float(v) for k, v in measure.layer_flow(params, wrapped, shape).items()}
+    flows = {k: float(v) for k, v in measure.layer_flow(params, wrapped, SHAPE).items()}
     whole = flows["out"]
     sizes = {name: np.abs(np.asarray(leaf, np.float64)) for name, leaf in params.items()}
     a, b = (np.ones(WIDTH) @ sizes[name] * times for name, times in (("a", 2), ("b", 1)))
@@ -142,9 +141,120 @@ def test_signals_that_are_joined_have_the_same_mean():
     assert whole == pytest.approx(joined @ slope, rel=1e-5)
     assert flows["a"] == pytest.approx(joined[:4] @ slope[:4], rel=1e-5)
     assert flows["b"] == pytest.approx(joined[4:] @ slope[4:], rel=1e-5)
-    assert float(measure.conservation_gap(params, wrapped, shape)) < 1e-5
-    plain = measure.layer_flow(params, sf.flow_mode(network, branches=None), shape)
+    assert float(measure.conservation_gap(params, wrapped, SHAPE)) < 1e-5
+    plain = measure.layer_flow(params, sf.flow_mode(network, branches=None), SHAPE)
     assert float(plain["b"] / plain["out"]) < 2.0**-30
+
+
+def joined_inputs(p, x):
+    """Two floating inputs and a lookup, which are joined with the same mean: 4, 8 and 2 units."""
+    signals = [jax.nn.relu(x["u"] @ p["a"]), jnp.tanh(x["v"] @ p["b"]), p["table"][x["token"]]]
+    return jnp.concatenate(signals, -1) @ p["mix"] @ p["out"]
+
+
+JOINED = {
+    "u": jax.ShapeDtypeStruct((WIDTH,), jnp.float32),
+    "v": jax.ShapeDtypeStruct((3,), jnp.float32),
+    "token": jax.ShapeDtypeStruct((), jnp.int32),
+}
+
+
+def joined_params():
+    sizes = {"a": (WIDTH, 4), "b": (3, 8), "table": (5, 2), "mix": (14, WIDTH), "out": (WIDTH, 2)}
+    return {name: jnp.abs(normal(n, *size)) for n, (name, size) in enumerate(sizes.items())}
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_inputs_have_equal_shares_and_scores_by_hand(traced):
+    params = joined_params()
+    flow = saliency.synflow_saliency(sf.flow_mode(joined_inputs), JOINED)
+    score = jax.jit(flow) if traced else flow
+    got = score(params, all_true(params))
+    weights = {name: np.asarray(leaf, np.float64) for name, leaf in params.items()}
+    signals = [
+        np.ones(WIDTH) @ weights["a"],
+        np.tanh(np.ones(3) @ weights["b"]),
+        weights["table"][1],  # the example of ones
+    ]
+    mean = sum(signal.sum() for signal in signals) / 14
+    signals = [signal * mean / signal.mean() for signal in signals]
+    slopes = np.split(weights["mix"] @ weights["out"].sum(1), [4, 12])
+    flows = [signal @ slope for signal, slope in zip(signals, slopes, strict=True)]
+    whole = sum(flows)
+    assert max(flows) > 2 * min(flows)  # without shares they differ
+    factors = [whole / 3 / flow for flow in flows]
+    through = [s * slope * c for s, slope, c in zip(signals, slopes, factors, strict=True)]
+    want = {
+        "a": through[0] * weights["a"] / weights["a"].sum(0),
+        "b": through[1] * weights["b"] / weights["b"].sum(0),
+        "mix": np.concatenate([s * c for s, c in zip(signals, factors, strict=True)])[:, None]
+        * weights["mix"]
+        * weights["out"].sum(1),
+    }
+    for name, scores in want.items():
+        np.testing.assert_allclose(got[name], scores, rtol=1e-5)
+    np.testing.assert_allclose(got["table"][1], through[2], rtol=1e-5)
+    assert float(got["out"].sum()) == pytest.approx(whole, rel=1e-5)
+
+
+def test_without_shares_inputs_carry_what_flows_from_them():
+    params = joined_params()
+    wrapped = sf.flow_mode(joined_inputs, branches=None)
+    flows = {k: float(v) for k, v in measure.layer_flow(params, wrapped, JOINED).items()}
+    slope = np.asarray(params["mix"] @ params["out"].sum(1), np.float64)
+    want = np.ones(WIDTH) @ np.asarray(params["a"], np.float64) @ slope[:4]
+    assert flows["a"] == pytest.approx(want, rel=1e-5)
+
+
+def test_inputs_of_a_deep_loop_have_equal_shares_beyond_the_range_of_floats():
+    """Sixty layers raise the flow to some 2^200; the second input is 10^6 times smaller."""
+    params = {
+        "a": normal(0, WIDTH, WIDTH),
+        "b": normal(1, 3, WIDTH) * 1e-6,
+        "layers": normal(2, 60, WIDTH, WIDTH) * 3,
+        "out": normal(3, WIDTH, 2),
+    }
+
+    def network(p, x):
+        h = x["u"] @ p["a"] + jax.nn.gelu(x["v"] @ p["b"]) * x["v"].sum(-1, keepdims=True)
+        h = h + jax.nn.silu(x["u"] @ p["a"])
+        h, _ = jax.lax.scan(lambda h, w: (jax.nn.relu(h @ w), None), h, p["layers"])
+        return h @ p["out"]
+
+    shape = {name: JOINED[name] for name in "uv"}
+    wrapped = sf.flow_mode(network)
+    flows = {k: float(v) for k, v in measure.layer_flow(params, wrapped, shape).items()}
+    assert float(sf.log2_flow(params, wrapped, shape)) > 200
+    assert float(measure.conservation_gap(params, wrapped, shape)) < 1e-5
+    assert flows["a"] == pytest.approx(flows["out"] / 2, rel=1e-5)
+    # Half of v's flow passes its kernel, the other half the factor beside it.
+    assert flows["b"] == pytest.approx(flows["out"] / 4, rel=1e-5)
+
+
+def test_a_small_input_keeps_weights_at_ratios_at_which_it_had_none():
+    params = {
+        "image": normal(0, 32, 16),
+        "time": normal(1, 2, 16) * 1e-3,
+        "out": normal(2, 16, 4),
+        "late": normal(3, 16, 16),
+    }
+
+    def network(p, x):
+        h = jax.nn.relu(x["image"] @ p["image"]) @ p["late"]
+        return jax.nn.relu(h * (x["time"] @ p["time"]) + h) @ p["out"]
+
+    shape = {
+        "image": jax.ShapeDtypeStruct((32,), jnp.float32),
+        "time": jax.ShapeDtypeStruct((2,), jnp.float32),
+    }
+
+    def kept(branches):
+        masks = sf.synflow(params, sf.flow_mode(network, branches=branches), shape, 20)
+        return {name: int(mask.sum()) for name, mask in masks.items()}
+
+    assert kept(None)["time"] == 0
+    assert kept(0.5)["time"] > 0
+    assert min(kept(0.5).values()) > 0
 
 
 def test_a_long_skip_has_the_other_share_of_all_that_it_goes_around():
