@@ -46,11 +46,17 @@ def open_closed(params: Params, reading: Reading | None) -> Params:
 def closing_factors(params: Params, reading: Reading | None) -> tuple[Any, ...] | None:
     """Return |closed|/opened for each leaf that `open_closed` opens, 1 for the others.
 
-    A scalar for each leaf; of a stack, an array of one number a layer. None where it is known that
-    no leaf is closed; under a trace no value is known.
+    A scalar for each leaf; of a stack, an array of one number a layer. A leaf that all flow passes,
+    as a head of zeros, has 1 too: closed, it would leave no flow for the rest. None where it is
+    known that no leaf is closed; under a trace no value is known.
     """
     flags, layers = _may_close(params, reading)
-    factors = _closings(pick(params, flags), layers)
+    uses = (None,) * len(flags) if reading is None else reading.uses
+    passed = [use is not None and use.needed for use, hit in zip(uses, flags, strict=True) if hit]
+    factors = [
+        jnp.ones(()) if through else factor
+        for through, factor in zip(passed, _closings(pick(params, flags), layers), strict=True)
+    ]
     if not is_traced(factors) and all((one == 1).all() for one in jax.device_get(factors)):
         return None
     found = iter(factors)

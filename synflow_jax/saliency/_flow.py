@@ -129,23 +129,32 @@ class FlowSaliency(Saliency):
     ) -> jax.Array:
         """Return the smallest flow that must not be lost: of an output, a layer or an input.
 
-        Layers and inputs count where branches have shares, and if they have flow to lose. Where the
-        network opens branches, each output has half of its share in the network as initialised.
+        Layers and inputs count where branches have shares, and if they have flow to lose. All that
+        is looked up beside floating inputs counts as one input more, with the same share as each.
+        Where the network opens branches, each output has half of its share in the network as
+        initialised.
         """
         share = self.network.least_share(len(output_shapes(self, params)))
         changed = [jnp.any(factor != 1) for factor in self._closing(params) or ()]
         networks = 1 + jnp.any(jnp.array(changed, bool)).astype(of_layers.dtype)
         claims = [flow * share / networks]
         if self.network.keeps_layers:
-            own = [of_layers, *self._input_flows(params, masks)]
+            floating = self._input_flows(params, masks)
+            looked_up = [flow / (1 + len(floating))] if self._looks_up(params) else []
+            own = [of_layers, *floating, *looked_up]
             claims += [jnp.where(one > 0, one, jnp.inf).min() for one in own]
         return jnp.min(jnp.stack([jnp.asarray(claim, of_layers.dtype) for claim in claims]))
+
+    def _looks_up(self, params: Params) -> bool:
+        """Whether the network looks up tables by whole numbers of its input."""
+        discrete = any(dtype is not None for _, dtype in self.inputs.specs)
+        return discrete and any(use.role == "table" for use in self.reading(params).uses)
 
     @highest_precision
     def _input_flows(self, params: Params, masks: Masks) -> list[jax.Array]:
         """Return the flow from each floating input, none where there is one input alone."""
         floating = [dtype is None for _, dtype in self.inputs.specs]
-        if sum(floating) < 2:
+        if sum(floating) + self._looks_up(params) < 2:
             return []
         start = self.entering_weights(params, masks)
         rest = (self._closing(params), self.held, self.inputs, self.sizes)
@@ -208,14 +217,16 @@ class FlowSaliency(Saliency):
     def from_input_alone(self, params: Params, prunable: tuple[bool, ...]) -> Params:
         """Set what is added to a signal to 0, so that all flow starts at the input.
 
-        Tables beside floating inputs are sources as well; where all inputs are whole numbers, the
-        tables that they look up act as the input and stay. Prunable leaves stay.
+        Tables beside floating inputs are sources as well, unless inputs have shares of their own;
+        where all inputs are whole numbers, the tables that they look up act as the input and stay.
+        Prunable leaves stay.
         """
-        looked_up = () if self.inputs.discrete else ("table",)
+        stays = self.inputs.discrete or self.network.keeps_layers
+        looked_up = () if stays else ("table",)
         uses = self.reading(params).uses
         sources = tuple(
-            (use.roles == {"added"} or use.role in looked_up) and not stays
-            for use, stays in zip(uses, prunable, strict=True)
+            (use.roles == {"added"} or use.role in looked_up) and not hit
+            for use, hit in zip(uses, prunable, strict=True)
         )
         zeros = [jnp.zeros_like(leaf) for leaf in pick(params, sources)]
         return place(params, sources, zeros, lambda leaf: leaf)

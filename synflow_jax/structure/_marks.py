@@ -7,6 +7,8 @@ thousands of equations is read in milliseconds.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import jax
@@ -90,6 +92,7 @@ class Mark:
       attached: the bits of those of them that get a gradient through it.
       breaks: the bits of the breaks of homogeneity that lie behind it.
       kernels: the bits of the kernels behind it after which no other kernel comes.
+      needed: the bits of the leaves of which each makes it 0 by being 0; biases do not count.
       positive: whether no entry is below 0, for weights at |θ| and an input of ones.
       number: the one number of a constant whose entries are equal, else None.
       known: of a comparison, its answer, which is the same for all entries; else None.
@@ -103,6 +106,7 @@ class Mark:
     attached: int = 0
     breaks: int = 0
     kernels: int = 0
+    needed: int = 0
     positive: bool = False
     number: float | None = None
     known: bool | None = None
@@ -135,10 +139,15 @@ def mark_of_constant(array: Any) -> Mark:
 
 
 def join(marks: Iterable[Mark], kind: Kind | None = None) -> Mark:
-    """Describe a result of several operands, of which nothing but dependence is kept."""
-    leaves = attached = breaks = kernels = 0
+    """Describe a result of several operands, of which nothing but dependence is kept.
+
+    As of a sum, all operands of the largest kind must be 0 for it to be 0.
+    """
+    leaves = attached = breaks = kernels = needed = 0
     most = Kind.CONSTANT
     for mark in marks:
+        if mark.kind >= most:
+            needed = mark.needed & (needed if mark.kind is most else mark.needed)
         leaves |= mark.leaves
         attached |= mark.attached
         breaks |= mark.breaks
@@ -150,7 +159,14 @@ def join(marks: Iterable[Mark], kind: Kind | None = None) -> Mark:
         attached=attached,
         breaks=breaks,
         kernels=kernels,
+        needed=needed,
     )
+
+
+def join_factors(marks: Iterable[Mark]) -> Mark:
+    """Describe a product, which is 0 where one of its factors is."""
+    factors = list(marks)
+    return replace(join(factors), needed=reduce(or_, (mark.needed for mark in factors)))
 
 
 def join_parts(marks: Iterable[Mark]) -> dict[int, Part]:

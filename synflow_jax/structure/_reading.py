@@ -60,6 +60,7 @@ class Use:
       where: the line where it first does, as file:line (function).
       bent: whether a signal meets it behind exp or its kind, as a rate of decay, or with a constant
         added, as the s of 1 + s.
+      needed: whether every output is 0 where the leaf is 0, biases left out.
     """
 
     path: str
@@ -73,6 +74,7 @@ class Use:
     order: int | None = None
     where: str = ""
     bent: bool = False
+    needed: bool = False
 
     @property
     def is_kernel(self) -> bool:
@@ -213,7 +215,7 @@ def read_trace(closed: Any, params: Params) -> Reading:
             walk.found[leaf].roles.add("table" if mark.kind is Kind.ROUTED else "added")
     out = join(outputs)
     uses = tuple(
-        _use(*pair, one, bool(out.leaves >> bit & 1))
+        _use(*pair, one, bool(out.leaves >> bit & 1), bool(out.needed >> bit & 1))
         for bit, (pair, one) in enumerate(zip(pairs, walk.found, strict=True))
     )
     paths = [path for path, _ in pairs]
@@ -252,7 +254,7 @@ def _as_break(noted: Noted, paths: list[str]) -> Break:
     return Break(noted.breaks, noted.operation, noted.where, behind, noted.of_weights)
 
 
-def _use(path: str, leaf: Any, found: Found, reached: bool) -> Use:
+def _use(path: str, leaf: Any, found: Found, reached: bool, needed: bool) -> Use:
     """Describe the use of a leaf; `reached`: whether an output depends on it."""
     role = next((role for role in ROLES if role in found.roles), "unclear" if reached else "unused")
     role = "added" if role == "summand" else role
@@ -270,7 +272,7 @@ def _use(path: str, leaf: Any, found: Found, reached: bool) -> Use:
         role = "type"
     shape = tuple(leaf.shape)
     roles = frozenset("added" if one == "summand" else one for one in found.roles)
-    met = (roles, found.order, found.where, found.bent)
+    met = (roles, found.order, found.where, found.bent, needed)
     return Use(path, shape, role, layers, inputs, outputs, sums, *met)
 
 

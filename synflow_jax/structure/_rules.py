@@ -20,6 +20,7 @@ from synflow_jax.structure._marks import (
     Part,
     alike,
     join,
+    join_factors,
     join_parts,
 )
 from synflow_jax.structure._walk import Rule, Walk
@@ -317,7 +318,7 @@ def convolve(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
 
 def _product(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     """Join the factors of a product; two that share a leaf make its flow quadratic."""
-    out = join(marks)
+    out = join_factors(marks)
     own = [leaf for mark in marks for leaf in mark.parts]
     if own and eqn.primitive.name != "mul":
         walk.first.update(() if out.kernels else own)
@@ -352,7 +353,7 @@ def _product_of_weights(eqn: Any, marks: list[Mark]) -> Mark:
             new = replace(part.moved(axes), summed=part.summed | over)
             parts[leaf] = parts[leaf].joined(new) if leaf in parts else new
         offset += len(free)
-    return replace(join(marks), parts=parts, positive=_positive(marks))
+    return replace(join_factors(marks), parts=parts, positive=_positive(marks))
 
 
 def mul(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
@@ -360,10 +361,11 @@ def mul(walk: Walk, eqn: Any, marks: list[Mark]) -> Mark:
     if not _fed(marks):
         shared = marks[0].leaves & marks[1].leaves
         bit = walk.note("product", eqn, shared, of_weights=True)
+        out = join_factors(marks)
         return replace(
-            join(marks),
+            out,
             parts=join_parts(marks),
-            breaks=join(marks).breaks | bit,
+            breaks=out.breaks | bit,
             positive=_positive(marks),
             number=_folded("mul", marks),
         )

@@ -212,4 +212,11 @@ def leaf_mark(number: int, leaf: Any) -> Mark:
     """Describe a leaf of the params, of which the network is given the absolute value."""
     axes = tuple(frozenset((axis,)) for axis in range(leaf.ndim))
     bit = 1 << number
-    return Mark(Kind.WEIGHT, {number: Part(axes)}, leaves=bit, attached=bit, positive=True)
+    return Mark(
+        Kind.WEIGHT,
+        {number: Part(axes)},
+        leaves=bit,
+        attached=bit,
+        needed=bit,
+        positive=True,
+    )

@@ -92,6 +92,19 @@ def test_the_real_network_passes_signals_after_pruning(name, rho, schedule):
         assert bool(jnp.any(pruned[path] != 0)) == bool(jnp.any(leaf != 0)), path
 
 
+def test_a_head_of_zeros_behind_closed_branches_is_open_in_both_networks():
+    """All flow passes it, so that closed it would leave the closed branches no second network."""
+    network, params = NETS["zero scale"]
+    closed = {**params, "head": jnp.zeros((WIDTH, WIDTH))}
+    opened = {**params, "head": jnp.full((WIDTH, WIDTH), WIDTH**-0.5)}
+    score = saliency.synflow_saliency(sf.flow_mode(network), SHAPE)
+    got, want = (score(each, all_true(each)) for each in (closed, opened))
+    for path in params:
+        np.testing.assert_allclose(got[path], want[path], rtol=1e-6)
+    masks = sf.synflow(closed, sf.flow_mode(network), SHAPE, 10, rounds=30)
+    assert paths(network, opened, masks) > 0  # of the shortcuts, while every gamma is 0
+
+
 def test_what_was_lost_before():
     """Without halves and shares the shortcuts go, and with them the network as initialised."""
     network, params = NETS["zero scale"]

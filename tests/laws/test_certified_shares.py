@@ -187,3 +187,32 @@ def test_the_plain_sum_of_flows_loses_branches_on_the_way():
     run = jax.jit(lambda p: sf.prune(p, saliency, total / len(p), schedule=sf.certified()))
     masks, _ = run(jax.tree.map(jnp.asarray, net.params))
     assert not all(bool(mask.any()) for mask in masks.values())
+
+
+def test_a_tower_of_tokens_keeps_its_path_beside_one_of_images():
+    """The tokens' table is no source beside a floating input: each of the two has half of R."""
+    rng = np.random.default_rng(5)
+    sizes = {"image": (6, 8), "text": (4, 8), "mix": (8, 6), "head": (6, 2)}
+    params = {
+        name: jnp.asarray(rng.standard_normal(size), jnp.float32) for name, size in sizes.items()
+    }
+    params |= {"table": jnp.full((9, 4), 1e-3), "text": params["text"] * 1e-3}
+
+    def network(p, x):
+        towers = relu(x["image"] @ p["image"]) + relu(p["table"][x["tokens"]].mean(1) @ p["text"])
+        return relu(relu(towers) @ p["mix"]) @ p["head"]
+
+    shape = {
+        "image": jax.ShapeDtypeStruct((6,), jnp.float32),
+        "tokens": jax.ShapeDtypeStruct((3,), jnp.int32),
+    }
+    flow = sf.flow_mode(network)
+    flows = measure.layer_flow(params, flow, shape)
+    whole = 2.0 ** float(sf.log2_flow(params, flow, shape))
+    for name, share in {"image": 0.5, "text": 0.5, "mix": 1, "head": 1}.items():
+        assert float(flows[name]) == pytest.approx(share * whole, rel=1e-5)
+    masks = sf.synflow(params, flow, shape, 10, schedule=sf.certified())
+    kept = {name: np.asarray(mask, int) for name, mask in masks.items()}
+    rest = kept["mix"] @ kept["head"]
+    assert (kept["image"] @ rest).any()
+    assert (kept["text"] @ rest).any()
