@@ -49,9 +49,9 @@ def haiku() -> tuple[Any, Any]:
     """Take Haiku's own ResNet-50."""
     import haiku as hk
 
-    model = hk.transform_with_state(lambda x: hk.nets.ResNet50(1000)(x, is_training=False))
-    params, state = model.init(jax.random.key(0), jnp.ones((1, *SHAPE)))
-    return params, lambda params, x: model.apply(params, state, None, x)[0]
+    model = hk.transform_with_state(lambda x, training: hk.nets.ResNet50(1000)(x, training))
+    params, state = model.init(jax.random.key(0), jnp.ones((1, *SHAPE)), True)
+    return params, lambda params, x: model.apply(params, state, None, x, False)[0]
 
 
 NETWORKS = {"flax ResNet-50": flax, "haiku ResNet-50": haiku}
