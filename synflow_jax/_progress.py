@@ -31,7 +31,7 @@ def tell(start: jax.Array, k: Any, last: Any, row: Any, rounds: int | None, size
       start: what `start_clock` returned.
       k: the round, from 1.
       last: whether it is the last round.
-      row: with `kept` (counts a layer) and `log2_flow` after the round.
+      row: with `kept` (counts a layer) and `log2_flow` after the round, None if not measured.
       rounds: the number of rounds, None if it is not known beforehand.
       size: the number of prunable weights or units.
     """
@@ -48,7 +48,7 @@ def _print(
         return
     of = "" if rounds is None else f" of {rounds}"
     parts = [f"round {int(k)}{of}", f"density {float(kept) / size:.3g}"]
-    if log2_flow == log2_flow:  # NaN where no flow is measured
+    if log2_flow is not None:
         parts.append(f"log2 flow {float(log2_flow):.1f}")
     parts.append(f"{tenths / 10:.0f} s")
     if rounds and not last:

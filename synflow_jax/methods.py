@@ -21,7 +21,16 @@ from synflow_jax.saliency import (
     synflow_l2_saliency,
     synflow_saliency,
 )
-from synflow_jax.trees import ApplyFn, LossFn, Masks, Params, Scope, check_masks
+from synflow_jax.trees import (
+    ApplyFn,
+    LossFn,
+    Masks,
+    Params,
+    Scope,
+    check_masks,
+    converted,
+    without_gradient,
+)
 
 
 def synflow(
@@ -164,6 +173,7 @@ def magnitude(params: Params, rho: Any, *, rounds: int = 1, **options: Unpack[Op
     return prune(params, magnitude_saliency(), rho, rounds, **options)[0]
 
 
+@converted("params")
 def random(
     key: Any,
     params: Params,
@@ -200,6 +210,7 @@ def random(
     Source: Tanaka et al. 2020, section 2; for ERK, Evci et al. 2020 (arXiv 1911.11134).
     """
     check_options("random", choice, Choice)
+    params = without_gradient(params)
     saliency = random_saliency(key)
     is_tree = jax.tree.structure(densities) == jax.tree.structure(params)
     if densities is None or (callable(densities) and not is_tree):

@@ -25,6 +25,7 @@ from synflow_jax.trees import (
     Params,
     apply_masks,
     check_masks,
+    converted,
     floating_dtype,
     is_traced,
     named_leaves,
@@ -138,6 +139,7 @@ def _expanded(small: Any, whole: Any, stay: Stays) -> Any:
     return jnp.zeros(whole.shape, small.dtype).at[places].set(small)
 
 
+@converted("params", "masks")
 def compact(params: Params, masks: Masks, apply_fn: ApplyFn, shape: Any) -> Compact:
     """Remove the units that a pruned network does not use, so that it is smaller and faster.
 

@@ -38,8 +38,9 @@ from synflow_jax.trees import (
     ScoreFn,
     apply_masks,
     check_finite,
-    check_int,
     check_rho,
+    check_rounds,
+    converted,
     floating_dtype,
     is_floating,
     is_traced,
@@ -51,6 +52,7 @@ from synflow_jax.trees import (
 Budget = Callable[[Network], list[Term]]
 
 
+@converted("params")
 def slim(
     params: Params,
     apply_fn: ApplyFn,
@@ -136,7 +138,7 @@ def _check(
     if is_traced(params, rho):
         raise TypeError("params and rho must be of known value: call slim outside of jit")
     check_rho(rho)
-    check_int("rounds", rounds)
+    check_rounds(rounds)
     check_finite(params)
     found = [path for path, leaf in named_leaves(params) if jnp.iscomplexobj(leaf)]
     if found:

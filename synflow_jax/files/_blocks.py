@@ -15,6 +15,7 @@ from synflow_jax.trees import (
     Pattern,
     Shape,
     check_masks,
+    converted,
     is_traced,
     is_weight,
     named_leaves,
@@ -72,6 +73,7 @@ class BlockSparse:
         return padded[: self.shape[0], : self.shape[1]]
 
 
+@converted("params", "masks")
 def to_blocks(params: Params, masks: Masks, pattern: Pattern) -> Params:
     """Turn every pruned leaf of two axes into its kept blocks; `x @ leaf` skips the others.
 

@@ -18,19 +18,21 @@ import math
 import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from synflow_jax.files._replacing import replacing
+from synflow_jax.files._replacing import regular_file, replacing
+from synflow_jax.trees import clip, shown
 
 MASKS = b"\x93SFmasks"
 SPARSE = b"\x93SFspars"
 VERSION = 1
 PREFIX = struct.Struct("<8sII32s")
 LONGEST = 2**22  # bytes of a header: some fifty thousand leaves
+PARSED = 30  # bytes in memory for a byte of a header, while its rows are read
+FREE = 2**20  # bytes that reading a header may take whatever the limit is
 MOST = 2**48  # entries of a leaf
 AXES = 32  # of a leaf
 SKIP = 255  # the byte of the code of gaps for 255 False and no True
@@ -117,7 +119,7 @@ def write(path: Any, kind: bytes, entries: Sequence[Entry], parts: Sequence[byte
 
 
 def read(
-    path: Any, kind: bytes, check: Callable[[list[Entry]], None]
+    path: Any, kind: bytes, check: Callable[[list[Entry]], None], limit: int
 ) -> list[tuple[Entry, np.ndarray, np.ndarray | None]]:
     """Read a file of the given kind.
 
@@ -126,13 +128,14 @@ def read(
       kind: MASKS or SPARSE.
       check: called with the entries of the header, before what they describe is read or allocated;
         raises a ValueError to refuse them.
+      limit: the most bytes that reading a header of many leaves may take.
 
     Returns:
       (entry, flat mask, kept values or None) for each leaf.
     """
-    with Path(path).open("rb") as file:
+    with regular_file(path) as file:
         try:
-            entries, digest = _header(file, kind)
+            entries, digest = _header(file, kind, limit)
             check(entries)
             body = file.read(sum(e.coded + e.kept * e.width for e in entries))
             digest[0].update(body)
@@ -140,10 +143,10 @@ def read(
                 raise ValueError("its checksum does not fit its bytes: it is damaged")
             return list(_leaves(entries, memoryview(body)))
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{str(path)!r} cannot be loaded: {error}") from error
+            raise ValueError(f"{str(path)!r} cannot be loaded: {clip(str(error))}") from error
 
 
-def _header(file: BinaryIO, kind: bytes) -> tuple[list[Entry], tuple[Any, bytes]]:
+def _header(file: BinaryIO, kind: bytes, limit: int) -> tuple[list[Entry], tuple[Any, bytes]]:
     """Read and check what precedes the codes: the entries, a running hash and the hash to match."""
     size, prefix = os.fstat(file.fileno()).st_size, file.read(PREFIX.size)
     if len(prefix) < PREFIX.size or prefix[:8] not in (MASKS, SPARSE):
@@ -156,6 +159,11 @@ def _header(file: BinaryIO, kind: bytes) -> tuple[list[Entry], tuple[Any, bytes]
         raise ValueError(f"its version is {version}, and this library reads {VERSION}")
     if length > min(LONGEST, size - PREFIX.size):
         raise ValueError(f"its header of {length} bytes is longer than the file or than {LONGEST}")
+    if PARSED * length > max(limit, FREE):
+        raise ValueError(
+            f"its header of {length} bytes takes up to {PARSED * length} when it is read, limit "
+            f"allows {limit}: pass like, or more"
+        )
     header = file.read(length)
     entries = _entries(header, kind)
     expected = PREFIX.size + length + sum(e.coded + e.kept * e.width for e in entries)
@@ -211,5 +219,5 @@ def _leaves(
         end = values_at + entry.kept * entry.width
         raw, values_at = np.frombuffer(body[values_at:end], np.uint8), end
         if entry.dtype == "bool" and (raw > 1).any():
-            raise ValueError(f"{entry.path!r} has a bool that is neither 0 nor 1")
+            raise ValueError(f"{shown(entry.path)} has a bool that is neither 0 nor 1")
         yield entry, flat, raw.view(DTYPES[entry.dtype])

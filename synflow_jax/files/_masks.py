@@ -4,6 +4,7 @@ Reading a file runs no code. The sizes that it claims are checked against `like`
 `limit`, before memory is allocated. A file is written completely or not at all.
 """
 
+from collections import Counter
 from typing import Any
 
 import jax
@@ -11,11 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from synflow_jax.files._format import DTYPES, MASKS, SPARSE, Entry, encode, read, write
-from synflow_jax.trees import Masks, Params, check_bool, check_masks, is_traced, named_leaves
+from synflow_jax.trees import (
+    Masks,
+    Params,
+    check_bool,
+    check_masks,
+    clip,
+    converted,
+    is_traced,
+    named_leaves,
+    shown,
+)
 
 LIMIT = 2**30  # bytes
 
 
+@converted("masks")
 def save_masks(path: Any, masks: Masks) -> None:
     """Write masks to one file, at most N/8 bytes for N entries.
 
@@ -86,11 +98,12 @@ def load_masks(path: Any, like: Any = None, *, limit: int = LIMIT) -> Masks:
     leaves = None if like is None else _leaves(like, "like")
     found = {
         entry.path: flat.reshape(entry.shape)
-        for entry, flat, _ in read(path, MASKS, lambda entries: _check(entries, leaves, limit))
+        for entry, flat, _ in read(path, MASKS, *_checks(leaves, limit))
     }
     return found if leaves is None else _tree(found, leaves, like)
 
 
+@converted("params", "masks")
 def save_sparse(path: Any, params: Params, masks: Masks) -> None:
     """Write masks and the kept weights to one file; pruned weights are not stored.
 
@@ -128,8 +141,8 @@ def save_sparse(path: Any, params: Params, masks: Masks) -> None:
     for name, leaf in leaves:
         if str(leaf.dtype) not in DTYPES:
             raise TypeError(
-                f"params must have dtypes that a file can hold: {name!r} is {leaf.dtype}; keep "
-                "random keys as jax.random.key_data(key), narrow integers as int8"
+                f"params must have dtypes that a file can hold: {shown(name)} is {leaf.dtype}; "
+                "keep random keys as jax.random.key_data(key), narrow integers as int8"
             )
     entries, codes, values = [], [], []
     for (name, leaf), mask in zip(leaves, jax.tree.leaves(masks), strict=True):
@@ -171,7 +184,7 @@ def load_sparse(path: Any, like: Any = None, *, limit: int = LIMIT) -> tuple[Par
     """
     leaves = None if like is None else _leaves(like, "like")
     params, masks = {}, {}
-    for entry, flat, values in read(path, SPARSE, lambda e: _check(e, leaves, limit)):
+    for entry, flat, values in read(path, SPARSE, *_checks(leaves, limit)):
         dense = np.zeros(entry.size, DTYPES[str(entry.dtype)])
         dense[flat] = values
         params[entry.path] = dense.reshape(entry.shape)
@@ -191,18 +204,24 @@ def _leaves(tree: Any, name: str) -> list[tuple[str, Any]]:
         raise TypeError(f"{name} is traced: call this outside of jit, with arrays")
     paths = [path for path, _ in leaves]
     if len(set(paths)) < len(paths):
-        twice = next(path for path in paths if paths.count(path) > 1)
+        twice = next(path for path, times in Counter(paths).items() if times > 1)
         raise ValueError(
-            f"{name} must have a different path for each leaf: {twice!r} is the path of two"
+            f"{name} must have a different path for each leaf: {shown(twice)} is the path of two"
         )
     for path, leaf in leaves:
         here = getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated
         if name != "like" and not here:
             raise ValueError(
-                f"{name} must lie on devices of this process: {path!r} does not; gather it with "
-                "jax.experimental.multihost_utils.process_allgather(tree, tiled=True)"
+                f"{name} must lie on devices of this process: {shown(path)} does not; gather it "
+                "with jax.experimental.multihost_utils.process_allgather(tree, tiled=True)"
             )
     return leaves
+
+
+def _checks(leaves: list[tuple[str, Any]] | None, limit: int) -> tuple[Any, int]:
+    """Return the check of a header, and the most bytes that reading it may take."""
+    known = limit if leaves is None else sum(2048 + 64 * len(path) for path, _ in leaves)
+    return lambda entries: _check(entries, leaves, limit), known
 
 
 def _check(entries: list[Entry], leaves: list[tuple[str, Any]] | None, limit: int) -> None:
@@ -215,13 +234,16 @@ def _check(entries: list[Entry], leaves: list[tuple[str, Any]] | None, limit: in
     wanted, found = dict(leaves), {entry.path: entry for entry in entries}
     if wanted.keys() != found.keys():
         more, less = sorted(found.keys() - wanted)[:3], sorted(wanted.keys() - found)[:3]
+        more, less = ([clip(path, 200) for path in paths] for paths in (more, less))
         raise ValueError(f"it does not fit like: only the file has {more}, only like has {less}")
     for path, leaf in leaves:
         entry = found[path]
         if entry.shape != tuple(leaf.shape):
-            raise ValueError(f"{path!r} is {entry.shape} in it and {tuple(leaf.shape)} in like")
+            raise ValueError(
+                f"{shown(path)} is {entry.shape} in it and {tuple(leaf.shape)} in like"
+            )
         if entry.dtype and entry.dtype != str(leaf.dtype):
-            raise ValueError(f"{path!r} is {entry.dtype} in it and {leaf.dtype} in like")
+            raise ValueError(f"{shown(path)} is {entry.dtype} in it and {leaf.dtype} in like")
 
 
 def _tree(found: dict[str, np.ndarray], leaves: list[tuple[str, Any]], like: Any) -> Any:
@@ -234,7 +256,9 @@ def _placed(path: str, array: np.ndarray, leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray | np.generic):
         return array
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
-        raise ValueError(f"{path!r} is {array.dtype}: enable jax_enable_x64, or pass like as NumPy")
+        raise ValueError(
+            f"{shown(path)} is {array.dtype}: enable jax_enable_x64, or pass like as NumPy"
+        )
     sharding = getattr(leaf, "sharding", None)
     if sharding is None or not getattr(leaf, "committed", True):
         return jnp.asarray(array)

@@ -7,9 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from synflow_jax.trees import Masks, Params, check_masks, is_traced, is_weight, named_leaves
+from synflow_jax.trees import (
+    Masks,
+    Params,
+    check_masks,
+    converted,
+    is_traced,
+    is_weight,
+    named_leaves,
+)
 
 
+@converted("params", "masks")
 def to_bcoo(params: Params, masks: Masks) -> Params:
     """Turn every pruned leaf of two or more axes into a jax.experimental.sparse.BCOO array.
 
@@ -38,6 +47,7 @@ def to_bcoo(params: Params, masks: Masks) -> Params:
     return _each(params, masks, _bcoo, jnp.asarray)
 
 
+@converted("params", "masks")
 def to_csr(params: Params, masks: Masks) -> Params:
     """Turn every pruned leaf of two or more axes into a scipy.sparse.csr_array.
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from synflow_jax.trees import Masks, check_bool, is_traced, named_leaves
+from synflow_jax.files._arrays import is_clean
+from synflow_jax.trees import Masks, as_arrays, check_bool, converted, distinct_leaves, is_traced
 
 Names = Mapping[str, str] | Callable[[str], str | None]
 Axes = Callable[[str, int], tuple[int, ...]]
@@ -24,6 +25,7 @@ def torch_axes(path: str, ndim: int) -> tuple[int, ...]:
     return tuple(range(ndim))
 
 
+@converted("masks")
 def to_torch(masks: Masks, names: Names, *, axes: Axes = torch_axes) -> dict[str, np.ndarray]:
     """Convert masks to the names and the layout of a PyTorch state dict.
 
@@ -43,7 +45,8 @@ def to_torch(masks: Masks, names: Names, *, axes: Axes = torch_axes) -> dict[str
 
     Raises:
       TypeError: a mask is not bool, or is traced; names is neither a mapping nor a function.
-      ValueError: names has a path that masks does not have, or gives two leaves the same name.
+      ValueError: names has a path that masks does not have, or gives two leaves the same name; two
+        masks have the same path, as those of {"a/b": …} and {"a": {"b": …}}.
 
     Example:
       >>> import jax.numpy as jnp
@@ -54,7 +57,7 @@ def to_torch(masks: Masks, names: Names, *, axes: Axes = torch_axes) -> dict[str
     check_bool(masks)
     if is_traced(masks):
         raise TypeError("masks is traced: call to_torch outside of jit, with arrays")
-    leaves = dict(named_leaves(masks))
+    leaves = distinct_leaves(masks, "masks")
     arrays = {}
     for path, name in _names(list(leaves), names).items():
         mask = np.asarray(leaves[path])
@@ -80,7 +83,8 @@ def from_torch(
     Raises:
       TypeError: names is neither a mapping nor a function.
       ValueError: an array is missing, has another shape, or holds anything but 0 and 1; names has a
-        path that like does not have, or gives two leaves the same name.
+        path that like does not have, or gives two leaves the same name; two leaves of like have
+        the same path.
 
     Example:
       >>> import numpy as np
@@ -90,7 +94,7 @@ def from_torch(
       >>> masks["Dense_0"]["kernel"].astype(int).tolist()
       [[1, 0, 1], [0, 0, 1]]
     """
-    leaves = named_leaves(like)
+    leaves = list(distinct_leaves(like, "like").items())
     named = _names([path for path, _ in leaves], names)
     if missing := sorted(set(named.values()) - set(arrays)):
         raise ValueError(
@@ -98,13 +102,15 @@ def from_torch(
             f"{len(missing)} are missing"
         )
 
+    given = as_arrays({name: arrays[name] for name in named.values()}, "arrays")
+
     def one(path: str, leaf: Any) -> jax.Array:
         if path not in named:
             return jnp.ones(leaf.shape, bool)
-        array, order = np.asarray(arrays[named[path]]), axes(path, len(leaf.shape))
+        array, order = np.asarray(given[named[path]]), axes(path, len(leaf.shape))
         if array.shape != (wanted := tuple(leaf.shape[axis] for axis in order)):
             raise ValueError(f"arrays: {named[path]!r} must be {wanted}, got {array.shape}")
-        if not ((array == 0) | (array == 1)).all():
+        if not is_clean(array) or not ((array == 0) | (array == 1)).all():
             raise ValueError(f"arrays: {named[path]!r} must hold 0 and 1 alone")
         return jnp.asarray(np.transpose(array.astype(bool), np.argsort(order)))
 

@@ -17,6 +17,7 @@ from synflow_jax.structure import Reading, read_network
 from synflow_jax.trees import (
     ApplyFn,
     Params,
+    converted,
     is_traced,
     is_weight,
     named_leaves,
@@ -63,6 +64,7 @@ def closing_factors(params: Params, reading: Reading | None) -> tuple[Any, ...] 
     return tuple(next(found) if hit else jnp.ones(()) for hit in flags)
 
 
+@converted("params")
 def closed_leaves(
     params: Params, apply_fn: ApplyFn | None = None, shape: Any = None
 ) -> tuple[str, ...]:

@@ -12,7 +12,15 @@ from synflow_jax.flow._mode import run_in_flow_mode
 from synflow_jax.flow._network import as_network
 from synflow_jax.flow._primitives import RULES
 from synflow_jax.flow._walk import Walk
-from synflow_jax.trees import ApplyFn, Params, as_function, call_on_ones, read_shape, widen
+from synflow_jax.trees import (
+    ApplyFn,
+    Params,
+    as_function,
+    call_on_ones,
+    converted,
+    read_shape,
+    widen,
+)
 
 STANDS_IN = {
     "source": "dropped",
@@ -83,6 +91,7 @@ class Homogeneity(Shown):
         return table
 
 
+@converted("params", shapes=True)
 def homogeneity_report(params: Params, apply_fn: ApplyFn, shape: Any) -> Homogeneity:
     """List where a network breaks f(a·x) = a·f(x), by operation and line of the source.
 

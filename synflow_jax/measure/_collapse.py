@@ -21,6 +21,7 @@ from synflow_jax.trees import (
     Prunable,
     check_bool,
     check_masks,
+    converted,
     masked,
     named_leaves,
     pick,
@@ -32,6 +33,7 @@ from synflow_jax.trees import (
 DRAWS = 32  # of random weights, in the search for weights on a path
 
 
+@converted("masks")
 def collapsed_layers(masks: Masks, *, stacked: Any = ()) -> tuple[str, ...]:
     """List the layers without a kept weight.
 
@@ -66,6 +68,7 @@ def collapsed_layers(masks: Masks, *, stacked: Any = ()) -> tuple[str, ...]:
     )
 
 
+@converted("params", "masks")
 def effective_density(
     params: Params,
     masks: Masks,
@@ -107,6 +110,7 @@ def effective_density(
     return sum_counts(count_kept(live)) / sum(layers.sizes)
 
 
+@converted("params", "masks")
 def dead_branches(
     params: Params,
     masks: Masks,
@@ -153,6 +157,7 @@ def dead_branches(
     return tuple(name for name, part in each_layer(layers, live) if not part.any())
 
 
+@converted("params", shapes=True)
 def max_compression(
     params: Params,
     apply_fn: ApplyFn | None = None,
@@ -189,6 +194,7 @@ def max_compression(
     return sum(sizes) / len(sizes)
 
 
+@converted("params")
 def critical_compression(
     method: Callable[[float], Masks],
     params: Params,

@@ -29,6 +29,7 @@ from synflow_jax.trees import (
     call_on_ones,
     check_finite,
     check_masks,
+    converted,
     is_traced,
     is_weight,
     named_leaves,
@@ -44,6 +45,7 @@ CLOSED = (
 )
 
 
+@converted("params", "masks")
 def log2_flow(
     params: Params,
     apply_fn: ApplyFn,
@@ -83,6 +85,7 @@ def log2_flow(
     return value
 
 
+@converted("params", "masks")
 def layer_flow(
     params: Params,
     apply_fn: ApplyFn,
@@ -140,6 +143,7 @@ class NeuronFlow(NamedTuple):
     out_of: jax.Array
 
 
+@converted("params", "masks")
 def neuron_flow(
     params: Params,
     apply_fn: ApplyFn,
@@ -191,6 +195,7 @@ def neuron_flow(
     return {path: _neurons(score, at) for path, score, at in trios if _rank(score, at) >= 2}
 
 
+@converted("params")
 def conservation_gap(
     params: Params, apply_fn: ApplyFn, shape: Any, *, outputs: Outputs | None = None
 ) -> jax.Array:

@@ -16,6 +16,7 @@ from synflow_jax.trees import (
     Prunable,
     all_true,
     check_finite,
+    converted,
     floating_dtype,
     is_traced,
     named_leaves,
@@ -23,6 +24,7 @@ from synflow_jax.trees import (
 )
 
 
+@converted("params")
 def flow_score(
     params: Params, apply_fn: ApplyFn, shape: Any, *, prunable: Prunable | None = None
 ) -> Any:

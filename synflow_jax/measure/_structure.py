@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 from synflow_jax.plan import find_layers, read_structure
 from synflow_jax.structure import Stack
-from synflow_jax.trees import ApplyFn, Params, Prunable
+from synflow_jax.trees import ApplyFn, Params, Prunable, converted
 
 
+@converted("params", shapes=True)
 def stacked_layers(params: Params, apply_fn: ApplyFn, shape: Any) -> dict[str, Stack]:
     """Find the leaves that hold several layers: those of which the network uses slice after slice.
 
@@ -32,6 +33,7 @@ def stacked_layers(params: Params, apply_fn: ApplyFn, shape: Any) -> dict[str, S
     return read_structure(params, apply_fn, shape).stacks
 
 
+@converted("params", shapes=True)
 def layer_order(
     params: Params, apply_fn: ApplyFn, shape: Any, *, prunable: Prunable | None = None
 ) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from synflow_jax.trees import (
     Params,
     Prunable,
     Shape,
+    converted,
     is_weight,
     named_leaves,
     read_shape,
@@ -204,6 +205,7 @@ class Narrowing(abc.ABC):
         """Return the choice among the leaves that the default takes."""
 
 
+@converted("params", shapes=True)
 def kernels(params: Params, apply_fn: ApplyFn, shape: Any) -> Kernels:
     """Find the leaves that a network uses as kernels: what methods with an apply_fn prune.
 

@@ -1,12 +1,13 @@
 """Patterns of names: what is pruned, and tables that say something by pattern."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from synflow_jax.plan._layers import Narrowing, is_prunable
-from synflow_jax.trees import Params, Prunable, named_leaves
+from synflow_jax.trees import Params, Prunable, listed_names, named_leaves
 
 REST = "*"
 
@@ -33,9 +34,10 @@ def matching(*patterns: str, but: Iterable[str] = ()) -> Matching:
     """Choose what is pruned by the names of leaves, for the argument `prunable`.
 
     A pattern is a whole path with wildcards as a shell has them, where * stands for any characters,
-    / included: "encoder/*", "*/Conv_?/kernel". Only leaves that the default takes are chosen: the
-    kernels of the network, or those that `is_prunable` takes by name where a method has no
-    apply_fn. Embeddings, biases and norms need a function of your own.
+    / included: "encoder/*", "*/Conv_?/kernel", "block_[0-3]/*". A bracket itself is written "[[]".
+    Only leaves that the default takes are chosen: the kernels of the network, or those that
+    `is_prunable` takes by name where a method has no apply_fn. Embeddings, biases and norms need a
+    function of your own.
 
     Args:
       *patterns: a leaf must match one of them; without any, all match.
@@ -82,8 +84,17 @@ def check_matching(params: Params, chosen: Any, name: str) -> None:
     if idle:
         raise ValueError(
             f"{name}=matching(…) must have patterns that match leaves, and {idle} match none of "
-            f"{paths}"
+            f"{listed_names(paths)}{_brackets(idle, paths)}"
         )
+
+
+def _brackets(idle: Iterable[str], paths: Iterable[str]) -> str:
+    """Say how brackets are written, where a pattern matches once they stand for themselves."""
+    for pattern in idle:
+        plain = re.sub(r"\[", "[[]", pattern)
+        if plain != pattern and any(fnmatchcase(path, plain) for path in paths):
+            return f"; brackets are wildcards, [abc] is one of a, b and c: write {plain!r}"
+    return ""
 
 
 def pattern_of(path: str, table: Mapping[str, Any], name: str) -> str | None:
@@ -106,4 +117,5 @@ def check_patterns(paths: tuple[str, ...], table: Any, name: str) -> None:
             why = f"{idle} match none of" if idle else "has none; the leaves are"
             raise ValueError(
                 f"{name} must have patterns that match prunable leaves, and {why} {list(paths)}"
+                f"{_brackets(idle, paths)}"
             )

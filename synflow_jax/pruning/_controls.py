@@ -16,6 +16,7 @@ from synflow_jax.trees import (
     check_bool,
     check_key,
     check_structure,
+    converted,
     lay_out_as,
     permute_entries,
     pick,
@@ -23,6 +24,7 @@ from synflow_jax.trees import (
 )
 
 
+@converted("masks")
 def shuffle(key: Any, masks: Masks) -> Masks:
     """Redraw which weights of each layer are kept, as many as before.
 
@@ -60,6 +62,7 @@ def _shuffle(key: Any, leaves: list[jax.Array]) -> list[jax.Array]:
     return list(map(lay_out_as, chosen, leaves))
 
 
+@converted("params")
 def reinitialise(
     key: Any,
     params: Params,

@@ -31,6 +31,7 @@ from synflow_jax.pruning._rounds import (
     fixed_loop,
     full_masks,
     host_loop,
+    unmeasured,
 )
 from synflow_jax.pruning._sweep import sweep_dead
 from synflow_jax.saliency import Saliency, as_saliency
@@ -47,15 +48,18 @@ from synflow_jax.trees import (
     ScoreFn,
     as_function,
     check_finite,
-    check_int,
+    check_rounds,
+    converted,
     is_traced,
     lay_out_as,
     named_leaves,
     pick,
     warn,
+    without_gradient,
 )
 
 
+@converted("params")
 def prune(
     params: Params,
     saliency: Saliency | ScoreFn,
@@ -137,7 +141,8 @@ def prune(
 
     Source: Tanaka et al. 2020, section 6, algorithm 1.
     """
-    check_int("rounds", rounds)
+    check_rounds(rounds)
+    params = without_gradient(params)
     saliency = as_saliency(saliency)
     _check_kinds(schedule, scope)
     is_certified = isinstance(schedule, Certified)
@@ -161,7 +166,7 @@ def prune(
         _check_fit("sweep=True", saliency, saliency.scores_pruned, scope, plan, rho)
         if plan.units:
             raise ValueError("sweep=True gives single weights away: it needs pattern=unstructured")
-    check_finite(params)
+    check_finite(params, saliency.power, plan.prunable)
     saliency = saliency.fitted(params, plan.prunable)
     if isinstance(schedule, Certified):
         target = counts[0, 0]
@@ -234,6 +239,7 @@ def _run_rounds(
         kept, rows = fixed_loop(
             params, held, start, counts, plan=plan, nested=nested, progress=progress
         )
+    rows = rows if saliency.measures_flow else unmeasured(rows)
     masks = _laid_masks(params, plan, kept)
     info = _info(plan, rows, jnp.int32(len(counts)))
     if not is_traced(info, masks):

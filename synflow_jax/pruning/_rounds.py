@@ -76,11 +76,20 @@ def full_masks(params: Params, plan: Plan, kept: Leaves) -> Masks:
 def _score(
     params: Params, saliency: Saliency, plan: Plan, kept: Leaves, nested: bool
 ) -> tuple[Scaled, Leaves]:
-    """Return the flow, NaN where the saliency measures none, and the scores of all units."""
+    """Return the flow, 1 where the saliency measures none, and the scores of all units."""
     masks = full_masks(params, plan, plan.packing.unpack(kept))
     flow, tree = saliency.flow_and_scores(params, masks)
+    flow = flow if saliency.measures_flow else no_flow()
     scores = plan.packing.pack(unit_scores(tree, params, plan, saliency))
     return flow, _only_kept(scores, kept) if nested else scores
+
+
+def no_flow() -> Scaled:
+    """Make a number in the place of a flow that is not measured; `unmeasured` puts NaN there.
+
+    A NaN in a compiled round would stop it under jax_debug_nans.
+    """
+    return Scaled(jnp.float32(1), jnp.int32(0))
 
 
 def _only_kept(scores: Leaves, kept: Leaves) -> Leaves:
@@ -143,7 +152,7 @@ def _select_and_measure(
     front = plan.packing.in_front
     kept, lost, top, negative = measure(front(scores), front(state.kept), front(new), nested)
     whole = _in_unit(flow, scores)
-    # 0 * whole makes the share NaN where no flow was measured.
+    # 0 * whole makes the share NaN where the flow is.
     share = 0 * whole + lost / jnp.where(whole > 0, whole, jnp.ones_like(whole))
     highest = plan.packing.in_order(top)
     finite = jnp.all(jnp.isfinite(highest))
@@ -219,11 +228,12 @@ def fixed_loop(
     """Run one round for each row of counts[n, competitions]; then measure the flow that is left."""
     saliency: Any = held.fn
     parts, state = (params, saliency, plan, nested), first_state(plan, start)
-    scan = partial(_scan_with_progress, plan, len(counts)) if progress else lax.scan
+    telling = partial(_scan_with_progress, plan, len(counts), saliency.measures_flow)
+    scan = telling if progress else lax.scan
     # A scan is a fori_loop that stacks one row of measurements a round.
     if not saliency.measures_flow:
         state, rows = scan(lambda s, c: one_round(*parts, s, lambda *_: c), state, counts)
-        return plan.packing.unpack(state.kept), _unmeasured(rows)
+        return plan.packing.unpack(state.kept), rows
     # One turn more than rounds measures the flow that is left: a program for that alone would cost
     # more to compile than its gradient costs to run.
     measure_only = jnp.arange(len(counts) + 1) == len(counts)
@@ -234,7 +244,9 @@ def fixed_loop(
     return plan.packing.unpack(state.kept), rounds._replace(**whole)
 
 
-def _scan_with_progress(plan: Plan, rounds: int, turn: Any, state: Any, xs: Any) -> Any:
+def _scan_with_progress(
+    plan: Plan, rounds: int, measured: bool, turn: Any, state: Any, xs: Any
+) -> Any:
     """Scan, and report progress after each round; a turn after the rounds reports nothing."""
     started = start_clock()
     size = sum(plan.sizes)
@@ -242,7 +254,8 @@ def _scan_with_progress(plan: Plan, rounds: int, turn: Any, state: Any, xs: Any)
     def told(state: Any, now: Any) -> Any:
         k, x = now
         state, row = turn(state, x)
-        say = partial(tell, started, k, k == rounds, row, rounds, size)
+        shown = row if measured else row._replace(log2_flow=None)
+        say = partial(tell, started, k, k == rounds, shown, rounds, size)
         lax.cond(k <= rounds, say, lambda: None)
         return state, row
 
@@ -250,9 +263,13 @@ def _scan_with_progress(plan: Plan, rounds: int, turn: Any, state: Any, xs: Any)
     return lax.scan(told, state, (jnp.arange(1, turns + 1, dtype=jnp.int32), xs))
 
 
-def _unmeasured(rows: Rows) -> Rows:
-    """Repeat log2_flow, NaN in every row, for the entry after the last round."""
-    return rows._replace(log2_flow=jnp.append(rows.log2_flow, rows.log2_flow[:1]))
+def unmeasured(rows: Rows) -> Rows:
+    """Write NaN for flows and shares that were not measured; there is one flow more than rounds."""
+    rounds = len(rows.share)
+    # From NumPy: what JAX computes is checked under jax_debug_nans.
+    flows = np.full(rounds + 1, np.nan, rows.log2_flow.dtype)
+    shares = np.full(rounds, np.nan, rows.share.dtype)
+    return rows._replace(log2_flow=jax.device_put(flows), share=jax.device_put(shares))
 
 
 @partial(jax.jit, static_argnames=("plan", "schedule", "progress"))
@@ -375,16 +392,17 @@ def host_loop(
         kept, row = _select_round(scores, kept, count, plan=plan, nested=nested)
         rows.append(row)
         if started is not None:
-            tell(started, k, k == len(counts), row, len(counts), sum(plan.sizes))
+            shown = row._replace(log2_flow=None)
+            tell(started, k, k == len(counts), shown, len(counts), sum(plan.sizes))
     table = jax.tree.map(lambda *cells: jnp.stack(cells), *rows)
-    return kept, _unmeasured(table)
+    return kept, table
 
 
 @partial(jax.jit, static_argnames=("plan", "nested"))
 def _select_round(
     scores: Leaves, kept: Leaves, counts: jax.Array, *, plan: Plan, nested: bool
 ) -> tuple[Leaves, Rows]:
-    flow = Scaled(jnp.full((), jnp.nan, scores[0].dtype), jnp.int32(0))
+    flow = Scaled(jnp.ones((), scores[0].dtype), jnp.int32(0))
     state, packed = first_state(plan, kept), plan.packing.pack(scores)
     packed = _only_kept(packed, state.kept) if nested else packed
     new, row = _select_and_measure(packed, state, counts, flow, plan, nested)

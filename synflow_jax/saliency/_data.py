@@ -27,6 +27,7 @@ from synflow_jax.trees import (
     Prunable,
     Scores,
     all_true,
+    as_arrays,
     as_function,
     call_traced,
     is_floating,
@@ -48,14 +49,18 @@ class Batches:
         self.source = source
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.source)
+        return (_read(batch) for batch in self.source)
 
     @cached_property
     def shapes(self) -> Any:
         """Shapes and dtypes of the first batch, which is read once for them; None without one."""
-        batch = next(iter(self.source), None)
+        batch = next(iter(self), None)
         arrays = all(hasattr(leaf, "dtype") for leaf in jax.tree.leaves(batch))
         return jax.eval_shape(lambda: batch) if arrays else batch
+
+
+def _read(batch: Any) -> Any:
+    return as_arrays(batch, "batches", others=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +153,11 @@ def _objective(loss_fn: Function, params: Params, batch: Any, flags: tuple[bool,
                 f"It said {type(error).__name__}: {error}"
             ) from error
         if getattr(value, "shape", None) != () or not is_floating(value):
-            found = getattr(value, "shape", type(value).__name__)
-            raise TypeError(f"loss_fn must return a floating scalar, got {found}")
+            array = hasattr(value, "shape") and hasattr(value, "dtype")
+            found = f"{value.dtype}{list(value.shape)}" if array else f"a {type(value).__name__}"
+            raise TypeError(
+                f"loss_fn must return a floating scalar, the mean loss of a batch, got {found}"
+            )
         return value
 
     return loss

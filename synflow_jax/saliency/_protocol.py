@@ -65,6 +65,8 @@ class Saliency(abc.ABC):
         set of weights is at least the flow that is lost with it. The certified schedule needs it,
         and certifies the flow from all sources unless `from_input_alone` removes them.
       scores_pruned: `candidate_scores` is there. The final sweep needs it.
+      power: the power of |θ| whose sums over paths are the scores, 0 where they are none: of larger
+        or smaller weights than floats can add up, masks are refused.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -97,6 +99,7 @@ class Saliency(abc.ABC):
     on_host: ClassVar[bool] = False
     measures_flow: ClassVar[bool] = False
     scores_pruned: ClassVar[bool] = False
+    power: int = 0
 
     @property
     def homogeneous(self) -> bool:

@@ -24,6 +24,7 @@ from synflow_jax.trees import (
     Params,
     Prunable,
     check_masks,
+    converted,
     is_weight,
     named_leaves,
     pick,
@@ -126,6 +127,7 @@ class Report(Shown):
         return table
 
 
+@converted("params", "masks", shapes=True)
 def report(
     params: Params,
     masks: Masks,

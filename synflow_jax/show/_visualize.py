@@ -12,12 +12,22 @@ from synflow_jax.files import file_in_folder, replacing
 from synflow_jax.flow import as_network
 from synflow_jax.measure import Sides, find_sides, flow_shares, layer_order
 from synflow_jax.show._drawing import Layer, Network, draw
-from synflow_jax.trees import ApplyFn, Masks, Params, Prunable, Scores, check_masks, named_leaves
+from synflow_jax.trees import (
+    ApplyFn,
+    Masks,
+    Params,
+    Prunable,
+    Scores,
+    check_masks,
+    converted,
+    named_leaves,
+)
 
 SUFFIXES = (".svg", ".png", ".pdf")
 DPI = 160
 
 
+@converted("params", "masks", shapes=True)
 def visualize(
     params: Params,
     masks: Masks,

@@ -14,6 +14,7 @@ from synflow_jax.pruning import Asked, fixed_loop, full_masks
 from synflow_jax.saliency import magnitude_saliency
 from synflow_jax.training._keep import as_transform, mask_parts, masked_update, zero_pruned
 from synflow_jax.trees import (
+    MOST_ROUNDS,
     CollapseWarning,
     Function,
     Masks,
@@ -24,11 +25,14 @@ from synflow_jax.trees import (
     all_true,
     check_int,
     is_traced,
+    is_weight,
     lay_out_as,
     listed_names,
     pick,
     place,
+    small_transfers,
     warn,
+    without_gradient,
 )
 
 
@@ -79,9 +83,10 @@ def gradual_magnitude(
     update t sets the weights of least |θ| to zero, so that the density is that of the schedule at
     (t − begin)/(end − begin). Pruned weights stay exactly zero, as under `keep_masks`, and so do
     all parts of the inner state with the structure of the params (moments, averages). |θ| is taken
-    after the update, in the dtype of the params. Make it the outermost transform, or the one inside
-    optax.MultiSteps, which calls it once per emitted update; around optax.MultiSteps it counts
-    every micro-step. `state.masks` are the masks so far.
+    after the update, in the dtype of the params; while a weight is NaN or infinite, no round
+    prunes. Make it the outermost transform, or the one inside optax.MultiSteps, which calls it once
+    per emitted update; around optax.MultiSteps it counts every micro-step. `state.masks` are the
+    masks so far.
 
     Args:
       tx: any Optax transform.
@@ -108,8 +113,9 @@ def gradual_magnitude(
 
     Warns:
       CollapseWarning: rho keeps fewer weights than there are layers; or, where update is called
-        outside of jit, the last round leaves a layer without a weight. Under jit no mask can be
-        looked at: pass state.masks to `collapsed_layers` after update `end`.
+        outside of jit, the last round leaves a layer without a weight, or weights are not finite.
+        Under jit no mask can be looked at: pass state.masks to `collapsed_layers` after update
+        `end`.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -129,9 +135,10 @@ def gradual_magnitude(
     settings = _Settings(rho, min_keep, begin, end, every, schedule, scope, prunable, stacked)
 
     def init(params: Params) -> GradualState:
-        _plan_and_counts(settings, params)  # refuses a bad plan before the first update
-        masks = jax.tree.map(all_true, params)
-        return GradualState(masks, jnp.zeros((), jnp.int32), inner.init(params))
+        with small_transfers():
+            _plan_and_counts(settings, params)  # refuses a bad plan before the first update
+            masks = jax.tree.map(all_true, params)
+            return GradualState(masks, jnp.zeros((), jnp.int32), inner.init(params))
 
     def update(
         updates: Any, state: GradualState, params: Params | None = None, **extra: Any
@@ -142,6 +149,9 @@ def gradual_magnitude(
 
         def pruned() -> tuple[Any, GradualState]:
             new = _smaller_masks(settings, params, held, masks, step)
+            # No ranking of NaN is right: the masks stay, and later rounds catch up.
+            fine = _all_finite(params, held)
+            new = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, masks)
             state = GradualState(new, step, mask_parts(inner_state, params, new))
             return zero_pruned(held, new, params), state
 
@@ -154,7 +164,13 @@ def gradual_magnitude(
         if not due:
             return kept()
         result = pruned()
-        if step == end:
+        if not is_traced(held) and not _all_finite(params, held):
+            warn(
+                f"after update {step} weights are NaN or infinite, and gradual_magnitude pruned "
+                "nothing: the gradients or the learning rate are at fault",
+                CollapseWarning,
+            )
+        elif step == end:
             _warn_of_emptied(settings, params, result[1].masks)
         return result
 
@@ -168,7 +184,7 @@ def _smaller_masks(
     plan, counts = _plan_and_counts(settings, params)
     flags = plan.prunable
     moved: Any = optax.apply_updates(pick(params, flags), pick(changes, flags))
-    new = place(params, flags, moved, lambda leaf: leaf)
+    new = without_gradient(place(params, flags, moved, lambda leaf: leaf))
     now = (step - settings.begin - 1) // settings.every
     with jax.enable_x64(True):
         count = lax.dynamic_slice_in_dim(counts, now, 1)
@@ -177,6 +193,13 @@ def _smaller_masks(
         new, saliency, pick(masks, flags), count, plan=plan, nested=True, progress=False
     )
     return jax.tree.map(lay_out_as, full_masks(params, plan, kept), params)
+
+
+def _all_finite(params: Params, changes: Any) -> Any:
+    """Whether all weights are finite after the update."""
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(changes), strict=True)
+    found = [jnp.isfinite(leaf + change).all() for leaf, change in pairs if is_weight(leaf)]
+    return jnp.stack(found).all()
 
 
 def _warn_of_emptied(settings: _Settings, params: Params, masks: Masks) -> None:
@@ -215,9 +238,21 @@ def _plan_and_counts(settings: _Settings, params: Params) -> tuple[Plan, jax.Arr
         return plan, lax.cummax(counts, reverse=True)
 
 
+LAST = 2**31 - 1  # updates are counted in int32
+
+
 def _check_steps(begin: Any, end: Any, every: Any) -> None:
     """Refuse numbers of updates that are not whole, are too small, or end before they begin."""
     for name, value, least in (("begin", begin, 0), ("every", every, 1), ("end", end, 1)):
         check_int(name, value, least)
+    if end > LAST:
+        raise ValueError(
+            f"end must be at most 2^31 - 1, which the counter of updates holds, got {end}"
+        )
+    if -(-(end - begin) // every) > MOST_ROUNDS:
+        raise ValueError(
+            f"every must be so large that there are at most {MOST_ROUNDS:,} rounds from begin to "
+            f"end, got every={every}, begin={begin} and end={end}"
+        )
     if end <= begin:
         raise ValueError(f"end must be after begin, got begin={begin} and end={end}")

@@ -8,7 +8,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from synflow_jax.trees import Masks, Params, check_bool, check_masks, is_weight, masked
+from synflow_jax.trees import (
+    Masks,
+    Params,
+    check_bool,
+    check_like,
+    check_masks,
+    is_traced,
+    is_weight,
+    listed_names,
+    masked,
+    named_leaves,
+    small_transfers,
+)
 
 
 class KeepMasksState(NamedTuple):
@@ -43,8 +55,9 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
       An Optax transform; its update needs params. Its state holds the masks.
 
     Raises:
-      ValueError: masks does not fit the params (at init), as inside of optax.multi_transform, or
-        update is called without params.
+      ValueError: masks does not fit the params (at init), as inside of optax.multi_transform; a
+        pruned weight is NaN or infinite (at init, outside of jit); or update is called without
+        params, or with gradients or params that do not fit the masks.
       TypeError: tx is not an Optax transform, or a mask is not bool.
 
     Example:
@@ -61,9 +74,11 @@ def keep_masks(tx: Any, masks: Masks) -> optax.GradientTransformationExtraArgs:
     def init(params: Params) -> KeepMasksState:
         _check_outermost(params, masks)
         check_masks(params, masks)
+        _check_pruned(params, masks)
         # A copy: a step that donates its state must not delete the caller's masks.
-        copied = jax.tree.map(jnp.copy, masks)
-        return KeepMasksState(copied, inner.init(masked(params, copied)))
+        with small_transfers():
+            copied = jax.tree.map(jnp.copy, masks)
+            return KeepMasksState(copied, inner.init(masked(params, copied)))
 
     def update(
         updates: Any, state: KeepMasksState, params: Params | None = None, **extra: Any
@@ -92,6 +107,22 @@ def _check_outermost(params: Params, masks: Masks) -> None:
         )
 
 
+def _check_pruned(params: Params, masks: Masks) -> None:
+    """Refuse pruned weights that are NaN or infinite, which no update that is added brings to 0."""
+    pairs = zip(named_leaves(params), jax.tree.leaves(masks), strict=True)
+    weights = [(path, leaf, mask) for (path, leaf), mask in pairs if is_weight(leaf)]
+    if is_traced([(leaf, mask) for _, leaf, mask in weights]):
+        return
+    flags = [jnp.all(mask | jnp.isfinite(leaf)) for _, leaf, mask in weights]
+    found = zip(weights, jax.device_get(flags), strict=True)
+    bad = [path for (path, _, _), fine in found if not fine]
+    if bad:
+        raise ValueError(
+            f"params must be finite where they are pruned: NaN or infinity in {listed_names(bad)}; "
+            "start from apply_masks(params, masks), which sets them to 0"
+        )
+
+
 def as_transform(tx: Any) -> Any:
     """Return an Optax transform that accepts extra arguments; refuse anything else."""
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
@@ -109,6 +140,8 @@ def masked_update(
     """Call the inner update on masked gradients, params and extras; set pruned weights to zero."""
     if params is None:
         raise ValueError("update needs params: call tx.update(gradients, state, params)")
+    check_like(updates, masks, "updates", "the masks")
+    check_like(params, masks, "params", "the masks")
     theirs = {name: _masked_extra(value, params, masks) for name, value in extra.items()}
     changes, inner_state = inner.update(
         masked(updates, masks), inner_state, masked(params, masks), **theirs

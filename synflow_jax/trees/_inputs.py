@@ -13,7 +13,12 @@ from synflow_jax.trees._types import ApplyFn, Params
 
 EVALUATION = "apply_fn must run in evaluation mode (train=False, deterministic=True)"
 SHAPE = "shape is one example without the batch axis"
+OWN = "its own code raised this, at the line that the traceback above names"
+UNDER_JIT = "it must run under jax.jit, where numbers are not known yet"
 HINTS = {
+    "KeyError": "it looked up a key that params or its input do not have",
+    "AttributeError": "it asked params, its input or a value for an attribute that is not there; "
+    "under jax.jit values are tracers, not NumPy arrays",
     "InvalidRngError": f"{EVALUATION}: it asked for rngs; where it draws even so, "
     'from_linen(model, variables, rngs={"name": key})',
     "ModifyScopeVariableError": f"{EVALUATION}: it wanted to change a collection (mutable); where "
@@ -85,8 +90,9 @@ def call_network(apply_fn: ApplyFn, params: Params, x: Any) -> Any:
     except (NetworkError, OutputsError):
         raise
     except Exception as error:  # the user's network may raise anything
-        usual = SHAPE if type(error) in (TypeError, ValueError) else "it must run under jax.jit"
-        hint = HINTS.get(type(error).__name__, usual)
+        usual = SHAPE if type(error) in (TypeError, ValueError) else OWN
+        under_jit = isinstance(error, jax.errors.JAXTypeError | jax.errors.JAXIndexError)
+        hint = HINTS.get(type(error).__name__, UNDER_JIT if under_jit else usual)
         raise ValueError(
             f"apply_fn(params, x) failed on the ones of {saw} made from `shape`: {hint}. "
             f"It said {type(error).__name__}: {error}"

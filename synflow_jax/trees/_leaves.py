@@ -3,6 +3,7 @@
 Which leaves are meant is given by flags, one bool a leaf in tree order.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,16 +29,45 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
     for path, leaf in pairs:
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
             raise TypeError(
-                f"params must be a pytree of arrays: leaf {path!r} is a {type(leaf).__name__}; "
-                "keep values that are not arrays outside of params (in Equinox: eqx.partition)"
+                f"params must be a pytree of arrays: leaf {shown(path)} is a "
+                f"{type(leaf).__name__}; keep values that are not arrays outside of params (in "
+                "Equinox: eqx.partition)"
             )
     return pairs
+
+
+def distinct_leaves(tree: Any, name: str) -> dict[str, Any]:
+    """Return {path: leaf}; refuse two leaves of one path, as a/b and a → b have."""
+    pairs = named_leaves(tree)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(
+            path for path, times in Counter(path for path, _ in pairs).items() if times > 1
+        )
+        raise ValueError(
+            f"{name} must have a different path for each leaf: {shown(twice)} is the path of two"
+        )
+    return found
+
+
+LONG = 200  # characters of a name in a message
+
+
+def clip(text: str, most: int = 2000) -> str:
+    """Shorten a text for a message in its middle."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
+
+
+def shown(name: Any) -> str:
+    """Write a name for a message: in quotation marks, and not longer than a few lines."""
+    return repr(clip(str(name), LONG))
 
 
 def listed_names(names: Sequence[str], most: int = 8) -> str:
     """Write names for a message, at most `most` of them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return ", ".join(clip(name, LONG) for name in names[:most]) + more
 
 
 def is_floating(leaf: Any) -> bool:

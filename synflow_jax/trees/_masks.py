@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from synflow_jax.trees._checks import check_masks
+from synflow_jax.trees._doors import converted
 from synflow_jax.trees._leaves import is_weight
 from synflow_jax.trees._types import Masks, Params
 
@@ -19,6 +20,7 @@ def masked(params: Params, masks: Masks) -> Params:
     return jax.tree.map(one, params, masks)
 
 
+@converted("params", "masks")
 def apply_masks(params: Params, masks: Masks) -> Params:
     """Set pruned weights to zero, m ⊙ θ.
 

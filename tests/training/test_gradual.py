@@ -286,3 +286,19 @@ def test_a_layer_that_the_last_round_empties_is_named_once_where_masks_are_known
     else:
         (one,) = said
         assert "after update 2, the last one that prunes, no weight is left in small: min_" in one
+
+
+def test_weights_that_are_nan_prune_nothing_and_are_warned_of():
+    """No ranking of NaN is right; the next round catches up."""
+    params = {"w": jnp.arange(1.0, 9.0).reshape(2, 4), "v": jnp.arange(2.0, 10.0).reshape(2, 4)}
+    tx = sf.gradual_magnitude(optax.sgd(0.1), 4, end=2, every=1)
+    state = tx.init(params)
+    broken = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), params)
+    with pytest.warns(sf.CollapseWarning, match="after update 1 weights are NaN or infinite"):
+        _, state = tx.update(broken, state, params)
+    assert all(bool(mask.all()) for mask in jax.tree.leaves(state.masks))
+    traced = jax.jit(tx.update)(broken, tx.init(params), params)[1]
+    assert all(bool(mask.all()) for mask in jax.tree.leaves(traced.masks))
+    still = jax.tree.map(jnp.zeros_like, params)
+    _, state = tx.update(still, state, params)
+    assert sum(int(mask.sum()) for mask in jax.tree.leaves(state.masks)) == 4

@@ -1,5 +1,6 @@
 """What is no transform, no schedule of training or no mask is refused before training starts."""
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
@@ -20,6 +21,16 @@ def gradual(**change):
 def update_without_params(make):
     tx = make()
     tx.update(PARAMS, tx.init(PARAMS))
+
+
+def updated(updates=PARAMS, params=PARAMS):
+    """Call update of keep_masks with gradients or params that do not fit."""
+
+    def call():
+        tx = sf.keep_masks(optax.sgd(0.1), MASKS)
+        tx.update(updates, tx.init(PARAMS), params)
+
+    return call
 
 
 NEEDS_PARAMS = ("update needs params", "tx.update(gradients, state, params)")
@@ -109,6 +120,72 @@ ROWS = [
         TypeError,
         "masks must be bool arrays",
         "'layer0/bias' is float32",
+    ),
+    (
+        "bools of Python for masks",
+        lambda: sf.keep_masks(optax.sgd(0.1), {"w": True}),
+        TypeError,
+        "masks must be bool arrays",
+        "'w' is bool",
+        "np.full(leaf.shape, True)",
+    ),
+    (
+        "a gradient too many",
+        updated(updates={**PARAMS, "new": jnp.ones(2)}),
+        ValueError,
+        "updates must have the tree structure of the masks",
+        "only updates has ['new']",
+    ),
+    (
+        "a gradient too few",
+        updated(updates={"layer0": PARAMS["layer0"]}),
+        ValueError,
+        "updates must have the tree structure of the masks",
+        "only the masks has ['layer1/bias'",
+    ),
+    (
+        "gradients that would be broadcast",
+        updated(updates=jax.tree.map(lambda leaf: leaf[:1], PARAMS)),
+        ValueError,
+        "updates must have the shapes of the masks",
+        "'layer0/bias' is (1,) in updates and (7,) in the masks",
+    ),
+    (
+        "params that would be broadcast",
+        updated(params=jax.tree.map(lambda leaf: leaf[:1], PARAMS)),
+        ValueError,
+        "params must have the shapes of the masks",
+        "'layer0/bias' is (1,) in params and (7,) in the masks",
+    ),
+    (
+        "a module with its functions for params",
+        updated(params={**PARAMS, "activation": jax.nn.relu}),
+        ValueError,
+        "params must have the tree structure of the masks",
+        "only params has ['activation']",
+    ),
+    (
+        "NaN where weights are pruned",
+        lambda: sf.keep_masks(optax.sgd(0.1), {"w": jnp.array([True, False])}).init(
+            {"w": jnp.array([1.0, jnp.nan])}
+        ),
+        ValueError,
+        "params must be finite where they are pruned",
+        "NaN or infinity in w; start from apply_masks",
+    ),
+    (
+        "more updates than int32 counts",
+        gradual(end=2**31, every=2**20),
+        ValueError,
+        "end must be at most 2^31 - 1",
+        "got 2147483648",
+    ),
+    (
+        "more rounds than can be planned",
+        gradual(end=2**31 - 1, every=1),
+        ValueError,
+        "every must be so large that there are at most 1,000,000 rounds",
+        "got every=1",
     ),
 ]
 
