@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import jax
-import tyro
 from rich.console import Console
 from rich.progress import track
 
@@ -32,7 +31,7 @@ from experiments.cells.tasks import SMALL, TASKS, Task, TaskName
 from experiments.draw.branches import plot, show
 from experiments.records import rows as store
 from experiments.records.checked import Checked, Rule, ratios, some_of
-from experiments.records.console import ready, terminal
+from experiments.records.console import ready, run_command, terminal
 from experiments.records.groups import DENSE
 from experiments.records.machine import provenance
 from experiments.records.rows import Row
@@ -181,4 +180,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m experiments.branches", description=__doc__))
+    run_command(main, Config, "branches", __doc__)

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import jax
-import tyro
 from rich.console import Console
 
 from experiments.cells import plan as plans
@@ -39,7 +38,7 @@ from experiments.draw.table import show
 from experiments.models import ModelName
 from experiments.records import rows as store
 from experiments.records.checked import Checked, Rule, some_of
-from experiments.records.console import ready, terminal
+from experiments.records.console import ready, run_command, terminal
 from experiments.records.groups import DENSE
 from experiments.records.machine import provenance
 from experiments.records.rows import Row
@@ -136,6 +135,7 @@ def prepare(config: Config) -> Plan:
     """
     plan = plans.prepare(config.case, lambda params: _cells(config, params), _path(config))
     store.add(plan.path, [])  # fail before the work if it cannot be read or written
+    store.check_cells(plan.path)
     return dataclasses.replace(plan, asked=provenance(config, jax.default_backend()))
 
 
@@ -174,4 +174,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m experiments.compare", description=__doc__))
+    run_command(main, Config, "compare", __doc__)

@@ -26,7 +26,6 @@ from statistics import fmean
 from typing import Any, get_args
 
 import jax
-import tyro
 from rich.console import Console
 from rich.progress import track
 
@@ -39,7 +38,7 @@ from experiments.models import MODELS, ModelName
 from experiments.records import published
 from experiments.records import rows as store
 from experiments.records.claims import Claim
-from experiments.records.console import ready, tell, terminal
+from experiments.records.console import ready, run_command, tell, terminal
 from experiments.records.machine import provenance
 from experiments.records.rows import RESULTS, Row
 from synflow_jax import __version__
@@ -186,4 +185,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m experiments.critical", description=__doc__))
+    run_command(main, Config, "critical", __doc__)

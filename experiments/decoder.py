@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import jax
-import tyro
 from rich.console import Console
 from rich.progress import track
 
@@ -31,7 +30,7 @@ from experiments.draw.decoder import plot, show
 from experiments.models.decoder import Decoder
 from experiments.records import rows as store
 from experiments.records.checked import Checked, Rule, ratios, some_of
-from experiments.records.console import ready, terminal
+from experiments.records.console import ready, run_command, terminal
 from experiments.records.groups import DENSE
 from experiments.records.machine import provenance
 from experiments.records.rows import Row
@@ -205,4 +204,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m experiments.decoder", description=__doc__))
+    run_command(main, Config, "decoder", __doc__)

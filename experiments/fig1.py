@@ -34,12 +34,11 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-import tyro
-
 from experiments.cells.methods import PAPERS
 from experiments.cells.trained import SMALL_DIGITS, SMOKE, Asked, Task, cells_of, figure, grid
 from experiments.draw.curves import arrows, draw
 from experiments.records.claims import Claim, above_chance, crashes, critical, follows, leads
+from experiments.records.console import run_command
 from experiments.records.groups import by_compression, max_rho, mean
 from experiments.records.published import Panel, curves
 from experiments.records.rows import Row
@@ -127,4 +126,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m experiments.fig1", description=__doc__))
+    run_command(main, Config, "fig1", __doc__)

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import tyro
 from matplotlib.ticker import MultipleLocator
 
 from experiments.cells.figure import Figure, run
 from experiments.cells.initial import Start, network_order
 from experiments.cells.scored import METHODS, ScoredConfig, scores
 from experiments.draw.panels import LABELS, panels
+from experiments.records.console import run_command
 from experiments.records.rows import Row
 from experiments.training.imp import as_given
 from synflow_jax import prune
@@ -150,4 +150,4 @@ def main(config: ScoredConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(ScoredConfig, prog="python -m experiments.fig2", description=__doc__))
+    run_command(main, ScoredConfig, "fig2", __doc__)

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from matplotlib.ticker import NullFormatter
 
 from experiments.cells.figure import Figure, run
 from experiments.cells.initial import Start
 from experiments.cells.scored import METHODS, ScoredConfig, Scores, scores
 from experiments.draw.panels import LABELS, panels
+from experiments.records.console import run_command
 from experiments.records.rows import Row
 
 DIGITS = 4
@@ -132,4 +132,4 @@ def main(config: ScoredConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(ScoredConfig, prog="python -m experiments.fig3", description=__doc__))
+    run_command(main, ScoredConfig, "fig3", __doc__)

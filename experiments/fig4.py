@@ -25,12 +25,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 from experiments.cells.figure import Figure, run
 from experiments.cells.initial import Start
 from experiments.cells.scored import METHODS, ScoredConfig, scores
 from experiments.draw.panels import LABELS, panels
+from experiments.records.console import run_command
 from experiments.records.rows import Row
 
 
@@ -102,4 +102,4 @@ def main(config: ScoredConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(ScoredConfig, prog="python -m experiments.fig4", description=__doc__))
+    run_command(main, ScoredConfig, "fig4", __doc__)

@@ -29,7 +29,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import tyro
 from rich.console import Console
 
 from experiments.cells import plan as plans
@@ -41,6 +40,7 @@ from experiments.cells.trained import SMALL, SMALL_DIGITS, SMOKE, Asked, Task, c
 from experiments.draw.iterative import SHADES, draw, slope
 from experiments.records import published
 from experiments.records.claims import Claim, critical
+from experiments.records.console import run_command
 from experiments.records.groups import DENSE, by_compression, mean
 from experiments.records.rows import Row
 from experiments.training.settings import ITERATIVE, WATCHED
@@ -148,4 +148,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m experiments.fig5", description=__doc__))
+    run_command(main, Config, "fig5", __doc__)

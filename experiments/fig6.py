@@ -30,8 +30,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from experiments.cells.methods import PAPERS
 from experiments.cells.plan import Case
 from experiments.cells.trained import (
@@ -46,6 +44,7 @@ from experiments.cells.trained import (
 )
 from experiments.draw.curves import draw
 from experiments.records.claims import Claim, crashes, follows, leads, worth
+from experiments.records.console import run_command
 from experiments.records.published import Panel, curves
 from experiments.records.rows import Row
 from experiments.training.settings import settings
@@ -147,4 +146,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m experiments.fig6", description=__doc__))
+    run_command(main, Config, "fig6", __doc__)

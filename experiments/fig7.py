@@ -28,11 +28,11 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import tyro
 
 from experiments.cells.figure import Figure, run
 from experiments.cells.initial import Config, Start
 from experiments.draw.panels import panels
+from experiments.records.console import run_command
 from experiments.records.rows import Row
 from synflow_jax import exponential, linear, prune
 
@@ -141,4 +141,4 @@ def main(config: SweepConfig) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(SweepConfig, prog="python -m experiments.fig7", description=__doc__))
+    run_command(main, SweepConfig, "fig7", __doc__)

@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from experiments.records import rows as store
-from experiments.records.console import ready
+from experiments.records.console import ready, run_command
 from experiments.records.rows import Row
 
 
@@ -76,4 +76,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m experiments.merge", description=__doc__))
+    run_command(main, Config, "merge", __doc__)

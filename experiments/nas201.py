@@ -30,13 +30,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax.tree_util import Partial
 from scipy.stats import rankdata
 
 from experiments.cells.figure import Figure, run
 from experiments.draw.nas201 import FORMS, Costs, draw, finite, joined
 from experiments.models import nas201
+from experiments.records.console import run_command
 from experiments.records.rows import RESULTS, Row
 from synflow_jax import __version__
 from synflow_jax.measure import flow_score
@@ -179,4 +179,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, prog="python -m experiments.nas201", description=__doc__))
+    run_command(main, Config, "nas201", __doc__)

@@ -4,7 +4,30 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import tyro
 from rich.console import Console
+
+INTERRUPTED = 130  # the shell's status of a command that Ctrl-C has ended
+
+
+def run_command(main: Callable[[Any], Any], config: type, name: str, text: str | None) -> None:
+    """Read the settings from the command line and call main; Ctrl-C ends it in one line.
+
+    Args:
+      main: the command.
+      config: the dataclass of its settings.
+      name: of the module in `experiments`.
+      text: what help says.
+    """
+    asked = tyro.cli(config, prog=f"python -m experiments.{name}", description=text)
+    try:
+        main(asked)
+    except KeyboardInterrupt:
+        print(
+            "\nstopped: what is finished is stored, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        raise SystemExit(INTERRUPTED) from None
 
 
 def ready(prepare: Callable[[Any], Any], config: Any) -> Any:

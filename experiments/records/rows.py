@@ -57,6 +57,24 @@ def load(path: Path) -> tuple[Row, list[Row]]:
     return config, rows
 
 
+NAMED = {"method": str, "log10_rho": int | float, "seed": int}
+
+
+def check_cells(path: Path) -> None:
+    """Refuse a file with a row that does not say of which method, ρ and seed it is."""
+    for number, row in enumerate(read(path), start=1):
+        wrong = [
+            name
+            for name, kind in NAMED.items()
+            if not isinstance(row.get(name), kind) or isinstance(row.get(name), bool)
+        ]
+        if wrong:
+            hint = "deleting the row makes it anew"
+            raise ValueError(
+                f"{path}, row {number}: no valid {' and no valid '.join(wrong)}; {hint}"
+            )
+
+
 def read(path: Path) -> list[Row]:
     """Read the rows of a file: see `load`."""
     return load(path)[1]

@@ -204,6 +204,11 @@ class Narrowing(abc.ABC):
     def above(self, default: Prunable) -> Prunable:
         """Return the choice among the leaves that the default takes."""
 
+    def hint(self, paths: Sequence[str]) -> str:
+        """Say what may be wrong where none of the leaves is chosen; by default nothing."""
+        del paths
+        return ""
+
 
 @converted("params", shapes=True)
 def kernels(params: Params, apply_fn: ApplyFn, shape: Any) -> Kernels:
@@ -244,7 +249,8 @@ def read_structure(params: Params, apply_fn: ApplyFn, shape: Any) -> Reading:
 
 def _none_chosen(prunable: Prunable | None, paths: list[str], reading: Reading | None) -> str:
     if prunable is not None:
-        return f"prunable must choose a leaf, and {prunable} chose none of {paths}"
+        hint = prunable.hint(paths) if isinstance(prunable, Narrowing) else ""
+        return f"prunable must choose a leaf, and {prunable} chose none of {paths}{hint}"
     if reading is not None:
         if all(use.role == "unused" for use in reading.uses):
             return f"apply_fn must use its params, and uses none of {paths}"

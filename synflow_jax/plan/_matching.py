@@ -1,7 +1,7 @@
 """Patterns of names: what is pruned, and tables that say something by pattern."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -24,6 +24,10 @@ class Matching(Narrowing):
         """Whether a leaf is pruned."""
         taken = _any(path, self.patterns) and not _any(path, self.but)
         return taken and self.default(path, leaf)
+
+    def hint(self, paths: Sequence[str]) -> str:
+        """Say how a bracket is written, where that would match."""
+        return _brackets((*self.patterns, *self.but), paths)
 
     def above(self, default: Prunable) -> "Matching":
         """Return the same patterns among the leaves that the default takes."""

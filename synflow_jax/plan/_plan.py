@@ -157,9 +157,9 @@ def make_plan(
       The plan, and int[n, competitions] (in runs, int[n, layers]): units kept after each round,
       computed in float64; by default ⌈N·ρ^(−k/n)⌉ after round k (see `_scope.whole`).
     """
-    check_matching(params, prunable, "prunable")
     layers = find_layers(params, prunable, reading, stacked)
     units = _units(layers, pattern)
+    check_matching(params, prunable, "prunable")
     for name, table in (("rho", rho), ("min_keep", min_keep)):
         check_patterns(layers.paths, table, name)
     groups, ratios = _groups(layers, rho)

@@ -154,7 +154,7 @@ def _objective(loss_fn: Function, params: Params, batch: Any, flags: tuple[bool,
             ) from error
         if getattr(value, "shape", None) != () or not is_floating(value):
             array = hasattr(value, "shape") and hasattr(value, "dtype")
-            found = f"{value.dtype}{list(value.shape)}" if array else f"a {type(value).__name__}"
+            found = f"{value.shape} of {value.dtype}" if array else f"a {type(value).__name__}"
             raise TypeError(
                 f"loss_fn must return a floating scalar, the mean loss of a batch, got {found}"
             )

@@ -14,7 +14,6 @@ import safetensors.numpy
 
 import synflow_jax as sf
 from synflow_jax import files
-from synflow_jax.files._replacing import replacing
 
 unix = pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes in folders, and no modes")
 ODD = np.array([2, 0, 1, 255], np.uint8).view(bool)
@@ -167,31 +166,45 @@ def test_a_new_file_keeps_the_permissions_of_the_old_one(tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-KILLED = """
+WRITER = """
 import os, sys
-from synflow_jax.files._replacing import replacing
-with replacing(sys.argv[1]) as temporary:
-    temporary.write_text("half")
-    os.kill(os.getpid(), 9)
+import numpy as np
+import synflow_jax as sf
+
+def stop(descriptor):
+    print("writing", flush=True)
+    os.kill(os.getpid(), 9) if sys.argv[2] == "killed" else sys.stdin.read()
+
+os.fsync = stop
+sf.save_masks(sys.argv[1], {"a": np.ones(3, bool)})
 """
+
+
+def writing(folder):
+    return {name for name in os.listdir(folder) if name.startswith(".writing-")}
 
 
 @unix
 def test_what_killed_writers_leave_is_swept_and_living_ones_keep_theirs(tmp_path):
-    path = tmp_path / "masks"
+    path, other = tmp_path / "masks", tmp_path / "other"
     path.write_text("old")
-    subprocess.run([sys.executable, "-c", KILLED, path], check=False)
-    left = {name for name in os.listdir(tmp_path) if name.startswith(".writing-")}
+    command = [sys.executable, "-c", WRITER]
+    subprocess.run([*command, path, "killed"], check=False, stdout=subprocess.DEVNULL)
+    left = writing(tmp_path)
     assert len(left) == 1
-    with replacing(tmp_path / "other") as temporary:
-        temporary.write_text("other")
-        living = {name for name in os.listdir(tmp_path) if name.startswith(".writing-")}
-        assert not living & left
+    assert path.read_text() == "old"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*command, other, "waiting"], **pipes) as process:
+        assert process.stdout.readline() == b"writing\n"
+        living = writing(tmp_path)
+        assert len(living - left) == 1
+        assert not living & left  # the second writer has removed what the first one left
         sf.save_masks(path, {"a": np.ones(2, bool)})
-        assert living <= set(os.listdir(tmp_path))
+        assert writing(tmp_path) == living
+        process.communicate()
     assert sorted(os.listdir(tmp_path)) == ["masks", "other"]
-    assert (tmp_path / "other").read_text() == "other"
-    assert sf.load_masks(path)["a"].all()
+    assert sf.load_masks(other)["a"].tolist() == [True] * 3
+    assert sf.load_masks(path)["a"].tolist() == [True] * 2
 
 
 def test_long_names_are_clipped_in_messages(tmp_path):

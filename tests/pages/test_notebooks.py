@@ -6,6 +6,7 @@ import re
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,10 +18,6 @@ NAMES = [
     "04_transformer_on_a_mesh",
     "05_your_own_method",
 ]
-REPOSITORY = "github.com/synflow-jax/synflow_jax"
-BADGE = (
-    "https://colab.research.google.com/github/synflow-jax/synflow_jax/blob/main/notebooks/{}.ipynb"
-)
 EIGHT = 'jax.config.update("jax_num_cpu_devices", 8)'
 MACHINE = re.compile(r"/(home|root|tmp|usr|opt|var|work|mnt|content|Users)/|[A-Z]:\\\\|ipykernel")
 
@@ -50,16 +47,14 @@ def test_these_are_the_notebooks():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_notebook_opens_with_its_title_and_installs_what_is_missing(name):
-    title, badge = sources(name, "markdown")[0].split("\n\n")[:2]
-    assert title.startswith("# ")
-    assert f"({BADGE.format(name)})" in badge
+    assert sources(name, "markdown")[0].startswith("# ")
     first = sources(name, "code")[0]
     own = [line for line in first.splitlines() if EIGHT in line]
     assert len(own) == (name == NAMES[3])  # before JAX starts, so before the line that prints
     for line in own:
         first = first.replace(f"\n{line}\n", "")
     assert first == sources(NAMES[0], "code")[0]
-    for part in ('pip_install("synflow_jax")', f"git+https://{REPOSITORY}", "SYNFLOW_SMALL"):
+    for part in ("pip_install(str(found[0]))", "raise SystemExit", "SYNFLOW_SMALL"):
         assert part in first
     assert "default_backend" in first.splitlines()[-1]
 
@@ -104,13 +99,59 @@ def test_links_lead_somewhere(name):
     text = text if name == "README" else "\n".join(sources(name, "markdown"))
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (FOLDER / link).exists(), link
-    for path in re.findall(rf"{REPOSITORY}/blob/main/([^)#]+)", text):
+    for path in re.findall(r"`(docs/[^`]+)`", text):
         assert (FOLDER.parent / path).exists(), path
 
 
 def test_the_table_has_a_row_a_notebook():
     rows = [x for x in (FOLDER / "README.md").read_text().splitlines() if x.startswith("| [")]
     assert [re.match(r"\| \[\d\d [^]]+\]\((\w+)\.ipynb\)", row)[1] for row in rows] == NAMES
-    for name, row in zip(NAMES, rows, strict=True):
-        assert f"({BADGE.format(name)})" in row
+    for row in rows:
         assert 0 < float(row.split("|")[-2]) <= 5  # minutes
+
+
+def first_cell():
+    """The part of the first cell that installs the library, with the packages taken for missing."""
+    return sources(NAMES[0], "code")[0].partition('\nif needs("matplotlib"')[0]
+
+
+@pytest.mark.parametrize("have", ["checkout", "wheel", "nothing"])
+def test_the_first_cell_installs_what_lies_beside_it_or_stops(have, tmp_path, monkeypatch):
+    """The library has no release: nothing is fetched by a name that is not ours."""
+    here = tmp_path / "notebooks"
+    here.mkdir()
+    if have == "checkout":
+        (tmp_path / "synflow_jax").mkdir()
+        (tmp_path / "synflow_jax" / "__init__.py").touch()
+    if have == "wheel":
+        (here / "synflow_jax-0.1.0-py3-none-any.whl").touch()
+    asked = []
+
+    def run(command, check):
+        asked.append(command)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.chdir(here)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "subprocess.run",
+        lambda command, check: asked.append(command) or SimpleNamespace(returncode=0),
+    )
+    if have == "nothing":
+        with pytest.raises(SystemExit, match="synflow_jax is not released yet"):
+            exec(first_cell(), {})
+        assert asked == []
+        return
+    exec(first_cell(), {})
+    found = tmp_path if have == "checkout" else next(here.glob("*.whl"))
+    assert [command[-1] for command in asked] == [str(found)]
+
+
+def test_no_page_installs_by_a_name_that_is_not_ours():
+    root = FOLDER.parent
+    pages = [root / "README.md", *(root / "docs").rglob("*.md"), *FOLDER.glob("*.*")]
+    for page in pages:
+        text = page.read_text()
+        assert not re.search(r"pip install [^`\n]*\bsynflow_jax\b(?!\[)", text), page
+        assert "git+http" not in text, page
+        assert "synflow-jax/" not in text, page
