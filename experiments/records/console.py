@@ -1,5 +1,6 @@
 """Console output of the commands, and their exit on bad settings."""
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,7 +28,8 @@ def run_command(main: Callable[[Any], Any], config: type, name: str, text: str |
             "\nstopped: what is finished is stored, and the same command goes on from there",
             file=sys.stderr,
         )
-        raise SystemExit(INTERRUPTED) from None
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)  # a program that still runs in JAX would crash the usual exit
 
 
 def ready(prepare: Callable[[Any], Any], config: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import unicodedata
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +61,7 @@ def save_arrays(path: Any, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _unfit(name: str, array: np.ndarray, suffix: str) -> str:
     """Say why an array could not be read back under its name; empty if it can."""
-    if not name.isprintable():
+    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in name):
         return "its name holds characters that are not printable"
     if suffix == ".safetensors":
         return "that name is kept for metadata" if name == "__metadata__" else ""

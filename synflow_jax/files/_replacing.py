@@ -69,14 +69,14 @@ def replacing(path: Any) -> Iterator[Path]:
     _sweep(target.parent)
     made = tempfile.TemporaryDirectory(prefix=PREFIX, dir=target.parent)
     with made as folder, _held(Path(folder, LOCK)):
-        temporary = Path(folder, "new", target.name)
+        temporary = Path(folder, "new", Path(path).name)  # a link may have another suffix
         temporary.parent.mkdir()
         temporary.touch()
         mode = stat.S_IMODE((target if target.exists() else temporary).stat().st_mode)
         yield temporary
-        temporary.chmod(mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        temporary.chmod(mode)
         temporary.replace(target)
         _keep_name(target.parent)
 
@@ -84,11 +84,13 @@ def replacing(path: Any) -> Iterator[Path]:
 @contextmanager
 def _held(lock: Path) -> Iterator[None]:
     """Hold a lock as long as this process writes; it is gone when the process is."""
+    if fcntl is None:
+        yield
+        return
     early = lock.with_suffix(".new")  # under its name it is held from the start
     with early.open("wb") as file:
-        if fcntl is not None:
-            with suppress(OSError):  # file systems without locks
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError):  # file systems without locks
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         early.rename(lock)
         yield
 
@@ -97,7 +99,7 @@ def _sweep(folder: Path) -> None:
     """Remove what writers have left that were killed: their locks are free."""
     if fcntl is None:
         return
-    for left in folder.glob(f"{PREFIX}*/{LOCK}"):
+    for left in filter(Path.is_file, folder.glob(f"{PREFIX}*/{LOCK}")):
         with suppress(OSError), left.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left.parent, ignore_errors=True)

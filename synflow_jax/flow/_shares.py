@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from synflow_jax.flow._values import freeze
-from synflow_jax.trees import floating_dtype, is_floating, pick, place, widen
+from synflow_jax.trees import floating_dtype, is_floating, is_weight, pick, place, widen
 
 
 def check_share(branches: Any) -> float | None:
@@ -102,19 +102,24 @@ def enter_evenly(run: Callable[[Any], Any], x: Any) -> Any:
         for what is looked up by whole numbers.
       x: the inputs.
     """
-    floating = [leaf for leaf in jax.tree.leaves(x) if is_floating(leaf)]
-    wide = floating_dtype(widen(floating or [jnp.zeros(())]))
-    ones = jnp.ones(len(floating) + 1, wide)
-    out, along = jax.linearize(run, ones)
+    entering = [leaf for leaf in jax.tree.leaves(x) if is_weight(jnp.asarray(leaf))]
+    wide = floating_dtype(widen(entering or [jnp.zeros(())]))
+    ones = jnp.ones(len(entering) + 1, wide)
+
+    built: list[Any] = []  # the structure of the outputs, and which of them are floating
+
+    def floating(entries: Any) -> tuple[list[Any], list[Any]]:
+        """Return the floating outputs, and the others beside them."""
+        leaves, treedef = jax.tree.flatten(run(entries))
+        built[:] = treedef, tuple(map(is_floating, leaves))
+        return pick(leaves, built[1]), pick(leaves, tuple(not hit for hit in built[1]))
+
+    out, along, others = jax.linearize(floating, ones, has_aux=True)
     # Its constants are frozen: how even the shares are has no gradient.
     back = jax.linear_transpose(jax.tree.map(freeze, along), ones)
-    (flows,) = back(jax.tree.map(_ones_where_floating, out))
+    (flows,) = back([jnp.ones_like(leaf) for leaf in out])
     some = flows > 0
     part = jnp.sum(flows) / jnp.maximum(jnp.sum(some, dtype=wide), 1)
-    return along(freeze(jnp.where(some, part / jnp.where(some, flows, 1), 1)))
-
-
-def _ones_where_floating(leaf: Any) -> Any:
-    if is_floating(leaf):
-        return jnp.ones_like(leaf)
-    return np.zeros(jnp.shape(leaf), jax.dtypes.float0)
+    even = iter(along(freeze(jnp.where(some, part / jnp.where(some, flows, 1), 1))))
+    rest, (treedef, flags) = iter(others), built
+    return treedef.unflatten([next(even) if hit else next(rest) for hit in flags])

@@ -18,8 +18,11 @@ from synflow_jax.trees import (
     Shape,
     converted,
     is_weight,
+    listed_names,
     named_leaves,
     read_shape,
+    shown,
+    shown_names,
 )
 
 # Names of leaves that are not kernels, where no trace tells what they are.
@@ -145,7 +148,7 @@ def find_layers(
     for path, leaf in layers:
         if not is_weight(leaf):
             raise TypeError(
-                f"prunable chose leaf {path!r} of dtype {leaf.dtype}; only floating and "
+                f"prunable chose leaf {shown(path)} of dtype {leaf.dtype}; only floating and "
                 "complex leaves can be pruned: exclude it in prunable(path, leaf)"
             )
     if not layers:
@@ -250,11 +253,13 @@ def read_structure(params: Params, apply_fn: ApplyFn, shape: Any) -> Reading:
 def _none_chosen(prunable: Prunable | None, paths: list[str], reading: Reading | None) -> str:
     if prunable is not None:
         hint = prunable.hint(paths) if isinstance(prunable, Narrowing) else ""
-        return f"prunable must choose a leaf, and {prunable} chose none of {paths}{hint}"
+        return (
+            f"prunable must choose a leaf, and {prunable} chose none of {shown_names(paths)}{hint}"
+        )
     if reading is not None:
         if all(use.role == "unused" for use in reading.uses):
-            return f"apply_fn must use its params, and uses none of {paths}"
-        why = ", ".join(f"{use.path} ({use.why})" for use in reading.uses)
+            return f"apply_fn must use its params, and uses none of {shown_names(paths)}"
+        why = listed_names([f"{use.path} ({use.why})" for use in reading.uses])
         return (
             "params has no prunable leaf: the default takes floating leaves of two or more axes "
             f"that apply_fn contracts with a signal, and this tree has {why}; pass "
@@ -262,6 +267,6 @@ def _none_chosen(prunable: Prunable | None, paths: list[str], reading: Reading |
         )
     return (
         "params has no prunable leaf: the default takes floating and complex leaves of two or more "
-        f"axes that are no bias, norm or embedding, and this tree has {paths}; pass "
+        f"axes that are no bias, norm or embedding, and this tree has {shown_names(paths)}; pass "
         "prunable=(path, leaf) -> bool"
     )

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from synflow_jax.plan._layers import Narrowing, is_prunable
-from synflow_jax.trees import Params, Prunable, listed_names, named_leaves
+from synflow_jax.trees import Params, Prunable, listed_names, named_leaves, shown_names
 
 REST = "*"
 
@@ -120,6 +120,7 @@ def check_patterns(paths: tuple[str, ...], table: Any, name: str) -> None:
         if idle or (name == "rho" and not table):
             why = f"{idle} match none of" if idle else "has none; the leaves are"
             raise ValueError(
-                f"{name} must have patterns that match prunable leaves, and {why} {list(paths)}"
+                f"{name} must have patterns that match prunable leaves, and {why} "
+                f"{shown_names(paths)}"
                 f"{_brackets(idle, paths)}"
             )

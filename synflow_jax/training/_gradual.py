@@ -198,8 +198,8 @@ def _smaller_masks(
 def _all_finite(params: Params, changes: Any) -> Any:
     """Whether all weights are finite after the update."""
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(changes), strict=True)
-    found = [jnp.isfinite(leaf + change).all() for leaf, change in pairs if is_weight(leaf)]
-    return jnp.stack(found).all()
+    moved: Any = [optax.apply_updates(*pair) for pair in pairs if is_weight(pair[0])]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in moved]).all()
 
 
 def _warn_of_emptied(settings: _Settings, params: Params, masks: Masks) -> None:

@@ -186,5 +186,5 @@ def _masked_extra(value: Any, params: Params, masks: Masks) -> Any:
 def _zero_pruned_leaf(change: Any, mask: jax.Array, leaf: Any) -> Any:
     if not is_weight(leaf):
         return change
-    wide = max(change.dtype, leaf.dtype, key=lambda dtype: jnp.finfo(dtype).bits)
+    wide = jnp.promote_types(change.dtype, leaf.dtype)  # −θ must be exact
     return jnp.where(mask, change.astype(wide), -leaf.astype(wide))

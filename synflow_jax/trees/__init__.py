@@ -43,6 +43,7 @@ from synflow_jax.trees._leaves import path_string as path_string
 from synflow_jax.trees._leaves import pick as pick
 from synflow_jax.trees._leaves import place as place
 from synflow_jax.trees._leaves import shown as shown
+from synflow_jax.trees._leaves import shown_names as shown_names
 from synflow_jax.trees._leaves import widen as widen
 from synflow_jax.trees._masks import apply_masks as apply_masks
 from synflow_jax.trees._masks import masked as masked

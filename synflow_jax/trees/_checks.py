@@ -131,7 +131,7 @@ def check_finite(params: Any, power: int = 0, prunable: tuple[bool, ...] = ()) -
         raise ValueError(f"params must be finite: NaN or infinity in {listed_names(bad)}")
     for (path, leaf, hit), top in pairs:
         least, most = _range(leaf, power)
-        lost = hit and not top and bool(_has_bits(leaf))  # below the normal numbers JAX reads 0
+        lost = hit and not top and _is_above_zero(leaf)  # below the normal numbers JAX reads 0
         if lost or top > most or (hit and 0 < top < least):
             found = "a subnormal number" if lost else f"{top:.3g}"
             raise ValueError(
@@ -146,13 +146,20 @@ def _range(leaf: Any, power: int) -> tuple[float, float]:
 
     Sums of a layer stay below 2^120 then (2^1000 in float64), and what is ranked above 2^-100.
     """
-    info = jnp.finfo(leaf.dtype)
+    info = jnp.finfo(jax.dtypes.canonicalize_dtype(leaf.dtype))  # float64 mostly becomes float32
     wide = jnp.finfo(jnp.float32) if info.bits < 32 else info  # half precision is widened
     if not power:
         return float(wide.tiny), float(info.max)
     below, above = (-100, 120) if wide.bits <= 32 else (-980, 1000)
-    terms = leaf.size // max(1, min(leaf.shape, default=1))  # at most so many are added up
+    terms = max(1, leaf.size // max(1, min(leaf.shape, default=1)))  # at most so many are added up
     return 2.0 ** (below / power), min((2.0**above / terms) ** (1 / power), float(info.max))
+
+
+def _is_above_zero(leaf: Any) -> bool:
+    """Whether any entry is not 0 before JAX reads it."""
+    if isinstance(leaf, np.ndarray):
+        return bool((leaf != 0).any())
+    return bool(_has_bits(leaf))
 
 
 @jax.jit

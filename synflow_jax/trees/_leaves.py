@@ -64,6 +64,12 @@ def shown(name: Any) -> str:
     return repr(clip(str(name), LONG))
 
 
+def shown_names(names: Sequence[str], most: int = 8) -> str:
+    """Write names for a message as a list, at most `most` of them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{[clip(name, LONG) for name in names[:most]]}{more}"
+
+
 def listed_names(names: Sequence[str], most: int = 8) -> str:
     """Write names for a message, at most `most` of them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -133,6 +133,15 @@ def test_what_could_not_be_read_back_is_not_saved(suffix, kind, tmp_path):
     assert os.listdir(tmp_path) == [path.name]
 
 
+@unix
+def test_a_link_to_a_file_of_another_name_is_followed(tmp_path):
+    link = tmp_path / "link.npz"
+    link.symlink_to(tmp_path / "blob")
+    files.save_arrays(link, {"a\u00a0": np.ones(2)})
+    assert link.is_symlink()
+    assert files.load_arrays(link)["a\u00a0"].tolist() == [1.0, 1.0]
+
+
 def test_bfloat16_is_kept_by_safetensors(tmp_path):
     half = np.arange(5).astype(jnp.bfloat16)
     files.save_arrays(tmp_path / "a.safetensors", {"a": half, "a/b": np.zeros(0)})

@@ -197,6 +197,21 @@ def test_inputs_have_equal_shares_and_scores_by_hand(traced):
     assert float(got["out"].sum()) == pytest.approx(whole, rel=1e-5)
 
 
+def test_outputs_that_carry_no_flow_stay_beside_equal_inputs():
+    params = joined_params()
+
+    def network(p, x):
+        y = joined_inputs(p, x)
+        return {"y": y, "best": jnp.argmax(y, -1), "cache": None}
+
+    x = {"u": jnp.ones((1, WIDTH)), "v": jnp.ones((1, 3)), "token": jnp.ones(1, jnp.int32)}
+    found = jax.jit(sf.flow_mode(network))(params, x)
+    assert found["cache"] is None
+    assert found["best"].dtype == jnp.int32
+    alone = sf.flow_mode(joined_inputs)(params, x)
+    np.testing.assert_allclose(found["y"], alone, rtol=1e-6)
+
+
 def test_without_shares_inputs_carry_what_flows_from_them():
     params = joined_params()
     wrapped = sf.flow_mode(joined_inputs, branches=None)

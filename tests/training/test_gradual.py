@@ -302,3 +302,11 @@ def test_weights_that_are_nan_prune_nothing_and_are_warned_of():
     still = jax.tree.map(jnp.zeros_like, params)
     _, state = tx.update(still, state, params)
     assert sum(int(mask.sum()) for mask in jax.tree.leaves(state.masks)) == 4
+
+
+def test_weights_that_overflow_their_dtype_prune_nothing():
+    params = {"w": jnp.array([[60000.0, 1, 2, 3]], jnp.float16)}
+    tx = sf.gradual_magnitude(optax.identity(), 2, end=1)
+    with pytest.warns(sf.CollapseWarning, match="NaN or infinite"):
+        _, state = tx.update({"w": jnp.array([[10000.0, 0, 0, 0]])}, tx.init(params), params)
+    assert bool(state.masks["w"].all())

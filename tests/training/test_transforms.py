@@ -172,3 +172,15 @@ def test_one_state_a_seed_under_vmap():
     new = jax.jit(jax.vmap(one))(params, masks)
     zero = jax.tree.map(lambda p, m: not bool(jnp.where(m, 0.0, p).any()), new, masks)
     assert jax.tree.all(zero)
+
+
+@pytest.mark.parametrize(
+    ("of_params", "of_updates"),
+    [(jnp.float16, jnp.bfloat16), (jnp.bfloat16, jnp.float16), (jnp.complex64, jnp.float32)],
+)
+def test_pruned_weights_are_0_whatever_the_dtypes_are(of_params, of_updates):
+    params = {"w": jnp.array([1.013, 2.013, -2.987, 0.513]).astype(of_params)}
+    tx = sf.keep_masks(optax.identity(), {"w": jnp.array([True, False, True, False])})
+    updates, _ = tx.update({"w": jnp.full(4, 0.1, of_updates)}, tx.init(params), params)
+    new = optax.apply_updates(params, updates)["w"]
+    assert not new[jnp.array([1, 3])].any()

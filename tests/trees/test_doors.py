@@ -204,6 +204,14 @@ def test_subnormal_layers_are_refused_and_zeros_are_not():
     assert int(sf.magnitude(zero, 3)["out"].sum()) == 24
 
 
+def test_empty_leaves_and_numbers_that_jax_would_round_away():
+    empty = {**WEIGHTS, "none": np.zeros((0, 3), np.float32), "row": np.zeros(0, np.float32)}
+    masks = sf.synflow(empty, network, (6,), 3)
+    assert int(masks["in"].sum()) + int(masks["out"].sum()) == 24
+    with pytest.raises(ValueError, match="'w' has a subnormal number"):
+        sf.magnitude({"w": np.array([[1e-200, 2e-200], [3e-200, 4e-200]])}, 2)
+
+
 # Names.
 
 
@@ -218,6 +226,16 @@ def test_long_names_are_clipped_in_messages():
     assert len(listed_names([long] * 20)) < 3000
     assert shown("a") == "'a'"
     assert clip("ab" * 3000, 10) == "ababa … babab"
+
+
+def test_thousands_of_names_are_not_all_listed():
+    many = {f"leaf{k}": np.ones((2, 2), np.float32) for k in range(10_000)}
+    for choose in (sf.matching("other"), lambda path, leaf: False):
+        with pytest.raises(ValueError, match="and 9992 more") as caught:
+            sf.magnitude(many, 2, prunable=choose)
+        assert len(str(caught.value)) < 1000
+    with pytest.raises(ValueError, match="and 9992 more"):
+        sf.magnitude(many, {"other": 2})
 
 
 def test_many_leaves_and_odd_keys():
