@@ -60,7 +60,7 @@ def save_arrays(path: Any, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _unfit(name: str, array: np.ndarray, suffix: str) -> str:
-    """Say why an array could not be read back under its name; empty if it can."""
+    """Return why an array could not be read back under its name; empty if it can."""
     if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in name):
         return "its name holds characters that are not printable"
     if suffix == ".safetensors":

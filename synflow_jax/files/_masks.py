@@ -4,7 +4,6 @@ Reading a file runs no code. The sizes that it claims are checked against `like`
 `limit`, before memory is allocated. A file is written completely or not at all.
 """
 
-from collections import Counter
 from typing import Any
 
 import jax
@@ -19,8 +18,8 @@ from synflow_jax.trees import (
     check_masks,
     clip,
     converted,
+    distinct_leaves,
     is_traced,
-    named_leaves,
     shown,
 )
 
@@ -199,15 +198,9 @@ def _leaves(tree: Any, name: str) -> list[tuple[str, Any]]:
     for leaf in jax.tree.leaves(tree):
         if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
             raise TypeError(f"{name} must be a pytree of arrays, got a {type(leaf).__name__} in it")
-    leaves = named_leaves(tree)
     if is_traced(tree):
         raise TypeError(f"{name} is traced: call this outside of jit, with arrays")
-    paths = [path for path, _ in leaves]
-    if len(set(paths)) < len(paths):
-        twice = next(path for path, times in Counter(paths).items() if times > 1)
-        raise ValueError(
-            f"{name} must have a different path for each leaf: {shown(twice)} is the path of two"
-        )
+    leaves = list(distinct_leaves(tree, name).items())
     for path, leaf in leaves:
         here = getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated
         if name != "like" and not here:

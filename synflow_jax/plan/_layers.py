@@ -208,7 +208,7 @@ class Narrowing(abc.ABC):
         """Return the choice among the leaves that the default takes."""
 
     def hint(self, paths: Sequence[str]) -> str:
-        """Say what may be wrong where none of the leaves is chosen; by default nothing."""
+        """Return what an error on an empty choice adds about its cause; by default nothing."""
         del paths
         return ""
 

@@ -1,6 +1,5 @@
 """Patterns of names: what is pruned, and tables that say something by pattern."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -26,7 +25,7 @@ class Matching(Narrowing):
         return taken and self.default(path, leaf)
 
     def hint(self, paths: Sequence[str]) -> str:
-        """Say how a bracket is written, where that would match."""
+        """Return the remark on brackets, where a pattern would match with them as plain signs."""
         return _brackets((*self.patterns, *self.but), paths)
 
     def above(self, default: Prunable) -> "Matching":
@@ -93,9 +92,9 @@ def check_matching(params: Params, chosen: Any, name: str) -> None:
 
 
 def _brackets(idle: Iterable[str], paths: Iterable[str]) -> str:
-    """Say how brackets are written, where a pattern matches once they stand for themselves."""
+    """Return, for an error, the pattern that matches with brackets as plain signs; empty if none."""
     for pattern in idle:
-        plain = re.sub(r"\[", "[[]", pattern)
+        plain = pattern.replace("[", "[[]")
         if plain != pattern and any(fnmatchcase(path, plain) for path in paths):
             return f"; brackets are wildcards, [abc] is one of a, b and c: write {plain!r}"
     return ""

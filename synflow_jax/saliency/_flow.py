@@ -147,7 +147,8 @@ class FlowSaliency(Saliency):
 
     def _looks_up(self, params: Params) -> bool:
         """Whether the network looks up tables by whole numbers of its input."""
-        discrete = any(dtype is not None for _, dtype in self.inputs.specs)
+        kinds = [dtype for _, dtype in self.inputs.specs if dtype is not None]
+        discrete = not all(jnp.issubdtype(dtype, jnp.inexact) for dtype in kinds)
         return discrete and any(use.role == "table" for use in self.reading(params).uses)
 
     @highest_precision

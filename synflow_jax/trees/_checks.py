@@ -47,8 +47,8 @@ def check_rounds(rounds: Any) -> None:
 
 
 def _clipped(number: Any) -> str:
-    text = str(number) if abs(number) < 10**20 else f"about 10^{len(f'{number:x}') * 1.204:.0f}"
-    return text
+    """Write a whole number; of a long one, how large it is (a hexadecimal digit is 10^1.204)."""
+    return str(number) if abs(number) < 10**20 else f"about 10^{len(f'{number:x}') * 1.204:.0f}"
 
 
 def check_int(name: str, value: Any, least: int | None = 1) -> None:
