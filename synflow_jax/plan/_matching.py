@@ -92,7 +92,7 @@ def check_matching(params: Params, chosen: Any, name: str) -> None:
 
 
 def _brackets(idle: Iterable[str], paths: Iterable[str]) -> str:
-    """Return, for an error, the pattern that matches with brackets as plain signs; empty if none."""
+    """Return, for an error, the pattern that matches with brackets as plain signs, if one does."""
     for pattern in idle:
         plain = pattern.replace("[", "[[]")
         if plain != pattern and any(fnmatchcase(path, plain) for path in paths):
